@@ -1,0 +1,39 @@
+"""Dates in 40 languages to ISO 8601: the paper's Transformer, small, from nothing to 98 % in minutes, with no download.
+
+    "jeudi 5 mars 2026"  ->  "2026-03-05"
+
+Time: see benchmarks/RESULTS.md. Needs: any machine, 2 CPU cores are enough.
+"""
+
+from transformer_jax import (
+    DataConfig,
+    Dates,
+    Decoding,
+    Experiment,
+    OptimizerConfig,
+    SentencePiece,
+    TrainConfig,
+    Translation,
+    base,
+    run_experiment,
+)
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        task=Translation(scores=("exact_match",), decoding=Decoding(beam_size=4, extra_length=16)),
+        data=DataConfig(
+            source=Dates(),
+            tokenizer=SentencePiece(vocab_size=1_000, split_digits=True),
+            max_length=64,
+            tokens_per_batch=2_048,
+            num_buckets=2,
+        ),
+        model=base(d_model=128, num_heads=4, d_ff=512, num_layers=2, dropout=0.0),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=300, schedule="cosine"),
+        train=TrainConfig(steps=1_500, log_every=50, evaluate_every=500, save_every=500),
+    )
+
+
+if __name__ == "__main__":
+    run_experiment(__file__)

@@ -1,0 +1,307 @@
+"""Beam search over a toy model: each sentence has its own table of logits, looked up by a hash of all tokens so far."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.decoding import beam, greedy
+
+END, VOCAB, HASHES, SENTENCES = 1, 5, 101, 6
+TABLES: np.ndarray = np.random.default_rng(1).normal(0, 2, (SENTENCES, HASHES, VOCAB)).astype(np.float32)
+PROMPT = np.array([[2], [3], [4], [2], [3], [4]], np.int32)
+
+
+def step(tokens, cache):
+    def one(hashed, token):
+        hashed = (hashed * 7 + token + 1) % HASHES
+        return hashed, cache["tables"][cache["sentence"], hashed]
+
+    hashed, logits = jax.lax.scan(one, cache["hash"], tokens.T)
+    return jnp.moveaxis(logits, 0, 1), {**cache, "hash": hashed}
+
+
+def reorder(cache, rows):
+    return {**cache, "hash": cache["hash"][rows], "sentence": cache["sentence"][rows]}
+
+
+def fresh(sentences: Sequence[int] = range(SENTENCES), tables=TABLES):
+    sentence = jnp.array(list(sentences), jnp.int32)
+    return {"tables": jnp.asarray(tables), "sentence": sentence, "hash": jnp.zeros_like(sentence)}
+
+
+@functools.cache
+def compiled(beam_size, capacity, options):
+    @jax.jit
+    def run(cache, prompt, limits):
+        settings = {"beam_size": beam_size, "end_id": END, "max_new_tokens": limits, "capacity": capacity}
+        return beam.beam_search(step, reorder, cache, prompt, **settings, **dict(options))
+
+    return run
+
+
+def search(beam_size, limits, *, capacity=8, prompt=PROMPT, cache=None, **options):
+    limits = jnp.broadcast_to(jnp.asarray(limits, jnp.int32), len(prompt))
+    run = compiled(beam_size, capacity, tuple(options.items()))
+    return arrays(run(fresh() if cache is None else cache, jnp.asarray(prompt), limits))
+
+
+def arrays(found):
+    return SimpleNamespace(**{name: np.asarray(array) for name, array in vars(found).items()})
+
+
+def assert_same(found, expected, rows: Any = slice(None), expected_rows: Any = slice(None)):
+    for name, array in vars(found).items():
+        np.testing.assert_array_equal(array[rows], getattr(expected, name)[expected_rows], err_msg=name)
+
+
+def log_softmax(logits):
+    logits = logits.astype(np.float64) - logits.max()
+    return logits - np.log(np.exp(logits).sum())
+
+
+def next_log_probs(sentence, text, tables=TABLES):
+    hashed = 0
+    for token in text:
+        hashed = (hashed * 7 + int(token) + 1) % HASHES
+    return log_softmax(tables[sentence, hashed])
+
+
+def log_prob(sentence, prompt, text, tables=TABLES):
+    prompt, text = list(prompt), list(text)
+    return sum(next_log_probs(sentence, prompt + text[:i], tables)[token] for i, token in enumerate(text))
+
+
+def beam_search_by_hand(sentence, prompt, beam_size, limit, alpha, forbidden=()):
+    """The same search of one sentence with lists, in float64: (score, text) best first."""
+    alive, finished = [(0.0, [])], []
+    for length in range(1, limit + 1):
+        candidates = []
+        for total, text in alive:
+            following = next_log_probs(sentence, list(prompt) + text)
+            allowed = [END] if length == limit else [i for i in range(VOCAB) if i not in forbidden]
+            candidates += [(total + following[token], [*text, token]) for token in allowed]
+        candidates.sort(key=lambda candidate: -candidate[0])
+        ended = [(t / ((5 + length) / 6) ** alpha, text) for t, text in candidates[:beam_size] if text[-1] == END]
+        finished = sorted(finished + ended, key=lambda hypothesis: -hypothesis[0])[:beam_size]
+        alive = [candidate for candidate in candidates if candidate[1][-1] != END][:beam_size]
+        if len(finished) == beam_size:
+            break
+    return finished
+
+
+def texts(found, row):
+    return [tokens[:length].tolist() for tokens, length in zip(found.tokens[row], found.lengths[row], strict=True)]
+
+
+def check_invariants(found, limits, prompt=PROMPT, tables=TABLES, alpha=0.6):
+    """Every hypothesis ends within its limit, is padded with zeros, and has the probability that the model gives it."""
+    for row, limit in enumerate(limits):
+        assert (np.diff(found.scores[row][np.isfinite(found.scores[row])]) <= 0).all()
+        assert np.isfinite(found.scores[row, 0]) == (limit > 0)
+        for slot, text in enumerate(texts(found, row)):
+            np.testing.assert_array_equal(found.tokens[row, slot, len(text) :], 0)
+            if not text:
+                assert found.scores[row, slot] == found.log_probs[row, slot] == -np.inf
+                continue
+            assert len(text) <= limit and text[-1] == END and END not in text[:-1]
+            expected = log_prob(row, prompt[row], text, tables)
+            np.testing.assert_allclose(found.log_probs[row, slot], expected, rtol=1e-5)
+            np.testing.assert_allclose(found.scores[row, slot], expected / ((5 + len(text)) / 6) ** alpha, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+def test_a_beam_that_holds_every_text_finds_the_brute_force_best(alpha):
+    others = [token for token in range(VOCAB) if token != END]
+    every = [[*text, END] for length in range(4) for text in itertools.product(others, repeat=length)]
+    found = search(len(every), 4, capacity=4, alpha=alpha)
+    for row in range(SENTENCES):
+        scored = [(log_prob(row, PROMPT[row], text) / ((5 + len(text)) / 6) ** alpha, text) for text in every]
+        scored.sort(key=lambda pair: -pair[0])
+        assert texts(found, row) == [text for _, text in scored]
+        np.testing.assert_allclose(found.scores[row], [score for score, _ in scored], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("beam_size", "alpha", "forbidden"), [(2, 0.0, ()), (3, 0.6, (0, 3)), (4, 1.5, ()), (4, 0.6, (3,)), (7, 0.6, ())]
+)
+def test_beam_search_equals_the_same_search_written_with_lists(beam_size, alpha, forbidden):
+    limits = [8, 3, 8, 1, 5, 7]
+    found = search(beam_size, limits, alpha=alpha, forbidden=forbidden)
+    check_invariants(found, limits, alpha=alpha)
+    for row, limit in enumerate(limits):
+        expected = beam_search_by_hand(row, PROMPT[row], beam_size, limit, alpha, forbidden)
+        missing = beam_size - len(expected)
+        assert texts(found, row) == [text for _, text in expected] + [[]] * missing
+        np.testing.assert_allclose(found.scores[row], [score for score, _ in expected] + [-np.inf] * missing, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "forbidden"), [(1.0, ()), (1.0, (0, 3)), (1e4, ()), (0.0, (0, 3))])
+def test_beam_one_equals_greedy(scale, forbidden):
+    limits = jnp.array([8, 3, 0, 1, 5, 8], jnp.int32)
+    cache = fresh(tables=TABLES * np.float32(scale))
+    found = search(1, limits, cache=cache, forbidden=forbidden)
+
+    @jax.jit
+    def run(cache, prompt, limits):
+        settings = {"end_id": END, "max_new_tokens": limits, "capacity": 8, "forbidden": forbidden}
+        return greedy.greedy_search(step, cache, prompt, **settings)
+
+    tokens, lengths, log_probs = run(cache, jnp.asarray(PROMPT), limits)
+    np.testing.assert_array_equal(found.tokens[:, 0], tokens)
+    np.testing.assert_array_equal(found.lengths[:, 0], lengths)
+    np.testing.assert_array_equal(found.log_probs[:, 0], log_probs)
+
+
+def test_a_sentence_does_not_depend_on_its_neighbours_or_their_number():
+    limits = np.array([8, 3, 8, 1, 5, 7])
+    together = search(3, limits)
+    order = [4, 4, 0, 5, 3, 2, 1, 0]
+    padded = [5, 0, 8, 0, 1, 8, 3, 8]  # rows 1 and 3 are empty
+    mixed = search(3, padded, prompt=PROMPT[order], cache=fresh(order))
+    for row in range(SENTENCES):
+        alone = search(3, limits[row : row + 1], prompt=PROMPT[row : row + 1], cache=fresh([row]))
+        assert_same(alone, together, 0, row)
+    for place, (row, limit) in enumerate(zip(order, padded, strict=True)):
+        if limit:
+            assert_same(mixed, together, place, row)
+    for place in (1, 3):
+        assert (mixed.lengths[place] == 0).all() and (mixed.tokens[place] == 0).all()
+        assert (mixed.scores[place] == -np.inf).all() and (mixed.log_probs[place] == -np.inf).all()
+
+
+def test_an_empty_row_whose_logits_are_nan_is_done_at_once():
+    tables = TABLES.copy()
+    tables[2] = np.nan
+    found = search(3, [8, 8, 0, 8, 8, 8], cache=fresh(tables=tables))
+    assert_same(found, search(3, 8), [0, 1, 3, 4, 5], [0, 1, 3, 4, 5])
+    assert (found.lengths[2] == 0).all() and (found.scores[2] == -np.inf).all()
+    state = beam.start(step, reorder, fresh(tables=tables), jnp.asarray(PROMPT), **settings(jnp.zeros(6, jnp.int32)))
+    assert beam.advance(step, reorder, state, 8).position == 0
+
+
+def settings(limits, beam_size=3):
+    return {"beam_size": beam_size, "end_id": END, "max_new_tokens": limits, "capacity": 8}
+
+
+@pytest.mark.parametrize("piece", [1, 3])
+def test_pieces_make_the_whole_and_compile_once(piece):
+    limits = jnp.array([8, 3, 8, 1, 5, 7], jnp.int32)
+    state = jax.jit(lambda: beam.start(step, reorder, fresh(), jnp.asarray(PROMPT), **settings(limits)))()
+    traces = []
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def advance(state, count):
+        traces.append(count)
+        return beam.advance(step, reorder, state, count)
+
+    whole = arrays(beam.result(beam.advance(step, reorder, state, 8)))
+    while (state.alive > -np.inf).any():
+        before = int(state.position)
+        state = advance(state, piece)
+        assert before < state.position <= before + piece
+    assert_same(arrays(beam.result(state)), whole)
+    assert len(traces) == 1
+
+
+def test_the_loop_stops_when_every_sentence_has_a_beam_of_finished_hypotheses():
+    tables = np.zeros_like(TABLES)
+    tables[..., END] = 5.0
+    state = beam.start(step, reorder, fresh(tables=tables), jnp.asarray(PROMPT), **settings(jnp.full(6, 8, jnp.int32)))
+    state = beam.advance(step, reorder, state, 8)
+    # The first position ends one hypothesis, the second those that it left.
+    assert state.position == 2
+    assert (beam.result(state).lengths == np.array([[1, 2, 2]])).all()
+
+
+def test_a_search_in_which_no_hypothesis_is_left_stops_before_the_limit():
+    forbidden = tuple(token for token in range(VOCAB) if token != END)
+    limits = jnp.full(6, 8, jnp.int32)
+    state = beam.start(step, reorder, fresh(), jnp.asarray(PROMPT), **settings(limits), forbidden=forbidden)
+    state = beam.advance(step, reorder, state, 8)
+    assert state.position == 1
+    np.testing.assert_array_equal(beam.result(state).lengths, [[1, 0, 0]] * 6)
+
+
+def test_a_prompt_of_many_tokens_equals_feeding_them_one_by_one():
+    prompt = np.random.default_rng(2).integers(2, VOCAB, (SENTENCES, 5)).astype(np.int32)
+    cache = fresh()
+    for position in range(4):
+        _, cache = step(jnp.asarray(prompt[:, position : position + 1]), cache)
+    together = search(3, 8, prompt=prompt)
+    check_invariants(together, [8] * 6, prompt=prompt)
+    assert_same(together, search(3, 8, prompt=prompt[:, -1:], cache=cache))
+
+
+def test_the_prompt_is_fed_before_the_rows_are_repeated():
+    seen = []
+
+    def watched(tokens, cache):
+        seen.append(tokens.shape)
+        return step(tokens, cache)
+
+    prompt = jnp.full((SENTENCES, 5), 2, jnp.int32)
+    beam.beam_search(watched, reorder, fresh(), prompt, **settings(jnp.full(6, 8, jnp.int32)))
+    assert seen[0] == (6, 4) and set(seen[1:]) == {(18, 1)}
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_model_that_never_wants_to_end_is_made_to_at_the_limit(beam_size):
+    tables = TABLES.copy()
+    tables[..., END] = -1e4
+    limits = [8, 3, 8, 1, 5, 7]
+    found = search(beam_size, limits, cache=fresh(tables=tables))
+    check_invariants(found, limits, tables=tables)
+    np.testing.assert_array_equal(found.lengths[:, 0], limits)
+
+
+@pytest.mark.parametrize("shift", [1e4, -1e4])
+def test_large_logits_lose_nothing(shift):
+    tables = np.round(TABLES * 64) / 64 + np.float32(shift)  # multiples of 1/64, which float32 holds exactly at 1e4
+    found = search(3, 8, cache=fresh(tables=tables))
+    check_invariants(found, [8] * 6, tables=tables)
+    assert_same(found, search(3, 8, cache=fresh(tables=tables - np.float32(shift))))
+
+
+def test_equals_are_settled_by_the_lower_slot_and_token():
+    found = search(2, 3, cache=fresh(tables=np.zeros_like(TABLES)), alpha=0.0)
+    for row in range(SENTENCES):
+        # [0] and [end] are the best two of the first position; [0, end] is the second best of the second.
+        assert texts(found, row) == [[END], [0, END]]
+
+
+def test_length_penalty_is_that_of_the_paper():
+    lengths = jnp.array([1, 7, 13])
+    np.testing.assert_allclose(beam.length_penalty(lengths, 1.0), [1.0, 2.0, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(beam.length_penalty(lengths, 0.6), [1.0, 1.5157166, 1.9331820], rtol=1e-6)
+    np.testing.assert_allclose(beam.length_penalty(lengths, 0.0), 1.0)
+
+
+def test_a_penalty_prefers_longer_texts():
+    plain, penalised = search(4, 8, alpha=0.0), search(4, 8, alpha=2.0)
+    assert penalised.lengths[:, 0].sum() > plain.lengths[:, 0].sum()
+
+
+def test_forbidden_tokens_never_appear_and_keep_the_probabilities_of_the_others():
+    found = search(4, 8, forbidden=(0, 3))
+    check_invariants(found, [8] * 6)
+    assert not np.isin(found.tokens, 3).any()
+    inside = np.arange(8)[None, None] < found.lengths[..., None]
+    assert not (inside & (found.tokens == 0)).any()
+
+
+def test_limits_beyond_the_capacity_mean_the_capacity():
+    assert_same(search(3, 99), search(3, 8))
+
+
+def test_arguments_that_leave_nothing_to_search_are_refused():
+    limits = jnp.full(6, 8, jnp.int32)
+    for wrong, message in [({"beam_size": 0}, "beam_size is 0"), ({"forbidden": (END,)}, "end token")]:
+        with pytest.raises(ValueError, match=message):
+            beam.start(step, reorder, fresh(), jnp.asarray(PROMPT), **settings(limits) | wrong)

@@ -1,0 +1,70 @@
+"""The Transformer of "Attention Is All You Need" as a JAX/Flax research codebase.
+
+    import transformer_jax
+    translator = transformer_jax.load("runs/quickstart")
+    translator.translate(["jeudi 5 mars 2026"])
+
+What an experiment file needs is imported from here; modules live in `transformer_jax.nn` and `transformer_jax.models`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformer_jax.cli.main import run_experiment as run_experiment
+    from transformer_jax.data.config import DataConfig as DataConfig
+    from transformer_jax.data.dates import Dates as Dates
+    from transformer_jax.data.sources import Files as Files
+    from transformer_jax.data.sources import Source as Source
+    from transformer_jax.data.sources import Tfds as Tfds
+    from transformer_jax.data.tokenizers import Bytes as Bytes
+    from transformer_jax.data.tokenizers import SentencePiece as SentencePiece
+    from transformer_jax.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+    from transformer_jax.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
+    from transformer_jax.models.encoder_decoder import base as base
+    from transformer_jax.models.encoder_decoder import big as big
+    from transformer_jax.parallel.mesh import MeshConfig as MeshConfig
+    from transformer_jax.tasks.task import Task as Task
+    from transformer_jax.tasks.translation import Translation as Translation
+    from transformer_jax.tasks.translator import Decoding as Decoding
+    from transformer_jax.training.experiment import Experiment as Experiment
+    from transformer_jax.training.experiment import TrainConfig as TrainConfig
+    from transformer_jax.training.optimizer import OptimizerConfig as OptimizerConfig
+    from transformer_jax.training.run import load as load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Bytes": "data.tokenizers",
+    "DataConfig": "data.config",
+    "Dates": "data.dates",
+    "Decoding": "tasks.translator",
+    "EncoderDecoder": "models.encoder_decoder",
+    "EncoderDecoderConfig": "models.encoder_decoder",
+    "Experiment": "training.experiment",
+    "Files": "data.sources",
+    "MeshConfig": "parallel.mesh",
+    "OptimizerConfig": "training.optimizer",
+    "SentencePiece": "data.tokenizers",
+    "Source": "data.sources",
+    "Task": "tasks.task",
+    "Tfds": "data.sources",
+    "TrainConfig": "training.experiment",
+    "Translation": "tasks.translation",
+    "base": "models.encoder_decoder",
+    "big": "models.encoder_decoder",
+    "load": "training.run",
+    "run_experiment": "cli.main",
+}
+__all__ = sorted(_HOMES)  # pyright: ignore
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name where it is first used, so that `import transformer_jax` stays quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

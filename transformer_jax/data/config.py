@@ -1,0 +1,28 @@
+"""Which text a run learns from, and how it becomes batches."""
+
+from dataclasses import dataclass, field
+
+from transformer_jax.data.sources import Source
+from transformer_jax.data.tokenizers import SentencePiece, TokenizerConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The text of a run, its vocabulary and its batches."""
+
+    source: Source
+    """Where examples come from: Dates, Files, Tfds or a class of your own."""
+    tokenizer: TokenizerConfig = field(default_factory=SentencePiece)
+    """How text becomes tokens: SentencePiece or Bytes."""
+    shared_vocabulary: bool = True
+    """One vocabulary for all features, or one for each."""
+    max_length: int = 256
+    """Examples with a longer side (in tokens, special ones included) are skipped and counted."""
+    tokens_per_batch: int = 4096
+    """Rows times padded length of a batch, on its longest side, is at most this."""
+    num_buckets: int = 8
+    """Different batch shapes, and so compilations, at most."""
+    batch_multiple: int = 8
+    """Every batch has a multiple of this many rows; the mesh and train.accumulate must divide it."""
+    cache: str = ""
+    """Directory of the tokenised text, to share between runs; empty: `cache` in the run directory."""

@@ -1,0 +1,225 @@
+"""Beam search with length normalisation (Wu et al. 2016, section 7; Vaswani et al. 2017, section 6.1)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from transformer_jax.decoding.greedy import Cache, Step, check_search, continuations, prefill
+
+Reorder = Callable[[Cache, Int[Array, " rows"]], Cache]
+"""The cache whose row i is row rows[i] of the one given.
+
+`start` calls it once, to repeat each sentence `beam_size` times. Every later call keeps the number of rows and moves
+them within their sentence only, so what the hypotheses of a sentence share (cross-attention keys) may then stay put.
+"""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Finished:
+    """The best finished hypotheses of each sentence, best first; score -inf, length 0 where there are not so many."""
+
+    scores: Float[Array, "batch beam"]
+    """Log-probabilities over length penalties."""
+    log_probs: Float[Array, "batch beam"]
+    """What the model gives the text with its end token."""
+    lengths: Int[Array, "batch beam"]
+    """Generated tokens, the end token included."""
+    slots: Int[Array, "batch beam"]
+    """The alive hypothesis to which the end token was appended."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BeamState:
+    """A search under way. A sentence is done when none of its hypotheses is alive."""
+
+    cache: Cache
+    """Of batch * beam rows; holds every token but the last."""
+    last: Int[Array, "batch beam"]
+    """The token to feed next."""
+    alive: Float[Array, "batch beam"]
+    """Log-probabilities of the hypotheses that have not ended; -inf where there is none."""
+    finished: Finished
+    """The hypotheses that have ended."""
+    tokens: Int[Array, "capacity batch beam"]
+    """The token with which each alive hypothesis was extended at each position."""
+    parents: Int[Array, "capacity batch beam"]
+    """The slot that the hypothesis had before. Following these back once spares moving all tokens at each step."""
+    limits: Int[Array, " batch"]
+    """Tokens that a hypothesis may have, the end token included."""
+    position: Int[Array, ""]
+    """Number of the token to generate next, from 0."""
+    end_id: int = field(metadata={"static": True})
+    """The token that ends a text."""
+    alpha: float = field(metadata={"static": True})
+    """Exponent of the length penalty."""
+    forbidden: tuple[int, ...] = field(metadata={"static": True})
+    """Tokens that are never generated."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BeamResult:
+    """Finished hypotheses, best first. Where a sentence has fewer, the rest have score -inf, length 0 and tokens 0."""
+
+    tokens: Int[Array, "batch beam capacity"]
+    """Ending in the end token; 0 after it."""
+    lengths: Int[Array, "batch beam"]
+    """Tokens, the end token included."""
+    scores: Float[Array, "batch beam"]
+    """Log-probabilities over length penalties."""
+    log_probs: Float[Array, "batch beam"]
+    """What the model gives the text with its end token."""
+
+
+def beam_search(
+    step: Step,
+    reorder: Reorder,
+    cache: Cache,
+    prompt: Int[Array, "batch prompt_length"],
+    *,
+    beam_size: int,
+    end_id: int,
+    max_new_tokens: Int[Array, " batch"],
+    capacity: int,
+    alpha: float = 0.6,
+    forbidden: tuple[int, ...] = (),
+) -> BeamResult:
+    """The best continuations of `prompt`; see `start` for the arguments and `advance` for the search."""
+    state = start(
+        step,
+        reorder,
+        cache,
+        prompt,
+        beam_size=beam_size,
+        end_id=end_id,
+        max_new_tokens=max_new_tokens,
+        capacity=capacity,
+        alpha=alpha,
+        forbidden=forbidden,
+    )
+    return result(advance(step, reorder, state, capacity))
+
+
+def start(
+    step: Step,
+    reorder: Reorder,
+    cache: Cache,
+    prompt: Int[Array, "batch prompt_length"],
+    *,
+    beam_size: int,
+    end_id: int,
+    max_new_tokens: Int[Array, " batch"],
+    capacity: int,
+    alpha: float = 0.6,
+    forbidden: tuple[int, ...] = (),
+) -> BeamState:
+    """Feeds the prompt but its last token, in one call on `batch` rows; that token is the first that `advance` feeds.
+
+    Every hypothesis ends in `end_id` within `max_new_tokens` of its row, and within `capacity`. A row with
+    `max_new_tokens` 0 is done at once and has no hypothesis. The cache needs room for prompt_length + capacity - 1
+    tokens. Raises ValueError where the arguments leave nothing to search.
+    """
+    check_search(prompt, end_id, capacity, forbidden)
+    if beam_size < 1:
+        raise ValueError(f"beam_size is {beam_size}: keep one hypothesis at least")
+    batch = prompt.shape[0]
+    limits = jnp.minimum(max_new_tokens, capacity)
+    # All hypotheses begin with the same text: only the first of them counts, or the beam would hold it beam_size times.
+    first = (jnp.arange(beam_size) == 0)[None] & (limits > 0)[:, None]
+    nothing = jnp.full((batch, beam_size), -jnp.inf, jnp.float32)
+    none = jnp.zeros((batch, beam_size), jnp.int32)
+    return BeamState(
+        cache=reorder(prefill(step, cache, prompt), jnp.repeat(jnp.arange(batch), beam_size)),
+        last=jnp.repeat(prompt[:, -1:], beam_size, axis=1),
+        alive=jnp.where(first, 0.0, nothing),
+        finished=Finished(nothing, nothing, none, none),
+        tokens=jnp.zeros((capacity, batch, beam_size), jnp.int32),
+        parents=jnp.zeros((capacity, batch, beam_size), jnp.int32),
+        limits=limits,
+        position=jnp.zeros((), jnp.int32),
+        end_id=end_id,
+        alpha=alpha,
+        forbidden=forbidden,
+    )
+
+
+def advance(step: Step, reorder: Reorder, state: BeamState, num_tokens: int | Int[Array, ""]) -> BeamState:
+    """The search at most `num_tokens` positions further on; it stops early when every sentence is done.
+
+    Of the 2 * beam best extensions at a position, the best `beam` that do not end stay alive, and those that end count
+    as finished if they are among the best `beam`. A sentence is done when `beam` hypotheses have finished, or at its
+    limit, where nothing but the end token is allowed. Among equals the lower slot, then the lower token wins.
+    """
+    stop = state.position + num_tokens
+
+    def unfinished(state: BeamState) -> Array:
+        return (state.position < stop) & (state.alive > -jnp.inf).any()
+
+    return jax.lax.while_loop(unfinished, lambda state: _extend(step, reorder, state), state)
+
+
+def result(state: BeamState) -> BeamResult:
+    """The hypotheses finished so far: one at least in every sentence that is done and whose limit is not 0."""
+    finished = state.finished
+    capacity = state.tokens.shape[0]
+
+    def back(slots: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        position, tokens, parents = at
+        inside = position < finished.lengths - 1
+        token = jnp.where(inside, jnp.take_along_axis(tokens, slots, axis=1), 0)
+        token = jnp.where(position == finished.lengths - 1, state.end_id, token)
+        return jnp.where(inside, jnp.take_along_axis(parents, slots, axis=1), slots), token
+
+    columns = (jnp.arange(capacity), state.tokens, state.parents)
+    _, tokens = jax.lax.scan(back, finished.slots, columns, reverse=True)
+    return BeamResult(jnp.moveaxis(tokens, 0, -1), finished.lengths, finished.scores, finished.log_probs)
+
+
+def length_penalty(length: int | Int[Array, "*shape"], alpha: float) -> Float[Array, "*shape"]:
+    """What log-probabilities are divided by: ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
+    return ((5.0 + jnp.asarray(length)) / 6.0) ** alpha
+
+
+def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
+    batch, beam = state.alive.shape
+    logits, cache = step(state.last.reshape(-1, 1), state.cache)
+    only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
+    totals = continuations(logits[:, -1], state.alive.reshape(-1), only_end, state.end_id, state.forbidden)
+    vocab = totals.shape[1]
+    # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end.
+    log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * vocab))
+    slots, tokens = candidates // vocab, candidates % vocab
+    ended = tokens == state.end_id
+
+    finished = _merge(state, ended[:, :beam], log_probs[:, :beam], slots[:, :beam])
+    full = (finished.scores > -jnp.inf).all(axis=1)
+    alive, chosen = jax.lax.top_k(jnp.where(ended | full[:, None], -jnp.inf, log_probs), beam)
+    parents = jnp.take_along_axis(slots, chosen, axis=1)
+    last = jnp.take_along_axis(tokens, chosen, axis=1)
+    rows = jnp.arange(batch)[:, None] * beam + parents
+    return replace(
+        state,
+        cache=reorder(cache, rows.reshape(-1)),
+        last=last.astype(state.last.dtype),
+        alive=alive,
+        finished=finished,
+        tokens=state.tokens.at[state.position].set(last),
+        parents=state.parents.at[state.position].set(parents),
+        position=state.position + 1,
+    )
+
+
+def _merge(state: BeamState, ended: Array, log_probs: Array, slots: Array) -> Finished:
+    """The best of the finished hypotheses and of the candidates that `ended`."""
+    length = state.position + 1
+    log_probs = jnp.where(ended, log_probs, -jnp.inf)
+    lengths = jnp.where(log_probs > -jnp.inf, length, 0)
+    new = Finished(log_probs / length_penalty(length, state.alpha), log_probs, lengths, slots)
+    both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.finished, new)
+    _, best = jax.lax.top_k(both.scores, log_probs.shape[1])
+    return jax.tree.map(lambda array: jnp.take_along_axis(array, best, axis=1), both)

@@ -1,0 +1,44 @@
+"""Keys and values of the tokens seen so far, for decoding token by token."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from transformer_jax.nn.mask import EMPTY
+
+
+class KeyValueCache(NamedTuple):
+    """The keys and values of one attention layer, or of a stack of them along a leading axis.
+
+    Each slot knows the position of its token, so that the mask follows from the cache.
+    """
+
+    key: Float[Array, "*layers batch capacity heads head_dim"]
+    value: Float[Array, "*layers batch capacity heads head_dim"]
+    positions: Int[Array, "*layers batch capacity"]
+    """EMPTY where nothing has been written."""
+    length: Int[Array, "*layers"]
+    """Slots written so far."""
+
+    @classmethod
+    def empty(cls, batch: int, capacity: int, num_heads: int, head_dim: int, dtype: str) -> "KeyValueCache":
+        """A cache with room for `capacity` tokens."""
+        zeros = jnp.zeros((batch, capacity, num_heads, head_dim), dtype)
+        return cls(zeros, zeros, jnp.full((batch, capacity), EMPTY, jnp.int32), jnp.zeros((), jnp.int32))
+
+    def append(
+        self,
+        key: Float[Array, "batch new heads head_dim"],
+        value: Float[Array, "batch new heads head_dim"],
+        positions: Int[Array, "batch new"],
+    ) -> "KeyValueCache":
+        """The cache with `new` tokens more; the caller sees to it that they fit."""
+
+        def write(old: Array, new: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), self.length, axis=1)
+
+        return KeyValueCache(
+            write(self.key, key), write(self.value, value), write(self.positions, positions), self.length + key.shape[1]
+        )

@@ -1,0 +1,40 @@
+"""Parameters by name: the flat dictionary `{"decoder/layers/self_attention/query/kernel": array, ...}`.
+
+Checkpoints, optimizers and everything that speaks of single parameters use these names; how a module stores its
+variables stays the module's business.
+"""
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array
+
+
+def _variables(model: Any) -> tuple[dict[str, nnx.Variable], Any]:
+    """The model's variables by name, and the structure to put them back into."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}, structure
+
+
+def named_parameters(model: Any) -> dict[str, Array]:
+    """Every parameter of a module (or of its gradient, or of its abstract shape) by name."""
+    return {name: jax.tree.leaves(variable)[0] for name, variable in _variables(model)[0].items()}
+
+
+def replace_parameters(model: Any, parameters: dict[str, Array]) -> Any:
+    """The same module with other values, one for each name of `named_parameters(model)`."""
+    variables, structure = _variables(model)
+    if variables.keys() != parameters.keys():
+        raise ValueError(f"the parameters differ in {sorted(variables.keys() ^ parameters.keys())}")
+    leaves = [jax.tree.map(lambda _, name=name: parameters[name], variable) for name, variable in variables.items()]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def parameter_axes(model: Any) -> dict[str, tuple[str, ...]]:
+    """The logical axes of every parameter by name; what a stack adds in front is called `layers`."""
+    axes = {}
+    for name, variable in _variables(model)[0].items():
+        stacked = len(jax.tree.leaves(variable)[0].shape) - len(variable.axes)
+        axes[name] = ("layers",) * stacked + tuple(variable.axes)
+    return axes

@@ -1,0 +1,36 @@
+"""The mesh of a run: how many devices share the batch, the parameters and the layers' width."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; their product is the number of devices used."""
+
+    data: int = -1
+    """Devices that split the batch and copy the parameters; -1: all that the other axes leave."""
+    fsdp: int = 1
+    """Devices that split the batch and the parameters (fully sharded data parallel)."""
+    tensor: int = 1
+    """Devices that split heads, feed-forward width and vocabulary."""
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The mesh over this process's devices; raises ValueError when the sizes do not fit their number."""
+    sizes, devices = asdict(config), jax.devices()
+    wrong = {axis: size for axis, size in sizes.items() if size < 1 and size != -1}
+    inferred = [axis for axis, size in sizes.items() if size == -1]
+    if wrong or len(inferred) > 1:
+        raise ValueError(f"mesh sizes are positive, with at most one -1, not {sizes}")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if inferred:
+        sizes[inferred[0]] = max(len(devices) // fixed, 1)
+    total = math.prod(sizes.values())
+    if total > len(devices) or (inferred and len(devices) % fixed):
+        raise ValueError(f"the mesh {sizes} does not fit {len(devices)} devices; lower one of mesh.{', mesh.'.join(sizes)}")
+    axis_types = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices[:total])

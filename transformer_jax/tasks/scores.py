@@ -1,0 +1,62 @@
+"""Scores of predicted texts against references, by the packages that people quote."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformer_jax.nn.named import choose
+
+
+def text_scores(
+    hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str], bleu_tokenize: str = "13a"
+) -> dict[str, Any]:
+    """The named scores, each in percent, and the signatures that say how BLEU and chrF were computed."""
+    scores: dict[str, Any] = {}
+    for name in names:
+        scores |= choose("score", name, SCORES)(list(hypotheses), list(references), bleu_tokenize)
+    return scores
+
+
+def _bleu(hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, Any]:
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize=tokenize, force=True)
+    return {"bleu": metric.corpus_score(hypotheses, [references]).score, "signature": str(metric.get_signature())}
+
+
+def _compound_split_bleu(hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, Any]:
+    """BLEU with hyphenated compounds taken apart, for comparison with the paper's scores.
+
+    The script behind those scores writes `##AT##-##AT##` for every hyphen between two characters of a token
+    (github.com/tensorflow/tensor2tensor, utils/get_ende_bleu.sh); here this follows sacreBLEU's tokenizer.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    tokenizer = BLEU(tokenize=tokenize).tokenizer
+
+    def split(texts: list[str]) -> list[str]:
+        return [re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", tokenizer(text)) for text in texts]
+
+    metric = BLEU(tokenize="none", force=True)
+    return {"compound_split_bleu": metric.corpus_score(split(hypotheses), [split(references)]).score}
+
+
+def _chrf(hypotheses: list[str], references: list[str], _: str) -> dict[str, Any]:
+    from sacrebleu.metrics.chrf import CHRF
+
+    metric = CHRF()
+    score = metric.corpus_score(hypotheses, [references]).score
+    return {"chrf": score, "chrf_signature": str(metric.get_signature())}
+
+
+def _exact_match(hypotheses: list[str], references: list[str], _: str) -> dict[str, Any]:
+    equal = sum(hypothesis == reference for hypothesis, reference in zip(hypotheses, references, strict=True))
+    return {"exact_match": 100 * equal / max(len(references), 1)}
+
+
+SCORES: dict[str, Callable[[list[str], list[str], str], dict[str, Any]]] = {
+    "bleu": _bleu,
+    "compound_split_bleu": _compound_split_bleu,
+    "chrf": _chrf,
+    "exact_match": _exact_match,
+}

@@ -1,0 +1,94 @@
+"""Translation: a source text to a target text, by an encoder-decoder model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.scores import text_scores
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.translator import Decoding, Translator
+
+
+@dataclass(frozen=True)
+class Translation(Task):
+    """Learns `target` given `source` (Vaswani et al. 2017, section 5)."""
+
+    features: ClassVar[tuple[str, ...]] = ("source", "target")
+
+    label_smoothing: float = 0.1
+    """Share of the target probability that is spread over all tokens."""
+    decoding: Decoding = field(default_factory=Decoding)
+    """How translations are searched."""
+    scores: tuple[str, ...] = ("bleu", "chrf")
+    """What evaluation reports of the texts: bleu, compound_split_bleu, chrf, exact_match."""
+    bleu_tokenize: str = "13a"
+    """sacreBLEU's tokenizer; none for text that is already tokenised."""
+
+    def encoders(self, tokenizers: Tokenizers) -> dict[str, Callable[[list[str]], list[list[int]]]]:
+        """Source tokens and an end token; a start token, target tokens and an end token."""
+        source, target = tokenizers["source"], tokenizers["target"]
+        return {
+            "source": partial(_encode, source, before=[], after=[source.eos_id]),
+            "target": partial(_encode, target, before=[target.bos_id], after=[target.eos_id]),
+        }
+
+    def resolve(self, model: EncoderDecoderConfig, data: DataConfig, tokenizers: Tokenizers) -> EncoderDecoderConfig:
+        """The model with its vocabulary sizes; ValueError where data, decoding and model contradict each other."""
+        if not isinstance(model, EncoderDecoderConfig):
+            raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"task.label_smoothing is at least 0 and below 1, not {self.label_smoothing}")
+        if model.share_embeddings and not data.shared_vocabulary:
+            raise ValueError("model.share_embeddings needs data.shared_vocabulary; set both or neither")
+        if model.positions == "learned" and model.max_length < data.max_length + self.decoding.extra_length:
+            raise ValueError(
+                f"model.max_length {model.max_length} is below data.max_length {data.max_length} "
+                f"plus task.decoding.extra_length {self.decoding.extra_length}; raise it"
+            )
+        self.decoding.check()
+        source, target = (tokenizers[feature].vocab_size for feature in self.features)
+        return replace(model, vocab_size=target, source_vocab_size=source)
+
+    def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
+        target, lengths = batch["target"], batch["target_length"]
+        # The last column sees itself as its next token; it is past every length and weighs nothing.
+        labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
+        logits = model(batch["source"], target, source_lengths=batch["source_length"], key=key)
+        vocab_size = model.embedding.vocab_size
+        smoothed, plain = cross_entropy(logits, labels, vocab_size=vocab_size, label_smoothing=self.label_smoothing)
+        weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
+        tokens = jnp.sum(weights)
+        return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
+
+    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> Translator:
+        """The model with `translate`, `score` and `attention`."""
+        return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)
+
+    def evaluate(self, predictor: Translator, examples: Sequence[Example]) -> dict[str, Any]:
+        """Loss per target token, without smoothing, and the scores of the translations against the targets.
+
+        Examples that are longer than the model takes are left out and counted as `skipped`.
+        """
+        kept = [example for example in examples if predictor.takes(example["source"], example["target"])]
+        if not kept:
+            raise ValueError(f"none of {len(examples)} examples is short enough; raise data.max_length")
+        sources, targets = ([example[feature] for example in kept] for feature in self.features)
+        tokens = sum(len(ids) + 1 for ids in predictor.tokenizer.target.encode_batch(targets))
+        result: dict[str, Any] = {"examples": len(kept), "loss": -sum(predictor.score(sources, targets)) / tokens}
+        if len(kept) < len(examples):
+            result["skipped"] = len(examples) - len(kept)
+        return result | text_scores(predictor.translate(sources), targets, self.scores, self.bleu_tokenize)
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str], before: list[int], after: list[int]) -> list[list[int]]:
+    return [before + ids + after for ids in tokenizer.encode_batch(texts)]

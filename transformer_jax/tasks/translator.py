@@ -1,0 +1,265 @@
+"""A trained encoder-decoder as people use it: texts in, texts out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.decoding.beam import BeamResult, beam_search
+from transformer_jax.decoding.greedy import greedy_search
+from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder
+from transformer_jax.tasks.losses import cross_entropy
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The paper's beam search (Vaswani et al. 2017, section 6.1)."""
+
+    beam_size: int = 4
+    """Hypotheses kept at each step; 1 is greedy search."""
+    length_penalty: float = 0.6
+    """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha."""
+    extra_length: int = 50
+    """A translation has at most this many tokens more than its source."""
+    tokens_per_batch: int = 4096
+    """Source tokens that are translated at once."""
+
+    def check(self) -> None:
+        """Raises ValueError for numbers that make no search."""
+        if self.beam_size < 1 or self.extra_length < 0 or self.tokens_per_batch < 1:
+            raise ValueError(f"task.decoding needs beam_size >= 1, extra_length >= 0, tokens_per_batch >= 1, not {self}")
+
+
+class Hypothesis(NamedTuple):
+    """One translation that a search found."""
+
+    text: str
+    """The translation."""
+    score: float
+    """Log-probability over the length penalty."""
+    log_prob: float
+    """Log-probability of the tokens and the end token, in nats."""
+
+
+class TextTokenizers(NamedTuple):
+    """The two tokenizers of a translator, the same object where the vocabulary is shared."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a source text, without an end token."""
+        return self.source.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The target text of token ids; special tokens are left out."""
+        return self.target.decode(list(ids))
+
+
+class AttentionWeights(NamedTuple):
+    """Who looked at whom while `source` was translated to `target` (tokens; the target begins with the start token)."""
+
+    source: list[str]
+    target: list[str]
+    encoder: np.ndarray
+    """`[layers, heads, source, source]`."""
+    decoder: np.ndarray
+    """`[layers, heads, target, target]`."""
+    cross: np.ndarray
+    """`[layers, heads, target, source]`."""
+
+
+class Translator:
+    """Translates, scores and shows attention. Unpacks into its parts: `model, tokenizer = translator`."""
+
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        decoding: Decoding = Decoding(),
+        *,
+        max_length: int = 256,
+    ):
+        self.model = model
+        self.tokenizer = TextTokenizers(source_tokenizer, target_tokenizer)
+        self.decoding = decoding
+        self.max_length = max_length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.tokenizer))
+
+    def translate(self, lines: Sequence[str]) -> list[str]:
+        """The best translation of every line; an empty line stays empty.
+
+        Raises ValueError for a line of more than `max_length` tokens: nothing is cut off silently.
+        """
+        return [hypotheses[0].text for hypotheses in self.search(lines)]
+
+    predict = translate
+
+    def search(self, lines: Sequence[str], n_best: int = 1) -> list[list[Hypothesis]]:
+        """The `n_best` translations of every line, best first (fewer where the search found fewer)."""
+        if not 1 <= n_best <= self.decoding.beam_size:
+            raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
+        found = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
+        for batch in self._batches(lines):
+            result = self._search(jnp.asarray(batch.tokens), jnp.asarray(batch.lengths))
+            tokens, lengths, scores, log_probs = (
+                np.asarray(array) for array in (result.tokens, result.lengths, result.scores, result.log_probs)
+            )
+            for row, line in enumerate(batch.lines):
+                found[line] = [
+                    Hypothesis(
+                        self.tokenizer.decode(tokens[row, i, : lengths[row, i]].tolist()),
+                        float(scores[row, i]),
+                        float(log_probs[row, i]),
+                    )
+                    for i in range(n_best)
+                    if lengths[row, i] > 0
+                ]
+        return found
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """The log-probability, in nats, of every target (with its end token) given its source."""
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
+        tokenizer = self.tokenizer.target
+        encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(targets))]
+        scores = [0.0] * len(sources)
+        for batch in self._batches(sources, allow_empty=True):
+            rows = [encoded[line] for line in batch.lines]
+            self._refuse_long(rows, batch.lines)
+            target, lengths = _pad(rows, len(batch.tokens), _width(max(map(len, rows))))
+            values = _log_probabilities(self.model, batch.tokens, batch.lengths, target, lengths)
+            for line, value in zip(batch.lines, values.tolist(), strict=False):
+                scores[line] = value
+        return scores
+
+    def attention(self, source: str, target: str | None = None) -> AttentionWeights:
+        """The attention weights of every layer and head for a sentence and its translation, or a given `target`."""
+        if not source.strip():
+            raise ValueError("an empty sentence has no attention; give one with words")
+        target = self.translate([source])[0] if target is None else target
+        source_ids = [*self.tokenizer.source.encode(source), self.tokenizer.source.eos_id]
+        target_ids = [self.tokenizer.target.bos_id, *self.tokenizer.target.encode(target)]
+        memory, encoder = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
+        _, decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True)
+        return AttentionWeights(
+            [self.tokenizer.source.piece(i) for i in source_ids],
+            [self.tokenizer.target.piece(i) for i in target_ids],
+            np.asarray(encoder.attention["self_attention"][:, 0]),
+            np.asarray(decoder.attention["self_attention"][:, 0]),
+            np.asarray(decoder.attention["cross_attention"][:, 0]),
+        )
+
+    def takes(self, source: str, target: str) -> bool:
+        """Whether both texts are short enough for the model."""
+        pair = ((self.tokenizer.source, source, 1), (self.tokenizer.target, target, 2))
+        return all(len(tokenizer.encode(text)) + special <= self.max_length for tokenizer, text, special in pair)
+
+    def _search(self, source: Array, lengths: Array) -> BeamResult:
+        tokenizer = self.tokenizer.target
+        return _search(
+            self.model,
+            source,
+            lengths,
+            decoding=self.decoding,
+            start_id=tokenizer.bos_id,
+            end_id=tokenizer.eos_id,
+            forbidden=tuple(sorted({tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id} - {tokenizer.eos_id})),
+        )
+
+    def _batches(self, lines: Sequence[str], *, allow_empty: bool = False) -> Iterator["_Lines"]:
+        """The lines in batches of similar length, padded to a few fixed shapes."""
+        tokenizer = self.tokenizer.source
+        encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(lines))]
+        self._refuse_long(encoded, range(len(encoded)))
+        widths: dict[int, list[int]] = {}
+        for i in sorted(range(len(lines)), key=lambda i: len(encoded[i])):
+            if allow_empty or lines[i].strip():
+                widths.setdefault(_width(len(encoded[i])), []).append(i)
+        for width, members in widths.items():
+            rows = max(self.decoding.tokens_per_batch // width, 1)
+            rows = min(rows, _width(len(members)))
+            for start in range(0, len(members), rows):
+                chunk = members[start : start + rows]
+                yield _Lines(chunk, *_pad([encoded[i] for i in chunk], rows, width))
+
+    def _refuse_long(self, encoded: Sequence[Sequence[int]], lines: Sequence[int]) -> None:
+        for ids, line in zip(encoded, lines, strict=True):
+            if len(ids) > self.max_length:
+                raise ValueError(f"line {line + 1} has {len(ids)} tokens, more than the {self.max_length} of the model")
+
+
+class _Lines(NamedTuple):
+    lines: list[int]
+    tokens: np.ndarray
+    lengths: np.ndarray
+
+
+def _width(length: int) -> int:
+    """The array length for sequences of this length: one of a few, so that few shapes are compiled."""
+    step = 8
+    while length > 8 * step:
+        step *= 2
+    return -(-length // step) * step
+
+
+def _pad(sequences: Sequence[Sequence[int]], rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Right-padded tokens `[rows, width]` and lengths `[rows]`; rows without a sequence have length 0."""
+    tokens, lengths = np.zeros((rows, width), np.int32), np.zeros(rows, np.int32)
+    for row, ids in enumerate(sequences):
+        tokens[row, : len(ids)] = ids
+        lengths[row] = len(ids)
+    return tokens, lengths
+
+
+@partial(jax.jit, static_argnames=("decoding", "start_id", "end_id", "forbidden"))
+def _search(
+    model: EncoderDecoder,
+    source: Array,
+    lengths: Array,
+    *,
+    decoding: Decoding,
+    start_id: int,
+    end_id: int,
+    forbidden: tuple[int, ...],
+) -> BeamResult:
+    """Translations of source tokens `[batch, length]`: encoded once, then searched."""
+    capacity = source.shape[1] + decoding.extra_length
+    limits = jnp.where(lengths > 0, lengths + decoding.extra_length, 0)
+    cache = model.start_cache(model.encode(source, source_lengths=lengths), lengths, capacity)
+    prompt = jnp.full((source.shape[0], 1), start_id)
+    arguments: dict[str, Any] = {
+        "end_id": end_id,
+        "max_new_tokens": limits,
+        "capacity": capacity,
+        "forbidden": forbidden,
+    }
+    if decoding.beam_size == 1:
+        tokens, found, log_probs = greedy_search(model.extend, cache, prompt, **arguments)
+        penalty = ((5 + jnp.maximum(found, 1)) / 6) ** decoding.length_penalty
+        return BeamResult(tokens[:, None], found[:, None], (log_probs / penalty)[:, None], log_probs[:, None])
+    return beam_search(
+        model.extend,
+        DecoderCache.take,
+        cache,
+        prompt,
+        beam_size=decoding.beam_size,
+        alpha=decoding.length_penalty,
+        **arguments,
+    )
+
+
+@jax.jit
+def _log_probabilities(model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array) -> Array:
+    logits = model(source, target, source_lengths=lengths)
+    _, losses = cross_entropy(logits, jnp.roll(target, -1, axis=1), vocab_size=model.embedding.vocab_size)
+    return -jnp.sum(jnp.where(jnp.arange(target.shape[1])[None] < targets[:, None] - 1, losses, 0), axis=1)

@@ -1,0 +1,49 @@
+"""SIGTERM and Ctrl-C as a wish to stop at the next step, so that the run can save first."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """A signal came in the middle of something that can be given up."""
+
+
+class Interrupts:
+    """While entered, the first SIGTERM or Ctrl-C is remembered; a second Ctrl-C ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._may_raise = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._may_raise:
+            raise Interrupted
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell reports of a process that this signal ended: 143 for SIGTERM, 130 for Ctrl-C."""
+        return 128 + (self.signal or 0)
+
+    @contextlib.contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """Inside, a signal raises `Interrupted` at once: for work that changes nothing, such as an evaluation."""
+        self._may_raise = True
+        try:
+            yield
+        finally:
+            self._may_raise = False

@@ -1,0 +1,183 @@
+"""Optimizers and learning-rate schedules.
+
+An optimizer works on the flat dictionary of named parameters and decides by their axis names, never by array rank:
+a stack's leading `layers` axis is not a dimension of anything that is learnt.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from transformer_jax.nn.named import choose
+
+Axes = dict[str, tuple[str, ...]]
+"""Logical axes of every parameter by name (`parameter_axes`)."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The paper's Adam and schedule (Vaswani et al. 2017, section 5.3); others by name."""
+
+    name: str = "adam"
+    """adam, adamw, adafactor, lion, muon or sgd."""
+    schedule: str = "inverse_sqrt"
+    """inverse_sqrt (the paper's), constant, cosine or linear; each after a linear warm-up."""
+    learning_rate: float | None = None
+    """The highest learning rate, at the end of warm-up; None: the paper's (d_model * warmup_steps)^-0.5."""
+    warmup_steps: int = 4_000
+    """Steps over which the learning rate rises linearly."""
+    schedule_steps: int | None = None
+    """Length of cosine and linear schedules; None: train.steps."""
+    b1: float = 0.9
+    """Decay of the gradient's mean."""
+    b2: float = 0.98
+    """Decay of the gradient's square."""
+    epsilon: float = 1e-9
+    """Added to the root of the gradient's square."""
+    weight_decay: float = 0.0
+    """Decoupled decay of matrices (adamw, lion, muon, adafactor); norms and biases are left alone."""
+    clip_norm: float = 0.0
+    """Gradients longer than this are scaled down to it; 0: never."""
+
+
+def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the number of updates made before, from 0."""
+    if config.warmup_steps < 1:
+        raise ValueError(f"optimizer.warmup_steps must be at least 1, not {config.warmup_steps}")
+    peak = (d_model * config.warmup_steps) ** -0.5 if config.learning_rate is None else config.learning_rate
+    if not 0 < peak < float("inf"):
+        raise ValueError(f"optimizer.learning_rate must be positive, not {peak}")
+    shape = choose("optimizer.schedule", config.schedule, SCHEDULES)
+    length = max((config.schedule_steps or steps) - config.warmup_steps, 1)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(count, jnp.float32) + 1
+        after = shape(step / config.warmup_steps, jnp.clip((step - config.warmup_steps) / length, 0, 1))
+        return peak * jnp.minimum(step / config.warmup_steps, after)
+
+    return schedule
+
+
+SCHEDULES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    # Fraction of the peak, given the step in units of warm-up and the part of the way from there to the end.
+    "inverse_sqrt": lambda warmups, _: jax.lax.rsqrt(warmups),
+    "constant": lambda _, way: jnp.ones_like(way),
+    "cosine": lambda _, way: (1 + jnp.cos(jnp.pi * way)) / 2,
+    "linear": lambda _, way: 1 - way,
+}
+
+
+def depends_on_steps(config: OptimizerConfig) -> bool:
+    """Whether the learning rate at a step changes with train.steps."""
+    return config.schedule in ("cosine", "linear") and config.schedule_steps is None
+
+
+def make_optimizer(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer for parameters with these axes; raises ValueError for an unknown name or an impossible number."""
+    for name in ("weight_decay", "clip_norm"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"optimizer.{name} must not be negative, not {getattr(config, name)}")
+    if config.weight_decay and config.name in ("adam", "sgd"):
+        raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")
+    optimizer = choose("optimizer.name", config.name, OPTIMIZERS)(config, axes, schedule)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
+
+
+def decayed(axes: Axes) -> dict[str, bool]:
+    """Which parameters weight decay acts on: matrices, never norms and biases."""
+    return {name: len(_logical(of)) > 1 and not name.endswith("bias") for name, of in axes.items()}
+
+
+def _logical(axes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(axis for axis in axes if axis != "layers")
+
+
+def _adam(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adam(schedule, config.b1, config.b2, config.epsilon)
+
+
+def _adamw(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(
+        schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed(axes)
+    )
+
+
+def _lion(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optax.lion(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed(axes))
+
+
+def _sgd(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optax.sgd(schedule)
+
+
+def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for embeddings, norms and biases."""
+    return contrib.muon(
+        schedule,
+        weight_decay=config.weight_decay,
+        weight_decay_mask=decayed(axes),
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers={name: _matrix(name, of) for name, of in axes.items()},
+    )
+
+
+def _matrix(name: str, axes: tuple[str, ...]) -> contrib.MuonDimensionNumbers | None:
+    """Inputs and outputs of a layer's linear map, the heads' two axes taken together; None for anything else."""
+    if not decayed({name: axes})[name] or {"vocab", "positions"} & set(axes):
+        return None
+    width = axes.index("embed")
+    rest = tuple(i for i, axis in enumerate(axes) if axis not in ("layers", "embed"))
+    inputs, outputs = ((width,), rest) if width < rest[0] else (rest, (width,))
+    return contrib.MuonDimensionNumbers(reduction_axis=inputs, output_axis=outputs)
+
+
+def _adafactor(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Adafactor (Shazeer and Stern 2018), layer by layer, with each linear map factored as the matrix it is."""
+    inner = optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=32),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(),
+    )
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed(axes))
+    return optax.chain(_layer_by_layer(inner, axes), decay, optax.scale_by_learning_rate(schedule))
+
+
+def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.GradientTransformation:
+    """`inner` on every parameter alone: each layer of a stack by itself, and linear maps as matrices."""
+
+    def view(name: str, array: jax.Array) -> jax.Array:
+        """`[layers, rows, columns]` for a linear map, `[layers, size]` for a vector; 1 layer outside of stacks."""
+        of = axes[name]
+        array = array if of[0] == "layers" else array[None]
+        matrix = _matrix(name, of)
+        if matrix is None:
+            return array
+        rows = 1
+        for axis in matrix.reduction_axis:
+            rows *= array.shape[axis + (of[0] != "layers")]
+        return array.reshape(array.shape[0], rows, -1)
+
+    def init(parameters: dict[str, jax.Array]) -> dict[str, optax.OptState]:
+        return {name: jax.vmap(inner.init)(view(name, value)) for name, value in parameters.items()}
+
+    def update(
+        updates: dict[str, jax.Array], state: dict[str, optax.OptState], parameters: dict[str, jax.Array] | None = None
+    ) -> tuple[dict[str, jax.Array], dict[str, optax.OptState]]:
+        if parameters is None:
+            raise ValueError("this optimizer needs the parameters")
+        new_updates, new_state = {}, {}
+        for name, value in updates.items():
+            new, new_state[name] = jax.vmap(inner.update)(view(name, value), state[name], view(name, parameters[name]))
+            new_updates[name] = new.reshape(value.shape)
+        return new_updates, new_state
+
+    return optax.GradientTransformation(init, update)
+
+
+OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "adafactor": _adafactor, "lion": _lion, "muon": _muon, "sgd": _sgd}

@@ -1,0 +1,190 @@
+"""From an experiment to a run that can start: everything that a user can get wrong is found here."""
+
+import fcntl
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import jax
+from jax.sharding import Mesh
+
+from transformer_jax.data.dataset import TokenizedSplit, tokenize_split
+from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
+from transformer_jax.parallel.mesh import make_mesh
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.optimizer import depends_on_steps
+from transformer_jax.training.run import Run, read_tree, write_experiment
+from transformer_jax.training.values import differences, to_tree
+
+MAY_CHANGE = (
+    "mesh.",
+    "task.decoding.",
+    "train.steps",
+    "train.stop_after",
+    "train.log_every",
+    "train.evaluate_every",
+    "train.save_every",
+    "train.keep",
+    "train.best",
+    "train.validation_examples",
+    "train.checkpoint",
+    "data.cache",
+    "data.source.directory",
+    "data.source.data_dir",
+)
+"""Fields that do not change what is learnt: a run may go on with other values."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to start or to go on."""
+
+    run: Run
+    mesh: Mesh
+    split: TokenizedSplit
+    plan: BatchPlan
+    validation: list[Example]
+    """Examples that are scored while training."""
+    text: str
+    """Fingerprint of the text."""
+    lock: IO[str]
+    """Held as long as the run may be written to."""
+
+
+def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
+    """Reads the text, makes vocabulary and batches, and writes the run directory.
+
+    Raises ValueError or OSError for anything that cannot work; a directory that was created for it is then removed.
+    """
+    _check_train(experiment)
+    resumed = Run.exists(directory)
+    if resumed:
+        _check_same(experiment, directory)
+    existed = directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = _lock(directory)
+    try:
+        return _prepare(experiment, file, directory, lock, resumed)
+    except BaseException:
+        lock.close()
+        if not existed:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _prepare(experiment: Experiment, file: Path, directory: Path, lock: IO[str], resumed: bool) -> Prepared:
+    task, data, train = experiment.task, experiment.data, experiment.train
+    mesh = make_mesh(experiment.mesh)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"] * train.accumulate
+    if data.batch_multiple % shards:
+        raise ValueError(
+            f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
+            f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
+        )
+    if resumed:
+        tokenizers = load_tokenizers(data, task.features, directory / "tokenizer")
+    else:
+        tokenizers = train_tokenizers(data, task.features)
+    experiment = replace(experiment, model=task.resolve(experiment.model, data, tokenizers))
+    cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
+    text = _fingerprint(experiment)
+    split = tokenize_split(
+        data.source.examples("train"),
+        task.encoders(tokenizers),
+        max_length=data.max_length,
+        directory=cache,
+        key=_cache_key(experiment, tokenizers, text),
+    )
+    print(split.report("train"), flush=True)
+    plan = BatchPlan(
+        split.lengths,
+        tokens_per_batch=data.tokens_per_batch,
+        num_buckets=data.num_buckets,
+        batch_multiple=data.batch_multiple,
+        seed=train.seed,
+    )
+    validation = _validation(experiment)
+    jax.eval_shape(lambda: experiment.model.build(0))
+    if not resumed:
+        save_tokenizers(tokenizers, directory / "tokenizer", shared=data.shared_vocabulary)
+    write_experiment(directory, experiment, file)
+    return Prepared(Run(directory, experiment, tokenizers), mesh, split, plan, validation, text, lock)
+
+
+def _validation(experiment: Experiment) -> list[Example]:
+    """The examples that are scored during training; none where the source has no validation split."""
+    source, count = experiment.data.source, experiment.train.validation_examples
+    if not count or "validation" not in source.splits:
+        return []
+    return list(itertools.islice(source.examples("validation"), count))
+
+
+def _fingerprint(experiment: Experiment) -> str:
+    """The source's own fingerprint of its training text, or a hash of every example."""
+    source = experiment.data.source
+    known = source.fingerprint("train")
+    if known is not None:
+        return known
+    digest = hashlib.blake2b(digest_size=12)
+    for example in source.examples("train"):
+        digest.update(json.dumps(example, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _cache_key(experiment: Experiment, tokenizers: Mapping[str, Tokenizer], text: str) -> str:
+    """A name for the tokenised text that changes whenever the text, the vocabulary or the special tokens do."""
+    task = experiment.task
+    vocabularies = [tokenizers[name].fingerprint for name in task.features]
+    parts = [text, type(task).__name__, experiment.data.max_length, *vocabularies]
+    return "train-" + hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
+
+
+def _check_train(experiment: Experiment) -> None:
+    train, data = experiment.train, experiment.data
+    for name in ("steps", "accumulate", "log_every", "keep"):
+        if getattr(train, name) < 1:
+            raise ValueError(f"train.{name} must be at least 1, not {getattr(train, name)}")
+    for name in ("evaluate_every", "save_every", "validation_examples", "seed"):
+        if getattr(train, name) < 0:
+            raise ValueError(f"train.{name} must not be negative, not {getattr(train, name)}")
+    for name in ("max_length", "tokens_per_batch", "num_buckets", "batch_multiple"):
+        if getattr(data, name) < 1:
+            raise ValueError(f"data.{name} must be at least 1, not {getattr(data, name)}")
+    if train.stop_after is not None and train.stop_after < 1:
+        raise ValueError(f"train.stop_after must be at least 1, not {train.stop_after}")
+    if train.random_bits not in ("threefry2x32", "rbg"):
+        raise ValueError(f"train.random_bits is threefry2x32 or rbg, not {train.random_bits!r}")
+
+
+def _check_same(experiment: Experiment, directory: Path) -> None:
+    """Raises ValueError unless the directory holds a run of this experiment, but for fields that may change."""
+    old = read_tree(directory)
+    changed = differences(old, to_tree(experiment))
+    # The sizes of vocabularies are saved resolved.
+    changed = {path: pair for path, pair in changed.items() if not (path.endswith("vocab_size") and pair[1] == 0)}
+    refused = {path: pair for path, pair in changed.items() if not path.startswith(MAY_CHANGE)}
+    if "train.steps" in changed and depends_on_steps(experiment.optimizer):
+        refused["train.steps"] = changed["train.steps"]
+    if refused:
+        listed = "; ".join(f"{path} was {was!r}, now {now!r}" for path, (was, now) in sorted(refused.items()))
+        hint = " (set optimizer.schedule_steps to train longer)" if "train.steps" in refused else ""
+        raise ValueError(f"{directory} holds a run of another experiment: {listed}{hint}; use another --workdir")
+
+
+def _lock(directory: Path) -> IO[str]:
+    """The directory's lock, held until it is closed; raises ValueError when another process trains there."""
+    file = (directory / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ValueError(f"another process is training in {directory}; wait, or use another --workdir") from None
+    return file

@@ -1,0 +1,34 @@
+"""What a person sees of a trained run: scores, samples, curves."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from transformer_jax.data.sources import Example
+from transformer_jax.training.curves import draw_curves
+from transformer_jax.training.run import Run
+
+
+def evaluate(run: Run, examples: Sequence[Example], checkpoint: str | None = None) -> dict[str, Any]:
+    """The task's scores on examples, and the steps whose parameters (or their mean) gave them."""
+    steps = run.checkpoint_steps(checkpoint)
+    return {"checkpoint": steps, **run.experiment.task.evaluate(run.predictor_of(steps), examples)}
+
+
+def show_result(run: Run, samples: int = 5) -> None:
+    """Prints scores on the test split and a few predictions, and draws `curves.png`."""
+    source, task = run.experiment.data.source, run.experiment.task
+    print(f"curves: {draw_curves(run.directory)}", flush=True)
+    split = next((split for split in ("test", "validation") if split in source.splits), None)
+    if split is None:
+        return
+    examples = list(source.examples(split))
+    steps = run.checkpoint_steps()
+    predictor = run.predictor_of(steps)
+    print(f"evaluating {len(examples):,} {split} examples with the parameters of step {', '.join(map(str, steps))}")
+    for name, value in task.evaluate(predictor, examples).items():
+        print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
+    first, last = task.features[0], task.features[-1]
+    shown = list(itertools.islice(examples, samples))
+    for example, prediction in zip(shown, predictor.predict([example[first] for example in shown]), strict=True):
+        print(f"  {example[first]}\n    -> {prediction}" + ("" if prediction == example[last] else f"  (not {example[last]})"))

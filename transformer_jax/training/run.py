@@ -1,0 +1,132 @@
+"""A run directory: alone enough to evaluate, predict, resume or export.
+
+    experiment.json   the resolved experiment
+    experiment.py     the file that it came from, where its classes are found
+    tokenizer/        the vocabularies
+    checkpoints/      see checkpoint.py
+    metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the same
+    cache/            the tokenised text
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.data.vocabulary import load_tokenizers
+from transformer_jax.nn.parameters import named_parameters, replace_parameters
+from transformer_jax.training.checkpoint import Checkpoints, average
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.values import from_tree, load_experiment_file, to_tree
+
+EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has been prepared: its experiment and its vocabularies."""
+
+    directory: Path
+    experiment: Experiment
+    tokenizers: Mapping[str, Tokenizer]
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Whether the directory holds a run."""
+        return (directory / EXPERIMENT).is_file()
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str]) -> "Run":
+        """The run of a directory. Executes the experiment's file that lies there: open only runs that you trust.
+
+        Raises FileNotFoundError or ValueError when there is none.
+        """
+        directory = Path(directory)
+        if not cls.exists(directory):
+            raise FileNotFoundError(f"{directory} is not a run directory: it has no {EXPERIMENT}")
+        experiment = from_tree(load_experiment_file(directory / SOURCE), read_tree(directory))
+        task, data = experiment.task, experiment.data
+        return cls(directory, experiment, load_tokenizers(data, task.features, directory / "tokenizer"))
+
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints, to read."""
+        return open_checkpoints(self.directory, self.experiment)
+
+    def checkpoint_steps(self, checkpoint: str | None = None) -> list[int]:
+        """The steps that `last`, `best`, a number or `average:N` stands for; None is the experiment's own choice.
+
+        Raises ValueError when there are no such checkpoints.
+        """
+        checkpoint = self.experiment.train.checkpoint if checkpoint is None else checkpoint
+        with self.checkpoints() as checkpoints:
+            steps, best = checkpoints.steps(), checkpoints.best_step()
+        if not steps:
+            raise ValueError(f"{self.directory} has no checkpoint yet; train it first")
+        kind, _, count = checkpoint.partition(":")
+        if checkpoint == "last":
+            return steps[-1:]
+        if checkpoint == "best":
+            if best is None:
+                raise ValueError(f"{self.directory} has no best checkpoint: none was evaluated; use last")
+            return [best]
+        if kind == "average" and count.isdecimal() and int(count) > 0:
+            if len(steps) < int(count):
+                raise ValueError(f"{checkpoint} needs {count} checkpoints, but only {len(steps)} are kept: {steps}")
+            return steps[-int(count) :]
+        if checkpoint.isdecimal():
+            if int(checkpoint) in steps:
+                return [int(checkpoint)]
+            raise ValueError(f"no checkpoint of step {checkpoint}; there are {steps}")
+        raise ValueError(f"a checkpoint is last, best, a step or average:N, not {checkpoint!r}")
+
+    def predictor(self, checkpoint: str | None = None) -> Any:
+        """The task's predictor with the parameters of a checkpoint, or of the average of several."""
+        return self.predictor_of(self.checkpoint_steps(checkpoint))
+
+    def predictor_of(self, steps: list[int]) -> Any:
+        """The task's predictor with the mean of the parameters at these steps."""
+        config = self.experiment.model
+        model = jax.eval_shape(lambda: config.build(0))
+        with self.checkpoints() as checkpoints:
+            parameters = average(checkpoints, steps, named_parameters(model))
+        model = replace_parameters(model, parameters)
+        return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)
+
+
+def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> Any:
+    """The trained model of a run directory, ready to use; unpacks as `model, tokenizer = load("runs/quickstart")`.
+
+    `checkpoint` is last, best, a step or average:N; None takes what the experiment says (`train.checkpoint`).
+    Executes the experiment's file in the directory: load only runs that you trust.
+    """
+    return Run.open(directory).predictor(checkpoint)
+
+
+def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
+    """The checkpoints of a run, with what its experiment says of keeping them."""
+    best = experiment.train.best
+    higher = not best.endswith(("loss", "nll"))
+    return Checkpoints(directory / "checkpoints", keep=experiment.train.keep, best=best, higher_is_better=higher)
+
+
+def read_tree(directory: Path) -> dict[str, Any]:
+    """The saved experiment as plain JSON."""
+    try:
+        return json.loads((directory / EXPERIMENT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{directory / EXPERIMENT} is damaged: {error}") from error
+
+
+def write_experiment(directory: Path, experiment: Experiment, file: Path) -> None:
+    """Saves the resolved experiment, last and atomically: a directory with experiment.json is a whole run."""
+    if file.resolve() != (directory / SOURCE).resolve():
+        shutil.copyfile(file, directory / SOURCE)
+    partial = directory / f"{EXPERIMENT}.partial"
+    partial.write_text(json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(directory / EXPERIMENT)

@@ -1,0 +1,126 @@
+"""One update of the parameters: a single `jax.jit` over the mesh of the run."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
+from transformer_jax.parallel.axes import sharding
+from transformer_jax.tasks.task import ModelConfig, Sums, Task
+
+
+class TrainState(NamedTuple):
+    """Everything that an update changes."""
+
+    model: Any
+    """The module, with float32 parameters."""
+    optimizer: optax.OptState
+    """Over the flat dictionary of named parameters."""
+    step: Int[Array, ""]
+    """Updates made so far."""
+
+
+Batch = Mapping[str, Array]
+StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
+
+
+def abstract_model(config: ModelConfig) -> Any:
+    """The model's structure and shapes, without any memory for its parameters."""
+    return jax.eval_shape(lambda: config.build(0))
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """Where every array of a training state lies.
+
+    Parameters follow the table in `parallel/axes.py`; what the optimizer keeps for a parameter lies where the parameter
+    does if it has its shape, and everything else is copied to all devices.
+    """
+    axes = parameter_axes(state.model)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    placed = {name: sharding(axes[name], mesh) for name in axes}
+    shapes = {name: value.shape for name, value in named_parameters(state.model).items()}
+
+    def of_optimizer(path: Any, leaf: Any) -> NamedSharding:
+        name = next((key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key in axes), None)
+        return placed[name] if name is not None and leaf.shape == shapes[name] else everywhere
+
+    return TrainState(
+        replace_parameters(state.model, placed),
+        jax.tree_util.tree_map_with_path(of_optimizer, state.optimizer),
+        everywhere,
+    )
+
+
+def init_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
+    """A fresh training state, every array made where it will lie."""
+
+    def init() -> TrainState:
+        model = config.build(seed)
+        return TrainState(model, optimizer.init(named_parameters(model)), jnp.zeros((), jnp.int32))
+
+    return jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over the devices that share it; whatever the other dimensions are."""
+    return sharding(("batch",), mesh)
+
+
+def make_step(
+    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, accumulate: int = 1
+) -> StepFunction:
+    """The function from a state, a batch and the run's key to the next state and the metrics of this step.
+
+    With `accumulate` micro-batches, sums of losses and gradients are added up and divided once by the weight of the
+    whole batch, so that the numbers are those of one pass. The state's memory is reused.
+    """
+
+    def step(state: TrainState, batch: Batch, run_key: PRNGKeyArray) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(run_key, state.step)
+        gradient, sums = _gradient(task, state.model, batch, key, accumulate)
+        weight = jnp.maximum(sums["loss"][1], 1)
+        gradient = {name: value / weight for name, value in named_parameters(gradient).items()}
+        parameters = named_parameters(state.model)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
+        model = replace_parameters(state.model, optax.apply_updates(parameters, updates))
+        metrics = {name: total / jnp.maximum(of, 1) for name, (total, of) in sums.items()}
+        metrics |= {
+            "tokens": weight,
+            "learning_rate": jnp.asarray(schedule(state.step)),
+            "gradient_norm": optax.global_norm(gradient),
+        }
+        return TrainState(model, optimizer_state, state.step + 1), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_evaluation(task: Task) -> Callable[[Any, Batch], Sums]:
+    """The function from a model and a batch to sums and weights of the task's metrics, without dropout."""
+    return jax.jit(lambda model, batch: task.loss(model, batch, None))
+
+
+def _gradient(task: Task, model: Any, batch: Batch, key: PRNGKeyArray, accumulate: int) -> tuple[Any, Sums]:
+    """Gradient of the summed loss, and the sums."""
+
+    def loss(model: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Sums]:
+        sums = task.loss(model, batch, key)
+        return sums["loss"][0], sums
+
+    if accumulate == 1:
+        gradient, sums = jax.grad(loss, has_aux=True)(model, batch, key)
+        return gradient, sums
+    # Row i goes to micro-batch i modulo `accumulate`, so that every device keeps the rows that it has.
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), dict(batch))
+
+    def add(total: Any, part_and_key: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.grad(loss, has_aux=True)(model, *part_and_key)), None
+
+    keys = jax.random.split(key, accumulate)
+    shapes = jax.eval_shape(jax.grad(loss, has_aux=True), model, jax.tree.map(lambda x: x[0], parts), keys[0])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, (parts, keys))[0]

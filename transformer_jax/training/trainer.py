@@ -1,0 +1,215 @@
+"""The training loop: batches in, checkpoints and metrics out."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.pipeline import batches
+from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
+from transformer_jax.training.checkpoint import Checkpoints
+from transformer_jax.training.interrupts import Interrupted, Interrupts
+from transformer_jax.training.metrics import MetricsLog
+from transformer_jax.training.optimizer import make_optimizer, make_schedule
+from transformer_jax.training.preparation import Prepared
+from transformer_jax.training.run import open_checkpoints
+from transformer_jax.training.step import (
+    TrainState,
+    abstract_model,
+    batch_sharding,
+    init_state,
+    make_step,
+    state_shardings,
+)
+from transformer_jax.training.values import to_tree
+
+
+def train(prepared: Prepared) -> bool:
+    """Trains from the newest checkpoint, or from the beginning, to `train.steps`; False if it stopped before.
+
+    Raises SystemExit with 143 or 130 after saving when SIGTERM or Ctrl-C came, and FloatingPointError at the step whose
+    loss or gradient is not finite, before it reaches a checkpoint.
+    """
+    with jax.set_mesh(prepared.mesh), Interrupts() as interrupts:
+        trainer = Trainer(prepared, interrupts)
+        finished = trainer.run()
+    if interrupts.signal is not None:
+        raise SystemExit(interrupts.exit_status)
+    return finished
+
+
+class Trainer:
+    """One run in progress. The order of things at a step is in `run`."""
+
+    def __init__(self, prepared: Prepared, interrupts: Interrupts):
+        self.prepared = prepared
+        self.experiment = prepared.run.experiment
+        self.config = self.experiment.train
+        self.interrupts = interrupts
+        experiment = self.experiment
+        schedule = make_schedule(experiment.optimizer, experiment.model.d_model, self.config.steps)
+        axes = parameter_axes(abstract_model(experiment.model))
+        self.optimizer = make_optimizer(experiment.optimizer, axes, schedule)
+        self.update = make_step(experiment.task, self.optimizer, schedule, self.config.accumulate)
+        self.key = jax.random.key(self.config.seed, impl=self.config.random_bits)
+        self.throughput = Throughput()
+
+    def run(self) -> bool:
+        """Steps, each followed by what falls due: a row of metrics, an evaluation, a checkpoint.
+
+        The metrics of a step are fetched after the next one has been dispatched, so that the device never waits; only
+        before an evaluation or a checkpoint everything is fetched and checked.
+        """
+        last = min(self.config.steps, self.config.stop_after or self.config.steps)
+        with open_checkpoints(self.prepared.run.directory, self.experiment) as checkpoints:
+            state, start = self._restore(checkpoints)
+            if start >= last:
+                self._say_done(start)
+                return start >= self.config.steps
+            with MetricsLog(self.prepared.run.directory, total_steps=self.config.steps, resume_step=start) as log:
+                waiting: tuple[int, Mapping[str, Array]] | None = None
+                for step, batch in enumerate(self._batches(start, last), start + 1):
+                    state, metrics = self.update(state, batch, self.key)
+                    if waiting is not None:
+                        self._record(log, *waiting)
+                    waiting = step, metrics
+                    ending = step == last or self.interrupts.signal is not None
+                    if ending or self._due(step, self.config.evaluate_every) or self._due(step, self.config.save_every):
+                        scores = self._pause(log, state, *waiting)
+                        waiting = None
+                        ending = ending or self.interrupts.signal is not None
+                        if ending or self._due(step, self.config.save_every):
+                            self._save(checkpoints, state, step, scores)
+                        self.throughput.resume()
+                    if ending:
+                        break
+        return step >= self.config.steps
+
+    def _pause(self, log: MetricsLog, state: TrainState, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
+        """Fetches what is due, evaluates where that is due, and writes the step's row; returns the scores."""
+        due = self._due(step, self.config.evaluate_every) or step == self.config.steps
+        if not (due and self.prepared.validation and self.interrupts.signal is None):
+            self._record(log, step, metrics)
+            self.throughput.pause()
+            return {}
+        values = self._fetch(step, metrics)
+        rate = self.throughput.lap()
+        self.throughput.pause()
+        scores = self._evaluate(state)
+        log.write(values | {"tokens_per_second": rate} | scores)
+        return scores
+
+    def _evaluate(self, state: TrainState) -> dict[str, Any]:
+        """Validation scores; none when a signal comes in between."""
+        prepared, task = self.prepared, self.experiment.task
+        predictor = task.predictor(state.model, prepared.run.tokenizers, self.experiment.data)
+        try:
+            with self.interrupts.giving_up():
+                scores = task.evaluate(predictor, prepared.validation)
+        except Interrupted:
+            return {}
+        return {f"validation_{name}": value for name, value in scores.items() if isinstance(value, float)}
+
+    def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
+        values = self._fetch(step, metrics)
+        if self._due(step, self.config.log_every) or step == self.config.steps:
+            log.write(values | {"tokens_per_second": self.throughput.lap()})
+
+    def _fetch(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
+        """The row of a step, once the device has it; FloatingPointError when loss or gradient are not finite."""
+        values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(values[name]):
+                raise FloatingPointError(
+                    f"{name} is {values[name]} at step {step}; the checkpoints before it are good: lower "
+                    "optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
+                )
+        self.throughput.tokens += values["tokens"]
+        return {"step": step, **values, "tokens": int(values["tokens"])}
+
+    def _save(self, checkpoints: Checkpoints, state: TrainState, step: int, scores: dict[str, Any]) -> None:
+        checkpoints.save(
+            step,
+            model=named_parameters(state.model),
+            optimizer=named_leaves(state.optimizer),
+            state=self._facts(step),
+            metrics=scores or None,
+        )
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        """What a checkpoint holds beside arrays."""
+        return {
+            "step": step,
+            "data_position": step,
+            "key": jax.random.key_data(self.key).tolist(),
+            "tokenizers": {name: tokenizer.fingerprint for name, tokenizer in self.prepared.run.tokenizers.items()},
+            "text": self.prepared.text,
+            "experiment": to_tree(self.experiment),
+        }
+
+    def _restore(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+        """The newest state that is whole, or a fresh one."""
+        config, mesh = self.experiment.model, self.prepared.mesh
+        fresh = jax.eval_shape(lambda: _fresh(config, self.optimizer, self.config.seed))
+        fresh = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), fresh, state_shardings(fresh, mesh)
+        )
+        found = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=named_leaves(fresh.optimizer))
+        if found is None:
+            return init_state(config, self.optimizer, self.config.seed, mesh), 0
+        expected = self._facts(found.step)
+        for name in ("tokenizers", "text"):
+            if found.state[name] != expected[name]:
+                raise ValueError(f"the checkpoint of step {found.step} was trained on other {name}; use another --workdir")
+        optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), [found.optimizer[name] for name in named_leaves(fresh.optimizer)])
+        step = jax.device_put(np.int32(found.step), state_shardings(fresh, mesh).step)
+        return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
+
+    def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:
+        where = batch_sharding(self.prepared.mesh)
+        share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        for batch in batches(self.prepared.split, self.prepared.plan, start, stop=stop, **share):
+            yield {name: jax.make_array_from_process_local_data(where, array) for name, array in batch.items()}
+
+    def _due(self, step: int, every: int) -> bool:
+        return every > 0 and step % every == 0
+
+    def _say_done(self, step: int) -> None:
+        what = "finished" if step >= self.config.steps else "stopped as train.stop_after says"
+        print(f"this run has {what}: {step} of {self.config.steps} steps", flush=True)
+
+
+class Throughput:
+    """Tokens per second since the last row of metrics; evaluations and checkpoints are left out."""
+
+    def __init__(self) -> None:
+        self.tokens = 0.0
+        self._seconds = 0.0
+        self._began = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stops the clock."""
+        self._seconds += time.perf_counter() - self._began
+
+    def resume(self) -> None:
+        """Goes on."""
+        self._began = time.perf_counter()
+
+    def lap(self) -> float:
+        """The rate since the last call."""
+        now = time.perf_counter()
+        rate = self.tokens / max(self._seconds + now - self._began, 1e-9)
+        self.tokens, self._seconds, self._began = 0.0, 0.0, now
+        return rate
+
+
+def named_leaves(tree: Any) -> dict[str, Array]:
+    """The leaves of a tree of dictionaries and tuples by name, such as `0/mu/embedding/table`."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
