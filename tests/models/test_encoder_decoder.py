@@ -81,7 +81,9 @@ def test_a_position_has_no_gradient_from_later_target_embeddings(config):
     def loss(table, position):
         variables = named_parameters(model) | {"embedding/table": table}
         moved = replace_parameters(model, variables)
-        return jnp.sum(moved(SOURCE[:1], target)[0, position] ** 2 * (jnp.arange(24 if table.shape[0] < 32 else 32) < 21))
+        return jnp.sum(
+            moved(SOURCE[:1], target)[0, position] ** 2 * (jnp.arange(24 if table.shape[0] < 32 else 32) < 21)
+        )
 
     gradient = jax.jit(jax.grad(loss))
     table = named_parameters(model)["embedding/table"]

@@ -189,11 +189,13 @@ def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
     batch, beam = state.alive.shape
     logits, cache = step(state.last.reshape(-1, 1), state.cache)
     only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
-    totals = continuations(logits[:, -1], state.alive.reshape(-1), only_end, state.end_id, state.forbidden)
-    vocab = totals.shape[1]
     # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end.
-    log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * vocab))
-    slots, tokens = candidates // vocab, candidates % vocab
+    count = min(2 * beam, logits.shape[-1])
+    totals, words = continuations(
+        logits[:, -1], state.alive.reshape(-1), only_end, count, state.end_id, state.forbidden
+    )
+    log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * count))
+    slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
     ended = tokens == state.end_id
 
     finished = _merge(state, ended[:, :beam], log_probs[:, :beam], slots[:, :beam])

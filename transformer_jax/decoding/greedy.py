@@ -106,15 +106,15 @@ def advance(step: Step, state: GreedyState, num_tokens: int | Int[Array, ""]) ->
 def _extend(step: Step, state: GreedyState) -> GreedyState:
     logits, cache = step(state.last[:, None], state.cache)
     only_end = state.position + 1 >= state.limits
-    totals = continuations(logits[:, -1], state.log_probs, only_end, state.end_id, state.forbidden)
-    token = jnp.where(state.alive, totals.argmax(axis=-1), 0).astype(state.last.dtype)
+    best, tokens = continuations(logits[:, -1], state.log_probs, only_end, 1, state.end_id, state.forbidden)
+    token = jnp.where(state.alive, tokens[:, 0], 0).astype(state.last.dtype)
     return replace(
         state,
         cache=cache,
         last=token,
         tokens=state.tokens.at[:, state.position].set(token.astype(jnp.int32)),
         lengths=state.lengths + state.alive,
-        log_probs=jnp.where(state.alive, totals.max(axis=-1), state.log_probs),
+        log_probs=jnp.where(state.alive, best[:, 0], state.log_probs),
         alive=state.alive & (token != state.end_id) & ~only_end,
         position=state.position + 1,
     )
@@ -141,15 +141,22 @@ def continuations(
     logits: Float[Array, "rows vocab"],
     log_probs: Float[Array, " rows"],
     only_end: Bool[Array, " rows"],
+    count: int,
     end_id: int,
     forbidden: tuple[int, ...],
-) -> Float[Array, "rows vocab"]:
-    """Log-probability of each row's text with each token appended; -inf where that token is not allowed.
+) -> tuple[Float[Array, "rows count"], Int[Array, "rows count"]]:
+    """The `count` best tokens after each row's text, best first, with the log-probabilities of the text so extended.
 
     Tokens are ruled out after normalising, so the others keep the probability that the model gives them. A row that has
-    log-probability -inf keeps it, whatever its logits.
+    log-probability -inf keeps it, whatever its logits. Everything but two passes over the vocabulary works on `count`
+    numbers a row: a mask as wide as the vocabulary inside of `top_k` was seen to take ten times as long on CPUs.
     """
-    totals = log_probs[:, None] + jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    ids = jnp.arange(logits.shape[1])[None]
-    banned = jnp.isin(ids, jnp.array(forbidden, jnp.int32)) | (only_end[:, None] & (ids != end_id))
-    return jnp.where(banned | (log_probs == -jnp.inf)[:, None], -jnp.inf, totals)
+    logits = logits.astype(jnp.float32)
+    highest = jnp.max(logits, axis=-1, keepdims=True)
+    normalizer = jax.nn.logsumexp(logits - highest, axis=-1, keepdims=True)
+    allowed = logits.at[:, jnp.array(forbidden, jnp.int32)].set(-jnp.inf) if forbidden else logits
+    best, tokens = jax.lax.top_k(allowed, count)
+    the_end = jnp.where(jnp.arange(count)[None] == 0, logits[:, end_id, None], -jnp.inf)
+    best = (jnp.where(only_end[:, None], the_end, best) - highest) - normalizer + log_probs[:, None]
+    tokens = jnp.where(only_end[:, None], end_id, tokens)
+    return jnp.where((log_probs == -jnp.inf)[:, None], -jnp.inf, best), tokens

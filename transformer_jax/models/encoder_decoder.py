@@ -152,7 +152,9 @@ class EncoderDecoder(nnx.Module):
         """The memory `[batch, length, d_model]`, with `intermediates` also an `Intermediates`."""
         embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x = self._embed(self.source_embedding or self.embedding, source, embed_key)
-        return self.encoder(x, mask=AttentionMask(key_lengths=source_lengths), key=stack_key, intermediates=intermediates)
+        return self.encoder(
+            x, mask=AttentionMask(key_lengths=source_lengths), key=stack_key, intermediates=intermediates
+        )
 
     def decode(
         self,
@@ -219,4 +221,3 @@ def _check(config: EncoderDecoderConfig) -> None:
         raise ValueError(f"model.dtype is float32 or bfloat16, not {config.dtype!r}")
     if not config.share_embeddings and config.source_vocab_size < 1:
         raise ValueError("model.source_vocab_size must be positive when embeddings are not shared")
-

@@ -41,7 +41,9 @@ class Embedding(nnx.Module):
         rngs: nnx.Rngs,
     ):
         rows = padded_vocabulary(vocab_size, vocab_multiple)
-        self.table = nnx.Param(jax.random.normal(rngs.params(), (rows, d_model)) * d_model**-0.5, axes=("vocab", "embed"))
+        self.table = nnx.Param(
+            jax.random.normal(rngs.params(), (rows, d_model)) * d_model**-0.5, axes=("vocab", "embed")
+        )
         self.vocab_size = vocab_size
         self.scale = d_model**0.5 if scale else 1.0
         self.dtype = dtype

@@ -110,7 +110,9 @@ class TransformerLayer(nnx.Module):
     ) -> Vectors:
         """One layer over whole sequences; `key` turns dropout on."""
         keys = [None] * 5 if key is None else list(jax.random.split(key, 5))
-        x = self._residual(self.self_attention_norm, x, lambda h: self.self_attention(h, mask=mask, key=keys[0]), keys[1])
+        x = self._residual(
+            self.self_attention_norm, x, lambda h: self.self_attention(h, mask=mask, key=keys[0]), keys[1]
+        )
         if self.cross_attention is not None and memory is not None:
             attend = functools.partial(self.cross_attention, memory=memory, mask=memory_mask, key=keys[2])
             x = self._residual(self.cross_attention_norm, x, attend, keys[3])

@@ -31,6 +31,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
         sizes[inferred[0]] = max(len(devices) // fixed, 1)
     total = math.prod(sizes.values())
     if total > len(devices) or (inferred and len(devices) % fixed):
-        raise ValueError(f"the mesh {sizes} does not fit {len(devices)} devices; lower one of mesh.{', mesh.'.join(sizes)}")
+        raise ValueError(
+            f"the mesh {sizes} does not fit {len(devices)} devices; lower one of mesh.{', mesh.'.join(sizes)}"
+        )
     axis_types = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices[:total])

@@ -17,6 +17,16 @@ def text_scores(
     return scores
 
 
+def check_scores(names: Sequence[str], bleu_tokenize: str) -> None:
+    """Raises ValueError for a score, or a tokenizer of sacreBLEU, that there is not."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    for name in names:
+        choose("score", name, SCORES)
+    if bleu_tokenize not in BLEU.TOKENIZERS:
+        raise ValueError(f"unknown task.bleu_tokenize {bleu_tokenize!r}; known: {', '.join(map(str, BLEU.TOKENIZERS))}")
+
+
 def _bleu(hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, Any]:
     from sacrebleu.metrics.bleu import BLEU
 

@@ -41,8 +41,12 @@ class Task:
         """For each feature, texts to token ids with the special tokens that the task wants."""
         raise NotImplementedError
 
-    def resolve(self, model: Any, data: DataConfig, tokenizers: Tokenizers) -> Any:
-        """The model's configuration with what the vocabulary decides filled in; ValueError where they contradict."""
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> Any:
+        """The model's configuration with the sizes of the features' vocabularies filled in.
+
+        Raises ValueError where the parts of an experiment contradict each other; it is called with made-up sizes
+        before any text is read, so that such mistakes show at once.
+        """
         raise NotImplementedError
 
     def loss(self, model: Any, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:

@@ -13,7 +13,7 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.scores import text_scores
+from transformer_jax.tasks.scores import check_scores, text_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 from transformer_jax.tasks.translator import Decoding, Translator
 
@@ -41,7 +41,9 @@ class Translation(Task):
             "target": partial(_encode, target, before=[target.bos_id], after=[target.eos_id]),
         }
 
-    def resolve(self, model: EncoderDecoderConfig, data: DataConfig, tokenizers: Tokenizers) -> EncoderDecoderConfig:
+    def resolve(
+        self, model: EncoderDecoderConfig, data: DataConfig, vocab_sizes: Mapping[str, int]
+    ) -> EncoderDecoderConfig:
         """The model with its vocabulary sizes; ValueError where data, decoding and model contradict each other."""
         if not isinstance(model, EncoderDecoderConfig):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
@@ -55,8 +57,8 @@ class Translation(Task):
                 f"plus task.decoding.extra_length {self.decoding.extra_length}; raise it"
             )
         self.decoding.check()
-        source, target = (tokenizers[feature].vocab_size for feature in self.features)
-        return replace(model, vocab_size=target, source_vocab_size=source)
+        check_scores(self.scores, self.bleu_tokenize)
+        return replace(model, vocab_size=vocab_sizes["target"], source_vocab_size=vocab_sizes["source"])
 
     def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""

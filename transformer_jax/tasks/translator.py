@@ -33,7 +33,9 @@ class Decoding:
     def check(self) -> None:
         """Raises ValueError for numbers that make no search."""
         if self.beam_size < 1 or self.extra_length < 0 or self.tokens_per_batch < 1:
-            raise ValueError(f"task.decoding needs beam_size >= 1, extra_length >= 0, tokens_per_batch >= 1, not {self}")
+            raise ValueError(
+                f"task.decoding needs beam_size >= 1, extra_length >= 0, tokens_per_batch >= 1, not {self}"
+            )
 
 
 class Hypothesis(NamedTuple):

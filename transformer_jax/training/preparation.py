@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from transformer_jax.data.dataset import TokenizedSplit, tokenize_split
@@ -18,10 +19,12 @@ from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
+from transformer_jax.nn.parameters import parameter_axes
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.optimizer import depends_on_steps
+from transformer_jax.training.optimizer import depends_on_steps, make_optimizer, make_schedule
 from transformer_jax.training.run import Run, read_tree, write_experiment
+from transformer_jax.training.step import abstract_model, fresh_state, make_step
 from transformer_jax.training.values import differences, to_tree
 
 MAY_CHANGE = (
@@ -65,35 +68,31 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
     Raises ValueError or OSError for anything that cannot work; a directory that was created for it is then removed.
     """
     _check_train(experiment)
+    mesh = make_mesh(experiment.mesh)
+    _check_model(experiment, mesh)
     resumed = Run.exists(directory)
     if resumed:
         _check_same(experiment, directory)
-    existed = directory.exists()
+    created = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     lock = _lock(directory)
     try:
-        return _prepare(experiment, file, directory, lock, resumed)
+        return _prepare(experiment, file, directory, mesh, lock, resumed)
     except BaseException:
         lock.close()
-        if not existed:
-            shutil.rmtree(directory, ignore_errors=True)
+        if created:
+            shutil.rmtree(created[-1], ignore_errors=True)
         raise
 
 
-def _prepare(experiment: Experiment, file: Path, directory: Path, lock: IO[str], resumed: bool) -> Prepared:
+def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lock: IO[str], resumed: bool) -> Prepared:
     task, data, train = experiment.task, experiment.data, experiment.train
-    mesh = make_mesh(experiment.mesh)
-    shards = mesh.shape["data"] * mesh.shape["fsdp"] * train.accumulate
-    if data.batch_multiple % shards:
-        raise ValueError(
-            f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
-            f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
-        )
     if resumed:
         tokenizers = load_tokenizers(data, task.features, directory / "tokenizer")
     else:
         tokenizers = train_tokenizers(data, task.features)
-    experiment = replace(experiment, model=task.resolve(experiment.model, data, tokenizers))
+    sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
+    experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
     text = _fingerprint(experiment)
     split = tokenize_split(
@@ -112,7 +111,6 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, lock: IO[str],
         seed=train.seed,
     )
     validation = _validation(experiment)
-    jax.eval_shape(lambda: experiment.model.build(0))
     if not resumed:
         save_tokenizers(tokenizers, directory / "tokenizer", shared=data.shared_vocabulary)
     write_experiment(directory, experiment, file)
@@ -162,6 +160,25 @@ def _check_train(experiment: Experiment) -> None:
         raise ValueError(f"train.stop_after must be at least 1, not {train.stop_after}")
     if train.random_bits not in ("threefry2x32", "rbg"):
         raise ValueError(f"train.random_bits is threefry2x32 or rbg, not {train.random_bits!r}")
+
+
+def _check_model(experiment: Experiment, mesh: Mesh) -> None:
+    """Goes through one training step without data or memory, with a made-up vocabulary: ValueError if it cannot be."""
+    task, data, train = experiment.task, experiment.data, experiment.train
+    shards = mesh.shape["data"] * mesh.shape["fsdp"] * train.accumulate
+    if data.batch_multiple % shards:
+        raise ValueError(
+            f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
+            f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
+        )
+    model = task.resolve(experiment.model, data, dict.fromkeys(task.features, 8))
+    schedule = make_schedule(experiment.optimizer, model.d_model, train.steps)
+    optimizer = make_optimizer(experiment.optimizer, parameter_axes(abstract_model(model)), schedule)
+    tokens = jax.ShapeDtypeStruct((data.batch_multiple, 8), jnp.int32)
+    batch = dict.fromkeys(task.features, tokens)
+    batch |= {f"{name}_length": jax.ShapeDtypeStruct(tokens.shape[:1], jnp.int32) for name in task.features}
+    state = jax.eval_shape(lambda: fresh_state(model, optimizer, train.seed))
+    jax.eval_shape(make_step(task, optimizer, schedule, train.accumulate), state, batch, jax.random.key(0))
 
 
 def _check_same(experiment: Experiment, directory: Path) -> None:

@@ -18,7 +18,9 @@ def evaluate(run: Run, examples: Sequence[Example], checkpoint: str | None = Non
 def show_result(run: Run, samples: int = 5) -> None:
     """Prints scores on the test split and a few predictions, and draws `curves.png`."""
     source, task = run.experiment.data.source, run.experiment.task
-    print(f"curves: {draw_curves(run.directory)}", flush=True)
+    picture = draw_curves(run.directory)
+    if picture is not None:
+        print(f"curves: {picture}", flush=True)
     split = next((split for split in ("test", "validation") if split in source.splits), None)
     if split is None:
         return
@@ -31,4 +33,7 @@ def show_result(run: Run, samples: int = 5) -> None:
     first, last = task.features[0], task.features[-1]
     shown = list(itertools.islice(examples, samples))
     for example, prediction in zip(shown, predictor.predict([example[first] for example in shown]), strict=True):
-        print(f"  {example[first]}\n    -> {prediction}" + ("" if prediction == example[last] else f"  (not {example[last]})"))
+        print(
+            f"  {example[first]}\n    -> {prediction}"
+            + ("" if prediction == example[last] else f"  (not {example[last]})")
+        )

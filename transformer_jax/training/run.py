@@ -1,18 +1,18 @@
 """A run directory: alone enough to evaluate, predict, resume or export.
 
-    experiment.json   the resolved experiment
-    experiment.py     the file that it came from, where its classes are found
-    tokenizer/        the vocabularies
-    checkpoints/      see checkpoint.py
-    metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the same
-    cache/            the tokenised text
+experiment.json   the resolved experiment
+experiment.py     the file that it came from, where its classes are found
+tokenizer/        the vocabularies
+checkpoints/      see checkpoint.py
+metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the same
+cache/            the tokenised text
 """
 
 import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,21 @@ class Run:
             parameters = average(checkpoints, steps, named_parameters(model))
         model = replace_parameters(model, parameters)
         return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)
+
+    def write_average(self, steps: list[int], directory: Path) -> Path:
+        """A run directory of its own, whose only checkpoint is the mean of the parameters at these steps.
+
+        It can be evaluated and used like any run, but not trained further. Raises ValueError if it exists.
+        """
+        if directory.exists():
+            raise ValueError(f"{directory} is there already; choose another --output")
+        model = self.predictor_of(steps).model
+        shutil.copytree(self.directory / "tokenizer", directory / "tokenizer")
+        train = replace(self.experiment.train, checkpoint="last")
+        write_experiment(directory, replace(self.experiment, train=train), self.directory / SOURCE)
+        with open_checkpoints(directory, self.experiment) as checkpoints:
+            checkpoints.save(steps[-1], model=named_parameters(model), optimizer={}, state={"average_of": steps})
+        return directory
 
 
 def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> Any:

@@ -56,14 +56,26 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     )
 
 
+def fresh_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step."""
+    model = config.build(seed)
+    return TrainState(model, optimizer.init(named_parameters(model)), jnp.zeros((), jnp.int32))
+
+
+def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes and shardings of a training state."""
+    state = jax.eval_shape(lambda: fresh_state(config, optimizer, 0))
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        state,
+        state_shardings(state, mesh),
+    )
+
+
 def init_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
     """A fresh training state, every array made where it will lie."""
-
-    def init() -> TrainState:
-        model = config.build(seed)
-        return TrainState(model, optimizer.init(named_parameters(model)), jnp.zeros((), jnp.int32))
-
-    return jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh))
+    return jax.jit(lambda: fresh_state(config, optimizer, seed), out_shardings=where)()
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -3,13 +3,11 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import jax
 import numpy as np
-import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from transformer_jax.data.pipeline import batches
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
@@ -22,10 +20,10 @@ from transformer_jax.training.run import open_checkpoints
 from transformer_jax.training.step import (
     TrainState,
     abstract_model,
+    abstract_state,
     batch_sharding,
     init_state,
     make_step,
-    state_shardings,
 )
 from transformer_jax.training.values import to_tree
 
@@ -59,6 +57,7 @@ class Trainer:
         self.update = make_step(experiment.task, self.optimizer, schedule, self.config.accumulate)
         self.key = jax.random.key(self.config.seed, impl=self.config.random_bits)
         self.throughput = Throughput()
+        self.first = jax.process_index() == 0
 
     def run(self) -> bool:
         """Steps, each followed by what falls due: a row of metrics, an evaluation, a checkpoint.
@@ -72,7 +71,9 @@ class Trainer:
             if start >= last:
                 self._say_done(start)
                 return start >= self.config.steps
-            with MetricsLog(self.prepared.run.directory, total_steps=self.config.steps, resume_step=start) as log:
+            with MetricsLog(
+                self.prepared.run.directory, total_steps=self.config.steps, resume_step=start, enabled=self.first
+            ) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 for step, batch in enumerate(self._batches(start, last), start + 1):
                     state, metrics = self.update(state, batch, self.key)
@@ -156,19 +157,20 @@ class Trainer:
     def _restore(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
         """The newest state that is whole, or a fresh one."""
         config, mesh = self.experiment.model, self.prepared.mesh
-        fresh = jax.eval_shape(lambda: _fresh(config, self.optimizer, self.config.seed))
-        fresh = jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), fresh, state_shardings(fresh, mesh)
-        )
+        fresh = abstract_state(config, self.optimizer, mesh)
         found = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=named_leaves(fresh.optimizer))
         if found is None:
             return init_state(config, self.optimizer, self.config.seed, mesh), 0
         expected = self._facts(found.step)
         for name in ("tokenizers", "text"):
             if found.state[name] != expected[name]:
-                raise ValueError(f"the checkpoint of step {found.step} was trained on other {name}; use another --workdir")
-        optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), [found.optimizer[name] for name in named_leaves(fresh.optimizer)])
-        step = jax.device_put(np.int32(found.step), state_shardings(fresh, mesh).step)
+                raise ValueError(
+                    f"the checkpoint of step {found.step} was trained on other {name}; use another --workdir"
+                )
+        optimizer = jax.tree.unflatten(
+            jax.tree.structure(fresh.optimizer), [found.optimizer[name] for name in named_leaves(fresh.optimizer)]
+        )
+        step = jax.device_put(np.int32(found.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
 
     def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:

@@ -1,0 +1,126 @@
+import io
+import json
+import math
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tensorboardX.proto import event_pb2
+
+from transformer_jax.training.metrics import METRICS, MetricsLog, read_metrics
+
+ROW = {"loss": 1 / 3, "tokens": 4096, "learning_rate": 4.1e-4, "tokens_per_second": 21_300.0}
+
+
+def log_of(directory: Path, resume_step: int = 0, **arguments) -> MetricsLog:
+    return MetricsLog(directory, total_steps=8_000, resume_step=resume_step, **arguments)
+
+
+def shown_on_terminal(directory: Path, rows: list[dict], total_steps: int = 8_000, width: int = 100) -> str:
+    """What the terminal got, without colours."""
+    shown = io.StringIO()
+    with MetricsLog(
+        directory, total_steps=total_steps, console=Console(file=shown, force_terminal=True, width=width)
+    ) as log:
+        for row in rows:
+            log.write(row)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+
+
+def test_numbers_read_back_exactly(tmp_path):
+    with log_of(tmp_path) as log:
+        log.write({"step": 100, **ROW, "tiny": 5e-324})
+    assert read_metrics(tmp_path) == [{"step": 100, **ROW, "tiny": 5e-324}]
+
+
+def test_a_row_is_on_disk_before_the_next_one_is_written(tmp_path):
+    with log_of(tmp_path) as log:
+        log.write({"step": 100, **ROW})
+        assert [row["step"] for row in read_metrics(tmp_path)] == [100]
+
+
+def test_every_line_is_json_though_a_number_is_not_finite(tmp_path, capsys):
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    with log_of(tmp_path) as log:
+        log.write({"step": 100, "loss": math.nan, "validation_loss": math.inf})
+    line = (tmp_path / METRICS).read_text()
+    assert json.loads(line, parse_constant=refuse) == {"step": 100, "loss": None, "validation_loss": None}
+    assert capsys.readouterr().err == ""
+
+
+def test_resuming_keeps_each_step_once(tmp_path):
+    with log_of(tmp_path) as log:
+        for step in (100, 200, 300):
+            log.write({"step": step, **ROW})
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 400, "lo')  # what kill -9 may leave
+    with log_of(tmp_path, resume_step=200) as log:
+        log.write({"step": 300, **ROW, "loss": 0.5})
+    assert read_metrics(tmp_path) == [{"step": 100, **ROW}, {"step": 200, **ROW}, {"step": 300, **ROW, "loss": 0.5}]
+    with log_of(tmp_path):
+        assert read_metrics(tmp_path) == []
+
+
+def test_a_torn_last_line_is_no_row_and_a_torn_other_one_is_named(tmp_path):
+    assert read_metrics(tmp_path) == []
+    (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2, "loss": 0.')
+    assert read_metrics(tmp_path) == [{"step": 1}]
+    (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2, "l\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2 .* delete that line"):
+        read_metrics(tmp_path)
+
+
+def test_tensorboard_gets_every_value_and_forgets_what_a_resumed_run_repeats(tmp_path):
+    Event = vars(event_pb2)["Event"]
+    with log_of(tmp_path, resume_step=200) as log:
+        log.write({"step": 300, "loss": 0.5, "validation_bleu": 40.0})
+    values, purged = {}, []
+    for file in (tmp_path / "tensorboard").iterdir():
+        data = file.read_bytes()
+        while data:  # a record: its length, a checksum of that, the event, its checksum
+            (length,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + length])
+            values |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+            purged += [event.step] if event.HasField("session_log") else []
+            data = data[16 + length :]
+    assert values == {("train/loss", 300): 0.5, ("validation/bleu", 300): 40.0}
+    assert purged == [201]
+
+
+def test_a_log_file_gets_aligned_plain_lines_and_stderr_stays_clean(tmp_path, capsys):
+    with log_of(tmp_path) as log:
+        log.write({"step": 100, **ROW})
+        log.write({"step": 8_000, **ROW, "loss": 12.5, "tokens_per_second": 900.0, "validation_bleu": 41.02})
+        log.message("[saved] 100 %")
+    output = capsys.readouterr()
+    first, second, validation, message = output.out.splitlines()
+    assert re.fullmatch(r"step   100/8,000  loss  0.3333  lr 4.10e-04   21,300 tokens/s  ETA \d.*", first)
+    assert re.fullmatch(r"step 8,000/8,000  loss 12.5000  lr 4.10e-04      900 tokens/s  ETA 0 s", second)
+    assert validation == "step 8,000/8,000  validation  bleu 41.02"
+    assert message == "[saved] 100 %"
+    assert output.err == ""
+
+
+def test_a_terminal_gets_a_bar_and_a_line_for_every_evaluation(tmp_path, capsys):
+    shown = shown_on_terminal(tmp_path, [{"step": 100, **ROW}, {"step": 200, **ROW, "validation_bleu": 41.02}])
+    assert "━" in shown
+    assert "step   200/8,000  loss  0.3333" in shown.splitlines()[-1]
+    assert shown.count("step   200/8,000  validation  bleu 41.02\n") == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_fits_eighty_columns(tmp_path):
+    shown = shown_on_terminal(tmp_path, [{"step": 12_300, **ROW}], total_steps=100_000, width=80)
+    assert re.search(r"━ step  12,300/100,000 .* 21,300 tokens/s  ETA \d+", shown.splitlines()[-1])
+
+
+def test_processes_other_than_the_first_write_nothing(tmp_path, capsys):
+    with log_of(tmp_path / "run", enabled=False) as log:
+        log.write({"step": 100, **ROW})
+        log.message("hello")
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,167 @@
+"""What attends to what in an encoder-decoder: one picture, and one page to look closer."""
+
+import json
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TITLES = {
+    "encoder": "Encoder self-attention",
+    "decoder": "Decoder self-attention",
+    "cross": "Cross-attention",
+}
+_INK, _MUTED = "#1f2937", "#6b7280"
+_COLORS = ["#eef2f9", "#93b4f0", "#2f5fd0", "#14235c"]
+_MARGIN = 20.0
+_MOST_AREA = 4e6  # of all maps in square points; at two pixels a point 16 megapixels, whatever the model and sentence
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """Attention weights of one sentence pair; every row (a query's weights over the keys) sums to one."""
+
+    source: Sequence[str]
+    """The encoder's input tokens."""
+    target: Sequence[str]
+    """The decoder's input tokens."""
+    encoder: Float[np.ndarray, "encoder_layers heads source source"]
+    """Source tokens attending to source tokens."""
+    decoder: Float[np.ndarray, "decoder_layers heads target target"]
+    """Target tokens attending to target tokens up to themselves."""
+    cross: Float[np.ndarray, "decoder_layers heads target source"]
+    """Target tokens attending to source tokens."""
+
+    def __post_init__(self) -> None:
+        for name, weights, rows, columns in self.kinds():
+            if weights.ndim != 4 or weights.shape[2:] != (len(rows), len(columns)):
+                raise ValueError(
+                    f"{name} attention has shape {weights.shape}; it must be [layers, heads, {len(rows)}, "
+                    f"{len(columns)}]: a row for each query token and a column for each key token"
+                )
+
+    def kinds(self) -> Iterator[tuple[str, np.ndarray, list[str], list[str]]]:
+        """Name, weights, and the labels of rows (queries) and columns (keys) of the three kinds of attention."""
+        source, target = [_visible(token) for token in self.source], [_visible(token) for token in self.target]
+        yield "encoder", self.encoder, source, source
+        yield "decoder", self.decoder, target, target
+        yield "cross", self.cross, target, source
+
+
+def draw_attention(maps: AttentionMaps, png: Path, html: Path) -> None:
+    """Draws all layers and heads to a PNG, and writes them as one HTML page that needs nothing else."""
+    _draw_picture(maps, png)
+    html.write_text(_page(maps), encoding="utf-8")
+
+
+def _visible(token: str) -> str:
+    """The token as a label: spaces and control characters are shown, and none of them acts."""
+    token = token.replace(" ", "␣")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in token)
+
+
+def _page(maps: AttentionMaps) -> str:
+    """The page. Tokens may be anybody's text: they enter it only as JSON without any `<`, and are shown as text."""
+    kinds = []
+    for name, weights, rows, columns in maps.kinds():
+        thousandths = np.rint(1000 * weights).astype(int).tolist()
+        kinds.append({"title": _TITLES[name], "rows": rows, "columns": columns, "thousandths": thousandths})
+    data = json.dumps(kinds, separators=(",", ":")).replace("<", "\\u003c")
+    template = resources.files("transformer_jax.analysis").joinpath("attention_page.html").read_text(encoding="utf-8")
+    return template.replace("ATTENTION_DATA", data)
+
+
+def _draw_picture(maps: AttentionMaps, png: Path) -> None:
+    """One section for each kind of attention, in it a row for each layer and a column for each head; in points."""
+    from matplotlib.figure import Figure
+
+    wide = max(w.shape[1] * (w.shape[3] + 1) for _, w, _, _ in maps.kinds())
+    high = sum(w.shape[0] * (w.shape[2] + 1) for _, w, _, _ in maps.kinds())
+    cell = max(math.floor(2 * min(18, math.sqrt(_MOST_AREA / (wide * high)))) / 2, 0.5)
+    figure = Figure(dpi=144, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    right, bottom = 420.0, _MARGIN
+    for name, weights, rows, columns in maps.kinds():
+        end, bottom = _draw_section(axes, bottom, cell, _TITLES[name], weights, _short(rows), _short(columns))
+        right = max(right, end)
+    _draw_legend(axes, right)
+    axes.set(xlim=(0, right + _MARGIN), ylim=(bottom, 0))
+    axes.axis("off")
+    figure.set_size_inches((right + _MARGIN) / 72, bottom / 72)
+    with warnings.catch_warnings():  # of scripts that no installed font has (boxes stand for them) or that need shaping
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(png, format="png")
+
+
+def _draw_section(
+    axes: "Axes", top: float, cell: float, title: str, weights: np.ndarray, rows: list[str], columns: list[str]
+) -> tuple[float, float]:
+    """Draws one kind of attention below `top`; returns where it ends at the right and below."""
+    size = min(max(0.8 * cell, 3.5), 10)
+    every = math.ceil(size / cell)  # where cells are smaller than letters, only some of them are named
+    style = {"size": size, "color": _INK, "family": _families("".join(rows + columns)), "parse_math": False}
+    beside, below = (0.7 * size * max(map(len, names)) + 8 for names in (rows, columns))
+    left, gap = _MARGIN + 14 + beside, max(cell, 8)
+    high, wide = cell * len(rows), cell * len(columns)
+    axes.text(_MARGIN, top, title, size=15, weight="bold", color=_INK, va="top")
+    top += 42
+    for layer, heads in enumerate(weights):
+        y = top + layer * (high + gap)
+        axes.text(_MARGIN, y + high / 2, f"layer {layer + 1}", size=9, color=_MUTED, rotation=90, va="center")
+        for row in range(0, len(rows), every):
+            axes.text(left - 4, y + (row + 0.5) * cell, rows[row], ha="right", va="center_baseline", **style)
+        for head, map_ in enumerate(heads):
+            _show(axes, map_, left + head * (wide + gap), y, wide, high)
+    bottom = top + len(weights) * (high + gap) - gap
+    for head in range(weights.shape[1]):
+        x = left + head * (wide + gap)
+        axes.text(x + wide / 2, top - 5, f"head {head + 1}", size=9, color=_MUTED, ha="center")
+        for column in range(0, len(columns), every):
+            place = x + (column + 0.5) * cell, bottom + 4
+            axes.text(*place, columns[column], rotation=90, ha="center", va="top", **style)
+    return left + weights.shape[1] * (wide + gap) - gap, bottom + below + 24
+
+
+def _draw_legend(axes: "Axes", right: float) -> None:
+    """The scale of colours, in the upper right corner."""
+    _show(axes, np.linspace(0, 1, 90)[None], right - 104, _MARGIN + 2, 90.0, 9.0)
+    axes.text(right - 110, _MARGIN, "weight  0", size=9, color=_MUTED, ha="right", va="top")
+    axes.text(right, _MARGIN, "1", size=9, color=_MUTED, ha="right", va="top")
+
+
+def _show(axes: "Axes", weights: np.ndarray, x: float, y: float, width: float, height: float) -> None:
+    """Weights as colours, by their square root: attention that is spread over many tokens can still be seen."""
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+
+    colors, norm = LinearSegmentedColormap.from_list("attention", _COLORS), PowerNorm(0.5, 0, 1)
+    extent = (x, x + width, y + height, y)
+    axes.imshow(weights, cmap=colors, norm=norm, extent=extent, aspect="auto", interpolation="nearest")
+
+
+def _short(labels: list[str]) -> list[str]:
+    return [label if len(label) <= 14 else label[:13] + "…" for label in labels]
+
+
+def _families(text: str) -> list[str]:
+    """matplotlib's own font, and installed ones for letters that it lacks."""
+    from matplotlib import font_manager
+
+    families = ["DejaVu Sans"]
+    missing = set(map(ord, text)) - font_manager.get_font(font_manager.findfont(families[0])).get_charmap().keys()
+    for font in font_manager.fontManager.ttflist:
+        if not missing:
+            break
+        if (font.style, font.weight) == ("normal", 400) and not font.name.startswith("Last Resort"):
+            found = missing & font_manager.get_font(font.fname).get_charmap().keys()
+            families += [font.name] if found else []
+            missing -= found
+    return families

@@ -1,0 +1,24 @@
+"""`transformer-jax attention RUN "a sentence"`: a picture and a page of who looks at whom."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_jax.analysis.attention_maps import AttentionMaps, draw_attention
+from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.parser import open_run, run_parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draws the maps and prints where they are."""
+    parser = run_parser("attention", "Draws the attention of every layer and head for one sentence.")
+    parser.add_argument("sentence", metavar="SENTENCE", help="the input")
+    parser.add_argument("--target", help="an output to look at instead of the one that the model finds")
+    parser.add_argument("--output", metavar="DIR", help="default: RUN/attention")
+    with user_input():
+        run, options = open_run(parser, arguments)
+        directory = Path(options.output or run.directory / "attention")
+        weights = run.predictor(options.checkpoint).attention(options.sentence, options.target)
+        directory.mkdir(parents=True, exist_ok=True)
+        png, html = directory / "attention.png", directory / "attention.html"
+        draw_attention(AttentionMaps(*weights), png, html)
+    print(f"{png}\n{html}")

@@ -1,0 +1,53 @@
+"""How the command ends: 0 success, 2 the user's mistake, 1 a failed run, 130 and 143 interrupted."""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+
+
+class UserError(Exception):
+    """A mistake of the user, as one line that says what to do."""
+
+
+@contextlib.contextmanager
+def user_input() -> Iterator[None]:
+    """Around the stage that reads and checks arguments, files and experiments: ValueError and OSError become UserError.
+
+    What is raised outside is a failed run.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UserError(one_line(error)) from error
+
+
+def exit_status(verb: Callable[[], None]) -> int:
+    """Calls `verb`; returns the exit status, after saying on stderr what went wrong."""
+    try:
+        verb()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader, such as head, has enough. Python flushes once more at exit, which then must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        print(f"failed: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return " ".join(str(error).split()) or type(error).__name__

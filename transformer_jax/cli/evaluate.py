@@ -1,0 +1,52 @@
+"""`transformer-jax evaluate RUN`: the task's scores on a split, or on files."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.lines import read_aligned
+from transformer_jax.cli.parser import open_run, run_parser
+from transformer_jax.data.sources import Example
+from transformer_jax.training.run import Run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints scores, and the steps whose parameters (or their mean) gave them."""
+    parser = run_parser("evaluate", "Scores a run on one of its splits, or on files.")
+    parser.add_argument("--split", default="test", help="test (the default), validation or train")
+    parser.add_argument("--source", metavar="FILE", help="a file of inputs, a line each, instead of a split")
+    parser.add_argument("--reference", metavar="FILE", help="the right outputs, line by line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    with user_input():
+        run, options = open_run(parser, arguments)
+        if (options.source is None) != (options.reference is None):
+            parser.error("--source and --reference go together")
+        if options.source is None:
+            examples = read_split(run, options.split)
+        else:
+            examples = read_files(run, options.source, options.reference)
+        steps = run.checkpoint_steps(options.checkpoint)
+        predictor = run.predictor_of(steps)
+    scores: dict[str, Any] = {"checkpoint": steps, **run.experiment.task.evaluate(predictor, examples)}
+    if options.json:
+        print(json.dumps(scores, ensure_ascii=False, default=float))
+        return
+    for name, value in {**scores, "checkpoint": ", ".join(map(str, steps))}.items():
+        print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
+
+
+def read_split(run: Run, split: str) -> list[Example]:
+    """The examples of a split of the run's own data."""
+    source = run.experiment.data.source
+    if split not in source.splits:
+        raise ValueError(f"the data of {run.directory} has no split {split}; --split takes {', '.join(source.splits)}")
+    return list(source.examples(split))
+
+
+def read_files(run: Run, source: str, target: str) -> list[Example]:
+    """Line-aligned files as examples of the run's task."""
+    features = run.experiment.task.features
+    if len(features) != 2:
+        raise ValueError(f"files give a source and a target, but the task of {run.directory} has {', '.join(features)}")
+    return [dict(zip(features, pair, strict=True)) for pair in zip(*read_aligned([source, target]), strict=True)]

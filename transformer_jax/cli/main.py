@@ -1,0 +1,56 @@
+"""The command `transformer-jax`."""
+
+import importlib
+import io
+import sys
+from collections.abc import Sequence
+
+import transformer_jax
+from transformer_jax.cli.errors import UserError, exit_status
+from transformer_jax.training.nearest import did_you_mean
+
+VERBS = {
+    "train": ("learn what an experiment file says", "train experiments/quickstart.py --train.steps 500"),
+    "evaluate": ("score a run on its test split, or on files", "evaluate runs/quickstart --json"),
+    "predict": ("a line in, a line out", "predict runs/quickstart --input dates.txt"),
+    "score": ("log-probabilities of given translations", "score runs/quickstart --source in.txt --target out.txt"),
+    "attention": ("draw who looks at whom in a sentence", 'attention runs/quickstart "jeudi 5 mars 2026"'),
+    "average": ("write the mean of the last checkpoints", "average runs/quickstart --last 5"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", newline="\n")
+    return exit_status(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run_experiment(file: str) -> None:
+    """What an experiment file calls when it is run: `python FILE ...` is `transformer-jax train FILE ...`.
+
+    Does nothing while the file is imported.
+    """
+    if sys._getframe(1).f_globals["__name__"] == "__main__":
+        sys.exit(main(["train", file, *sys.argv[1:]]))
+
+
+def _dispatch(arguments: list[str]) -> None:
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help"):
+        print(_overview())
+    elif verb == "--version":
+        print(transformer_jax.__version__)
+    elif verb in VERBS:
+        # Imported only now, so that a mistake and the overview need not wait for JAX.
+        importlib.import_module(f"transformer_jax.cli.{verb}").main(arguments[1:])
+    else:
+        near = did_you_mean(verb, VERBS) or f"; there are {', '.join(VERBS)}"
+        raise UserError(f"unknown command {verb}{near}")
+
+
+def _overview() -> str:
+    rows = [f"  {verb:<10} {what:<44} transformer-jax {example}" for verb, (what, example) in VERBS.items()]
+    head = "usage: transformer-jax VERB ...      (transformer-jax VERB --help says more; --version)"
+    return "\n".join([head, "", *rows])

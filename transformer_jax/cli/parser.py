@@ -1,0 +1,53 @@
+"""The options of a verb, and what the verbs over a run directory share."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from transformer_jax.cli.overrides import apply_overrides
+from transformer_jax.training.nearest import did_you_mean
+from transformer_jax.training.run import Run
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises ValueError with one line, and names the nearest right option."""
+
+    def __init__(self, verb: str, description: str, **settings: Any):
+        style = argparse.RawDescriptionHelpFormatter
+        prog = f"transformer-jax {verb}"
+        super().__init__(prog=prog, description=description, formatter_class=style, allow_abbrev=False, **settings)
+
+    def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The verb's own options, and what is left for fields of the experiment."""
+        options, rest = self.parse_known_args(arguments)
+        own = [name for action in self._actions for name in action.option_strings]
+        for argument in rest:
+            near = did_you_mean(argument.partition("=")[0], own)
+            # Fields have a dot in their names, the verb's own options have none.
+            if argument.startswith("--") and argument != "--help" and "." not in argument and near:
+                self.error(f"unknown option {argument}{near}")
+        return options, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def run_parser(verb: str, description: str) -> Parser:
+    """A parser for a verb over a run directory."""
+    fields = "Fields of the run's task can be changed as in training, such as --task.decoding.beam-size 8."
+    parser = Parser(verb, description, epilog=fields)
+    parser.add_argument("run", metavar="RUN", help="the run directory, such as runs/quickstart")
+    parser.add_argument("--checkpoint", help="last, best, a step, or average:N; default: train.checkpoint of the run")
+    return parser
+
+
+def open_run(parser: Parser, arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:
+    """The run, with its task's fields changed as the arguments say, and the verb's own options."""
+    options, overrides = parser.split(arguments)
+    run = Run.open(options.run)
+    experiment = apply_overrides(run.experiment, overrides, parser.prog, only="task.")
+    sizes = {feature: tokenizer.vocab_size for feature, tokenizer in run.tokenizers.items()}
+    model = experiment.task.resolve(experiment.model, experiment.data, sizes)
+    return replace(run, experiment=replace(experiment, model=model)), options

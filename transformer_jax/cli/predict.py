@@ -1,0 +1,62 @@
+"""`transformer-jax predict RUN`: a line in, a line out."""
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.lines import read_lines, written
+from transformer_jax.cli.parser import open_run, run_parser
+
+DESCRIPTION = """\
+Predicts an output for every line of input; an empty line stays empty.
+With --scores a line is score<TAB>text, where score is what the search ranked by: log-probability over length penalty.
+With --n-best N it is number<TAB>text, or number<TAB>score<TAB>text: the number of the input line, from 1, then its
+N best outputs, best first, each on a line (fewer where the search found fewer)."""
+LINES = 2_048
+"""Lines that are read before any is written, so that those of similar length can be batched."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes predictions while it reads."""
+    parser = run_parser("predict", DESCRIPTION)
+    parser.add_argument("--input", metavar="FILE", default="-", help="UTF-8 text (.gz and .xz are unpacked); -: stdin")
+    parser.add_argument("--output", metavar="FILE", help="written when all is done; default: stdout, at once")
+    parser.add_argument("--n-best", metavar="N", type=int, help="the N best outputs of every line")
+    parser.add_argument("--scores", action="store_true", help="a score before every output")
+    with user_input():
+        run, options = open_run(parser, arguments)
+        predictor = run.predictor(options.checkpoint)
+        lines = read_lines(options.input)
+        typing = options.input == "-" and sys.stdin.isatty()
+        if typing:
+            print("type a line and press Enter; Ctrl-D ends", file=sys.stderr)
+        with written(options.output) as out:
+            for first in itertools.count(1, 1 if typing else LINES):
+                chunk = list(itertools.islice(lines, 1 if typing else LINES))
+                if not chunk:
+                    break
+                out.writelines(f"{row}\n" for row in _rows(predictor, chunk, first, options.n_best, options.scores))
+                out.flush()
+
+
+def _rows(predictor: Any, lines: list[str], first: int, n_best: int | None, scores: bool) -> Iterator[str]:
+    """The lines of output; `first` is the number of the first line of input."""
+    try:
+        if n_best is None and not scores:
+            yield from map(_one_line, predictor.predict(lines))
+            return
+        if not hasattr(predictor, "search"):
+            raise ValueError("the task of this run has no scores; leave out --n-best and --scores")
+        for number, hypotheses in enumerate(predictor.search(lines, n_best or 1), first):
+            for found in hypotheses:
+                columns = [str(number)] * bool(n_best) + [f"{found.score:.6f}"] * scores + [_one_line(found.text)]
+                yield "\t".join(columns)
+    except ValueError as error:
+        place = f"in lines {first} to {first + len(lines) - 1}: " if first > 1 else ""
+        raise ValueError(f"{place}{error}") from error
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")

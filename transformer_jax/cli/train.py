@@ -1,0 +1,46 @@
+"""`transformer-jax train EXPERIMENT.py`: from a file to a trained, evaluated run; started again it goes on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.overrides import apply_overrides
+from transformer_jax.cli.parser import Parser
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Files
+from transformer_jax.models.encoder_decoder import base
+from transformer_jax.tasks.translation import Translation
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.preparation import prepare
+from transformer_jax.training.report import show_result
+from transformer_jax.training.trainer import train
+from transformer_jax.training.values import load_experiment_file
+
+EPILOG = """\
+Started again with the same directory, a run goes on from its newest checkpoint.
+Every field can be changed by its path. EXPERIMENT.py --help lists those of an experiment;
+without a file, these are the fields of a translation from files:"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains, then shows the result."""
+    parser = Parser("train", "Learns what an experiment file says.", add_help=False, epilog=EPILOG)
+    parser.add_argument("experiment", metavar="EXPERIMENT.py", nargs="?", help="has a function experiment()")
+    parser.add_argument("--workdir", metavar="RUN", help="the run directory; default: runs/<name of the file>")
+    with user_input():
+        options, overrides = parser.split(arguments)
+        asks = bool({"-h", "--help"} & set(overrides))
+        if asks:
+            parser.print_help()
+        elif options.experiment is None:
+            parser.error("name an experiment file, such as experiments/quickstart.py")
+        file = Path(options.experiment or "EXPERIMENT.py")
+        experiment = load_experiment_file(file) if options.experiment else _example()
+        experiment = apply_overrides(experiment, overrides, f"{parser.prog} {file}")
+        prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / file.stem))
+    if train(prepared):
+        show_result(prepared.run)
+
+
+def _example() -> Experiment:
+    return Experiment(task=Translation(), data=DataConfig(source=Files()), model=base())

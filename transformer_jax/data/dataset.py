@@ -1,0 +1,158 @@
+"""Text as token ids, tokenised once into memory-mapped files."""
+
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Int32
+
+from transformer_jax.data.sources import Example
+
+Encoder = Callable[[list[str]], list[list[int]]]
+"""Texts to token ids, special tokens included."""
+
+CHUNK = 1_000
+FACTS = "facts.json"
+LENGTHS = "lengths"
+"""Of every example, the number of ids of every feature; the ids themselves lie end to end in `<feature>.ids`."""
+ID = np.dtype("<i4")
+
+
+class TokenizedSplit:
+    """The token ids of every example, read from `directory` where they are needed."""
+
+    def __init__(self, directory: Path):
+        facts = json.loads((directory / FACTS).read_text(encoding="utf-8"))
+        for name, size in facts["bytes"].items():
+            file = directory / name
+            found = file.stat().st_size if file.is_file() else 0
+            if found != size:
+                raise ValueError(f"{file} has {found} bytes, not {size}; delete {directory} to make it again")
+        self.features: tuple[str, ...] = tuple(facts["features"])
+        self.skipped: dict[str, int] = facts["skipped"]
+        """How many examples were left out, by reason."""
+        self.lengths: Int32[np.ndarray, "examples features"] = np.fromfile(directory / LENGTHS, ID).reshape(
+            -1, len(self.features)
+        )
+        self._ends = np.cumsum(self.lengths, axis=0, dtype=np.int64)
+        self._ids = [np.asarray(np.memmap(directory / f"{name}.ids", ID, "r")) for name in self.features]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Int32[np.ndarray, " length"]]:
+        """The ids of every feature of an example."""
+        starts = self._ends[index] - self.lengths[index]
+        return {
+            name: ids[start:end]
+            for name, ids, start, end in zip(self.features, self._ids, starts, self._ends[index], strict=True)
+        }
+
+    def padded(
+        self, feature: str, examples: Int[np.ndarray, " rows"], length: int
+    ) -> tuple[Int32[np.ndarray, "rows {length}"], Int32[np.ndarray, " rows"]]:
+        """A feature's ids of some examples, padded with 0 to `length`, and how many are real; -1 is an empty row."""
+        place = self.features.index(feature)
+        lengths = np.where(examples < 0, 0, self.lengths[examples, place])
+        columns = np.arange(length)
+        real = columns < lengths[:, None]
+        starts = self._ends[examples, place] - lengths
+        padded = np.zeros(real.shape, np.int32)
+        padded[real] = self._ids[place][(starts[:, None] + columns)[real]]
+        return padded, lengths
+
+    def report(self, name: str) -> str:
+        """One line that says what there is, and what was left out and why."""
+        totals = self.lengths.sum(axis=0, dtype=np.int64)
+        tokens = " and ".join(f"{total:,} {feature}" for total, feature in zip(totals, self.features, strict=True))
+        line = f"{name}: {len(self):,} examples, {tokens} tokens"
+        return f"{line}; {_reasons(self.skipped)}" if self.skipped else line
+
+
+def tokenize_split(
+    examples: Iterable[Example], encoders: Mapping[str, Encoder], *, max_length: int, directory: Path, key: str
+) -> TokenizedSplit:
+    """The split of `directory/key`, made from the examples unless it is there.
+
+    Examples with an empty or undecodable text, or with a feature of more than `max_length` ids, are skipped and
+    counted. Raises ValueError when a feature is missing or nothing is left.
+    """
+    place = directory / key
+    if _complete(place):
+        return TokenizedSplit(place)
+    partial = directory / f"{key}.{uuid.uuid4().hex}.partial"
+    partial.mkdir(parents=True)
+    try:
+        _write(examples, encoders, max_length, partial)
+        partial.rename(place)
+    except OSError:
+        # Another process may have been quicker; what it wrote is the same.
+        if not _complete(place):
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return TokenizedSplit(place)
+
+
+def _complete(place: Path) -> bool:
+    return (place / FACTS).is_file()
+
+
+def _write(examples: Iterable[Example], encoders: Mapping[str, Encoder], max_length: int, directory: Path) -> None:
+    """Writes the files of a split, a chunk of examples at a time; the facts come last."""
+    skipped: Counter[str] = Counter()
+    iterator = iter(examples)
+    names = [LENGTHS, *(f"{name}.ids" for name in encoders)]
+    with ExitStack() as stack:
+        lengths_file, *ids_files = [stack.enter_context((directory / name).open("wb")) for name in names]
+        while chunk := list(islice(iterator, CHUNK)):
+            readable = [example for example in chunk if _is_readable(example, encoders, skipped)]
+            columns = [encode([example[name] for example in readable]) for name, encode in encoders.items()]
+            rows = [row for row in zip(*columns, strict=True) if _fits(row, max_length, skipped)]
+            lengths_file.write(np.array([[len(ids) for ids in row] for row in rows], ID).tobytes())
+            for feature, file in enumerate(ids_files):
+                file.write(np.fromiter(chain.from_iterable(row[feature] for row in rows), ID).tobytes())
+    sizes = {name: (directory / name).stat().st_size for name in names}
+    if not sizes[LENGTHS]:
+        raise ValueError("there are no examples to learn from" + (f": {_reasons(skipped)}" if skipped else ""))
+    facts = {"features": list(encoders), "skipped": dict(skipped), "bytes": sizes}
+    (directory / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _is_readable(example: Example, features: Iterable[str], skipped: Counter[str]) -> bool:
+    """Whether no text is empty or undecodable; the reason is counted."""
+    for name in features:
+        if name not in example:
+            raise ValueError(f"an example has no {name!r}, only {', '.join(example) or 'nothing'}")
+        if not example[name].strip():
+            skipped["empty"] += 1
+            return False
+    try:
+        "".join(example[name] for name in features).encode("utf-8")
+    except UnicodeEncodeError:  # lone surrogates stand for bytes that are no UTF-8
+        skipped["undecodable"] += 1
+        return False
+    return True
+
+
+def _fits(row: tuple[list[int], ...], max_length: int, skipped: Counter[str]) -> bool:
+    """Whether every feature has 1 to `max_length` ids; the reason is counted."""
+    sizes = [len(ids) for ids in row]
+    if min(sizes) == 0:
+        skipped["empty"] += 1
+    elif max(sizes) > max_length:
+        skipped[f"longer than {max_length} tokens"] += 1
+    else:
+        return True
+    return False
+
+
+def _reasons(skipped: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    return f"skipped {sum(skipped.values()):,} ({reasons})"

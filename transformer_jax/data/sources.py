@@ -1,0 +1,303 @@
+"""Where examples come from."""
+
+import difflib
+import gzip
+import hashlib
+import itertools
+import json
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+Example = dict[str, str]
+"""The texts of one example by feature, such as {"source": "...", "target": "..."}."""
+
+SPLITS = ("train", "validation", "test")
+
+PREPARE = (  # `tfds build` would need apache_beam and mlcroissant as well
+    "run once on a machine with TensorFlow (pip install tensorflow tensorflow-datasets importlib_resources): python -c "
+    "\"import tensorflow_datasets as tfds; tfds.builder('{}', data_dir='{}', file_format='array_record')"
+    '.download_and_prepare()"'
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Examples by split. A source of your own overrides `examples`, and `splits` if it has not all three."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        return SPLITS
+
+    def examples(self, split: str) -> Iterable[Example]:
+        """The examples of a split, in an order that is always the same; ValueError for a split that there is not."""
+        raise NotImplementedError
+
+    def fingerprint(self, split: str) -> str | None:
+        """A hash of the split's content where that is cheaper than reading all examples; None: read them."""
+        return None
+
+
+@dataclass(frozen=True)
+class Files(Source):
+    """Text files: one for each feature, line-aligned, or one table for all.
+
+    Tables are .tsv (without a header), .jsonl and .parquet; all but .parquet may end in .gz or .xz as well. Lines end
+    at newlines only. What cannot be decoded, and what is empty, is handed on as it is, to be counted and skipped.
+    """
+
+    directory: str = "."
+    """Where the files are."""
+    train: tuple[str, ...] = ()
+    """Files of the training examples, in the order of `features`, or one table."""
+    validation: tuple[str, ...] = ()
+    """Files of the validation examples."""
+    test: tuple[str, ...] = ()
+    """Files of the test examples."""
+    features: tuple[str, ...] = ("source", "target")
+    """What the files, or the columns of the table, are called in an example."""
+    columns: tuple[str, ...] = ()
+    """Columns of a table: numbers from 0 (.tsv; default: the first ones) or names (default: those of the features)."""
+    holdout: float = 0.0
+    """Share of the training examples held out for validation, and as much for test, where those have no files."""
+    holdout_by: str = ""
+    """Examples with the same text of this feature fall in the same split; empty: the first feature."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What has files or is held out."""
+        held_out = bool(self.train and self.holdout)
+        return tuple(split for split in SPLITS if held_out or getattr(self, split))
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The examples of a split; ValueError or FileNotFoundError where the files are not as described."""
+        paths = self._paths(split)
+        tables = [table for table in map(_table, paths) if table]
+        if tables and len(paths) == 1:
+            rows = tables[0](paths[0], self.features, self.columns)
+        elif len(paths) == len(self.features) and not tables:
+            rows = _aligned(paths, self.features)
+        else:
+            raise ValueError(
+                f"data.source.{split} names {', '.join(path.name for path in paths)}; give one text file for each of "
+                f"{', '.join(self.features)}, or a single {', '.join(TABLES)} file"
+            )
+        if self.holdout and (split == "train" or not getattr(self, split)):
+            return self._held(rows, split)
+        return rows
+
+    def fingerprint(self, split: str) -> str:
+        """A hash of the files and of the fields that decide how they are read; not of the directory's name."""
+        paths, names = self._paths(split), getattr(self, split) or self.train
+        facts = (names, self.features, self.columns)
+        if self.holdout:
+            facts += (split, self.holdout, self.holdout_by, bool(self.validation), bool(self.test))
+        return _digest_files(paths, facts)
+
+    def _paths(self, split: str) -> list[Path]:
+        _check(self, split)
+        if not 0 <= self.holdout < 0.5:
+            raise ValueError(f"data.source.holdout is a share below 0.5, not {self.holdout}")
+        if self.holdout_by and self.holdout_by not in self.features:
+            raise ValueError(f"data.source.holdout_by is one of {', '.join(self.features)}, not {self.holdout_by!r}")
+        field = split if getattr(self, split) else "train"
+        directory = Path(self.directory).expanduser().absolute()
+        if not directory.is_dir():
+            raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
+        paths = [directory / name for name in getattr(self, field)]
+        for path in paths:
+            if not path.is_file():
+                others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+                near = difflib.get_close_matches(path.name, others)
+                hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                raise FileNotFoundError(f"there is no file {path} (data.source.{field}){hint}")
+        return paths
+
+    def _held(self, rows: Iterable[Example], split: str) -> Iterator[Example]:
+        """The rows of the training files that belong to the split; ValueError where there are none."""
+        empty = True
+        for row in rows:
+            if self._split_of(row) == split:
+                empty = False
+                yield row
+        if empty:
+            raise ValueError(f"no example falls in the {split} split; data.source.holdout {self.holdout} is too small")
+
+    def _split_of(self, row: Example) -> str:
+        """Where a row of the training files belongs, by the hash of one of its texts."""
+        text = row[self.holdout_by or self.features[0]].encode("utf-8", "surrogatepass")
+        place = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+        if place < self.holdout and not self.validation:
+            return "validation"
+        return "test" if self.holdout <= place < 2 * self.holdout and not self.test else "train"
+
+
+@dataclass(frozen=True)
+class Tfds(Source):
+    """A TensorFlow data set, prepared as array_record, read without TensorFlow."""
+
+    name: str
+    """Such as wmt14_translate/de-en; a version may follow, as in wmt14_translate/de-en:1.0.0."""
+    columns: tuple[str, ...] = ("de", "en")
+    """What the data set calls the features; one within another is written with a dot; empty: like the features."""
+    data_dir: str = ""
+    """Where data sets are prepared; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    train: str = "train"
+    """The data set's split of the training examples; slices such as train[:1%] are splits too."""
+    validation: str = "validation"
+    """Its split of the validation examples; empty: there is none."""
+    test: str = "test"
+    """Its split of the test examples; empty: there is none."""
+    features: tuple[str, ...] = ("source", "target")
+    """What the columns are called in an example."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that name a split of the data set."""
+        return tuple(split for split in SPLITS if getattr(self, split))
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The examples of a split; FileNotFoundError, with the command to run, where the set is not prepared."""
+        builder = self._builder(split)
+        try:
+            records = builder.as_data_source(getattr(self, split))
+        except NotImplementedError:
+            command = PREPARE.format(self.name, "ANOTHER_DIRECTORY")
+            raise ValueError(
+                f"{builder.data_dir} is in a format that needs TensorFlow to be read; {command}, and set "
+                "data.source.data_dir to that directory"
+            ) from None
+        place, columns = f"{self.name} {split}", self.columns or self.features
+        return (_texts(record, self.features, columns, place) for record in records)
+
+    def fingerprint(self, split: str) -> str:
+        """A hash of the files that the split is in, and of the fields that decide how they are read."""
+        parts = self._builder(split).info.splits[getattr(self, split)].file_instructions
+        ranges = [(part.skip, part.take) for part in parts]
+        return _digest_files([Path(part.filename) for part in parts], (ranges, self.features, self.columns))
+
+    def _builder(self, split: str) -> Any:
+        """The reader of the prepared set, checked to have the split."""
+        from tensorflow_datasets.core.read_only_builder import builder_from_files
+        from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+        _check(self, split)
+        data_dir = os.path.expanduser(self.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+        try:
+            builder = builder_from_files(self.name, data_dir=data_dir)
+        except DatasetNotFoundError:
+            command = PREPARE.format(self.name, data_dir)
+            raise FileNotFoundError(f"{self.name} is not prepared in {data_dir}; {command}") from None
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot be read from {data_dir}: {str(error).splitlines()[0]}") from error
+        try:
+            builder.info.splits[getattr(self, split)]
+        except (KeyError, ValueError):
+            known = ", ".join(builder.info.splits)
+            raise ValueError(f"{self.name} has {known}, not {getattr(self, split)!r} (data.source.{split})") from None
+        return builder
+
+
+def _check(source: Files | Tfds, split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"splits are {', '.join(SPLITS)}, not {split!r}")
+    if split not in source.splits:
+        raise ValueError(f"there are no {split} examples; set data.source.{split}")
+    if source.columns and len(source.columns) != len(source.features):
+        columns, features = ", ".join(source.columns), ", ".join(source.features)
+        raise ValueError(f"data.source.columns ({columns}) are not one for each of data.source.features ({features})")
+
+
+def _digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=12)
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _texts(record: Any, features: tuple[str, ...], columns: tuple[str, ...], place: str) -> Example:
+    """The texts of a record; a column within another is written after a dot, null is the empty text."""
+    example = {}
+    for feature, column in zip(features, columns, strict=True):
+        value = record
+        for key in column.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise ValueError(f"{place} has no {column!r}; set data.source.columns to what it has")
+            value = value[key]
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "surrogateescape")
+        if not isinstance(value, str | None):
+            raise ValueError(f"{column!r} of {place} is {type(value).__name__}, not text")
+        example[feature] = value or ""
+    return example
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines without their ends; bytes that are no UTF-8 stay as lone surrogates, so that they can be counted."""
+    opener: Callable[..., IO[str]] = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            for line in file:
+                yield line.removesuffix("\n").removesuffix("\r")
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{path} ends early or is damaged: {error}") from error
+
+
+def _aligned(paths: list[Path], features: tuple[str, ...]) -> Iterator[Example]:
+    for row in itertools.zip_longest(*map(_lines, paths)):
+        if None in row:
+            counts = ", ".join(f"{path} has {sum(1 for _ in _lines(path)):,}" for path in paths)
+            raise ValueError(f"files of one split need as many lines as each other, but {counts}")
+        yield dict(zip(features, row, strict=True))
+
+
+def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
+    if not all(column.isdecimal() for column in columns):
+        raise ValueError(f"data.source.columns of a .tsv file are numbers from 0, not {', '.join(columns)}")
+    places = [int(column) for column in columns] or list(range(len(features)))
+    least, width = max(places) + 1, 0
+    for number, line in enumerate(_lines(path), 1):
+        cells = line.split("\t") if line else [""] * least
+        if line and not width:
+            width = max(len(cells), least)
+        if line and len(cells) != width:
+            raise ValueError(f"{path} line {number} has {len(cells)} columns, not {width}")
+        yield {feature: cells[place] for feature, place in zip(features, places, strict=True)}
+
+
+def _jsonl(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            record = json.loads(line) if line else dict.fromkeys(columns or features, "")
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} line {number} is not JSON: {error.msg}") from None
+        yield _texts(record, features, columns or features, f"{path} line {number}")
+
+
+def _parquet(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
+    from pyarrow import ArrowException, parquet
+
+    columns = columns or features
+    rows = itertools.count(1)
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=list(columns)):
+                for record in batch.to_pylist():
+                    yield _texts(record, features, columns, f"{path} row {next(rows)}")
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a parquet file, or damaged: {' '.join(str(error).split())}") from error
+
+
+Reader = Callable[[Path, tuple[str, ...], tuple[str, ...]], Iterator[Example]]
+TABLES: dict[str, Reader] = {".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
+
+
+def _table(path: Path) -> Reader | None:
+    """How a file is read if it is a table, by its name."""
+    return TABLES.get((path.with_suffix("") if path.suffix in (".gz", ".xz") else path).suffix)

@@ -1,0 +1,300 @@
+"""Text to token ids and back."""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import sentencepiece
+
+
+class Tokenizer(Protocol):
+    """What a task asks of a tokenizer."""
+
+    vocab_size: int
+    pad_id: int
+    unk_id: int
+    bos_id: int
+    eos_id: int
+    fingerprint: str
+    """Hash of everything that decides the ids."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens."""
+        ...
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of many texts."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; special tokens are left out. ValueError for an id outside of the vocabulary."""
+        ...
+
+    def piece(self, token_id: int) -> str:
+        """How one token looks to a person."""
+        ...
+
+    def save(self, directory: Path, name: str) -> None:
+        """Writes the tokenizer where `load` of its configuration finds it."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How a tokenizer is made."""
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """The tokenizer for these texts; the same texts give the same tokenizer."""
+        raise NotImplementedError
+
+    def load(self, directory: Path, name: str) -> Tokenizer:
+        """What the tokenizer's `save` wrote."""
+        raise NotImplementedError
+
+
+WORDS: dict[str, Any] = {"normalization_rule_name": "nmt_nfkc"}
+FAITHFUL: dict[str, Any] = {
+    "normalization_rule_name": "identity",
+    "add_dummy_prefix": False,
+    "remove_extra_whitespaces": False,
+}
+MODEL_TYPES: dict[str, dict[str, Any]] = {
+    "bpe": {**WORDS, "hard_vocab_limit": True},
+    "unigram": {**WORDS, "hard_vocab_limit": True},
+    "word": {**WORDS, "hard_vocab_limit": False},
+    "char": {**FAITHFUL, "hard_vocab_limit": False},
+}
+"""SentencePiece's settings by the kind of model: characters come back as they were, words are normalised first.
+
+SentencePiece's own characters never become tokens, or not as themselves: U+2581, which stands for a space, U+2585, NUL,
+and the tab before version 0.2.3.
+"""
+
+
+@dataclass(frozen=True)
+class SentencePiece(TokenizerConfig):
+    """A SentencePiece vocabulary (Kudo and Richardson 2018), trained from the corpus or loaded from a file."""
+
+    vocab_size: int = 8_000
+    """Tokens, four special ones included; `char` and `word` take no more than the text has."""
+    model_type: str = "bpe"
+    """bpe, unigram, char (decodes to exactly the text) or word."""
+    path: str = ""
+    """A .model file to use instead of training one; the other fields are then not used."""
+    character_coverage: float = 1.0
+    """Share of the text's characters that get a token."""
+    split_digits: bool = False
+    """Every digit is a token of its own."""
+    byte_fallback: bool = False
+    """Unknown characters become bytes instead of <unk>."""
+    normalization: str = ""
+    """nmt_nfkc, nmt_nfkc_cf (lower-cases), nfkc, nfkc_cf or identity; empty: nmt_nfkc, and identity for char."""
+    train_sentences: int = 1_000_000
+    """Training looks at this many texts at most, a fixed random choice."""
+
+    def train(self, texts: Iterable[str]) -> "SentencePieceTokenizer":
+        """A vocabulary of the texts, or the one of `path`; ValueError where the texts cannot give one."""
+        if self.path:
+            return _read(Path(self.path).expanduser(), "data.tokenizer.path")
+        self._check()
+        kept = _sample(filter(str.strip, map(_readable, texts)), self.train_sentences)
+        if not kept:
+            raise ValueError("there is no text to train a vocabulary on; check data.source")
+        settings = dict(MODEL_TYPES[self.model_type])
+        if self.normalization:
+            settings["normalization_rule_name"] = self.normalization
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(kept),
+                model_writer=model,
+                vocab_size=self.vocab_size,
+                model_type=self.model_type,
+                character_coverage=self.character_coverage,
+                split_digits=self.split_digits,
+                byte_fallback=self.byte_fallback,
+                max_sentence_length=1 << 30,  # longer ones are dropped silently
+                num_threads=1,  # the result depends on it
+                pad_id=0,
+                unk_id=1,
+                bos_id=2,
+                eos_id=3,
+                minloglevel=2,
+                **settings,
+            )
+        except (RuntimeError, OSError) as error:
+            raise ValueError(self._explain(str(error))) from error
+        return SentencePieceTokenizer(model.getvalue())
+
+    def load(self, directory: Path, name: str) -> "SentencePieceTokenizer":
+        """What `save` wrote."""
+        return _read(directory / f"{name}.model", "the tokenizer of the run")
+
+    def _check(self) -> None:
+        if self.model_type not in MODEL_TYPES:
+            raise ValueError(f"data.tokenizer.model_type is {', '.join(MODEL_TYPES)}, not {self.model_type!r}")
+        if self.normalization not in ("", "nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"):
+            raise ValueError(
+                f"data.tokenizer.normalization is nmt_nfkc, nmt_nfkc_cf, nfkc, nfkc_cf, identity or empty, "
+                f"not {self.normalization!r}"
+            )
+        if not 0.98 <= self.character_coverage <= 1:
+            raise ValueError(f"data.tokenizer.character_coverage is 0.98 to 1, not {self.character_coverage}")
+        for name, least in (("vocab_size", 5), ("train_sentences", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data.tokenizer.{name} is at least {least}, not {getattr(self, name)}")
+
+    def _explain(self, message: str) -> str:
+        """SentencePiece's message in one line."""
+        size = f"data.tokenizer.vocab_size {self.vocab_size}"
+        if most := re.search(r"<= (\d+)", message):
+            return f"{size} is more than the text can support; at most {most[1]}"
+        if least := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
+            return f"{size} is too few for the characters of the text; at least {least[1]}, or lower character_coverage"
+        return f"no vocabulary of {self.vocab_size} tokens could be trained: {' '.join(message.split())}"
+
+
+def _sample(texts: Iterable[str], count: int) -> list[str]:
+    """At most `count` of the texts, each equally likely (reservoir sampling), the same ones every time.
+
+    Not the first ones: large corpora are often several, one after the other.
+    """
+    remaining = iter(texts)
+    chosen = list(itertools.islice(remaining, count))
+    generator = random.Random(0)
+    for seen, text in enumerate(remaining, len(chosen) + 1):
+        place = int(generator.random() * seen)
+        if place < count:
+            chosen[place] = text
+    return chosen
+
+
+def _readable(text: str) -> str:
+    """The text with a question mark for every lone surrogate, which SentencePiece does not take."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _read(path: Path, what: str) -> "SentencePieceTokenizer":
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path.absolute()}, {what}")
+    try:
+        return SentencePieceTokenizer(path.read_bytes())
+    except RuntimeError as error:
+        raise ValueError(f"{path.absolute()}, {what}, is not a SentencePiece model") from error
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model, with the ids it came with.
+
+    Models from elsewhere may lack special tokens. ALBERT's start and end are [CLS] and [SEP]. A model with no padding
+    uses <unk> for it, which is never to be generated either, and one with no start (T5) begins with padding.
+    """
+
+    def __init__(self, model: bytes):
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor.LoadFromSerializedProto(model)
+        self.fingerprint = hashlib.blake2b(model, digest_size=12).hexdigest()
+        self.vocab_size: int = self._processor.vocab_size()
+        self.unk_id: int = self._processor.unk_id()
+        self.pad_id = self._special(self._processor.pad_id(), "<pad>", self.unk_id)
+        self.bos_id = self._special(self._processor.bos_id(), "[CLS]", self.pad_id)
+        self.eos_id = self._special(self._processor.eos_id(), "[SEP]", -1)
+        if self.eos_id < 0:
+            raise ValueError("the SentencePiece model has no token for the end of a text (</s> or [SEP])")
+
+    def _special(self, known: int, piece: str, otherwise: int) -> int:
+        found = self._processor.piece_to_id(piece) if known < 0 else known
+        return otherwise if found == self.unk_id else found
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens."""
+        return self._processor.encode(_readable(text))
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of many texts."""
+        return self._processor.encode([_readable(text) for text in texts], num_threads=1)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; special tokens are left out. ValueError for an id outside of the vocabulary."""
+        special = {self.pad_id, self.bos_id, self.eos_id} - {self.unk_id}
+        kept = [token_id for token_id in _known(ids, self.vocab_size) if token_id not in special]
+        return self._processor.decode(kept)
+
+    def piece(self, token_id: int) -> str:
+        """How one token looks to a person."""
+        return self._processor.id_to_piece(token_id)
+
+    def save(self, directory: Path, name: str) -> None:
+        """Writes `<name>.model`."""
+        _write(directory / f"{name}.model", self._model)
+
+
+@dataclass(frozen=True)
+class Bytes(TokenizerConfig):
+    """The bytes of UTF-8 text, after four special tokens."""
+
+    def train(self, texts: Iterable[str]) -> "ByteTokenizer":
+        """Needs no text."""
+        return ByteTokenizer()
+
+    def load(self, directory: Path, name: str) -> "ByteTokenizer":
+        """What `save` wrote."""
+        path = directory / f"{name}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path.absolute()}, the tokenizer of the run")
+        return ByteTokenizer()
+
+
+class ByteTokenizer:
+    """Every byte is a token: id = byte + 4."""
+
+    pad_id, unk_id, bos_id, eos_id = 0, 1, 2, 3
+    vocab_size = 260
+    fingerprint = "bytes"
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens."""
+        return [byte + 4 for byte in text.encode("utf-8", "replace")]
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of many texts."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; special tokens are left out, bytes that are no UTF-8 become replacement characters."""
+        kept = (token_id - 4 for token_id in _known(ids, self.vocab_size) if token_id >= 4)
+        return bytes(kept).decode("utf-8", "replace")
+
+    def piece(self, token_id: int) -> str:
+        """How one token looks to a person."""
+        return ("<pad>", "<unk>", "<s>", "</s>")[token_id] if token_id < 4 else repr(bytes([token_id - 4]))[2:-1]
+
+    def save(self, directory: Path, name: str) -> None:
+        """Writes `<name>.json`, which says that these are bytes."""
+        _write(directory / f"{name}.json", json.dumps({"tokenizer": self.fingerprint}).encode())
+
+
+def _known(ids: Iterable[int], vocab_size: int) -> list[int]:
+    """The ids as ints; ValueError for one outside of the vocabulary."""
+    found = [int(token_id) for token_id in ids]
+    for token_id in found:
+        if not 0 <= token_id < vocab_size:
+            raise ValueError(f"token ids are 0 to {vocab_size - 1}, not {token_id}")
+    return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

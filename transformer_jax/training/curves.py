@@ -1,0 +1,77 @@
+"""The picture of a run, `curves.png`, from its metrics."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformer_jax.training.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVES = "curves.png"
+_MAY_SPAN_DECADES = ("loss", "gradient_norm")
+_INK, _MUTED, _GRID, _BLUE, _ORANGE = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb", "#ea580c"
+
+
+def draw_curves(directory: Path) -> Path | None:
+    """Draws loss, validation scores, learning rate and gradient norm over the steps of a run.
+
+    Returns the picture's path, or None (and leaves any older picture alone) when the run has logged nothing yet.
+    """
+    rows = read_metrics(directory)
+    if not rows:
+        return None
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    scores = [name for name in names if name.startswith("validation_") and name != "validation_loss"]
+    small = scores + [name for name in ("learning_rate", "gradient_norm") if name in names]
+    lines = math.ceil(len(small) / 4)
+    heights = [1.7] + [1.0] * lines
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(10, 2 * sum(heights) + 0.6), dpi=150, layout=layout, facecolor="white")
+    figure.suptitle(directory.resolve().name, x=0.015, ha="left", color=_INK, size=15, weight="bold", parse_math=False)
+    figure.supxlabel("step", color=_MUTED, size=9)
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+
+    loss = figure.add_subplot(grid[0])
+    _draw(loss, rows, {"loss": _BLUE, "validation_loss": _ORANGE})
+    for line in range(lines):
+        part = small[line * len(small) // lines : (line + 1) * len(small) // lines]
+        places = grid[line + 1].subgridspec(1, len(part), wspace=0.08, hspace=0.1)
+        for place, name in enumerate(part):
+            _draw(figure.add_subplot(places[place]), rows, {name: _ORANGE if name in scores else _BLUE})
+
+    partial = directory / f"{CURVES}.partial"
+    figure.savefig(partial, format="png")
+    return partial.replace(directory / CURVES)
+
+
+def _draw(axes: "Axes", rows: list[dict[str, Any]], metrics: dict[str, str]) -> None:
+    """One panel: metrics, each in its colour, named and with its last value; evaluations are dots on the line."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    drawn: list[float] = []
+    for position, (name, color) in enumerate(metrics.items()):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        drawn += values
+        marker = "o" if name.startswith("validation_") else None
+        axes.plot(steps, values, color=color, linewidth=1.5, marker=marker, markersize=3.5, clip_on=False)
+        text, align = f"{name.replace('_', ' ')}  {values[-1]:.4g}", "right" if position else "left"
+        axes.text(position, 1.05, text, color=color, size=10, weight="bold", ha=align, transform=axes.transAxes)
+    if drawn and 0 < 30 * min(drawn) < max(drawn) and not metrics.keys().isdisjoint(_MAY_SPAN_DECADES):
+        axes.set_yscale("log")
+    axes.set_xlim(0, rows[-1]["step"])
+    axes.xaxis.set_major_locator(MaxNLocator(4 if len(metrics) == 1 else 8, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.minorticks_off()
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_MUTED, labelsize=8, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)

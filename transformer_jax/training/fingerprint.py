@@ -1,0 +1,57 @@
+"""Fingerprints of arrays, computed where the arrays lie: no device gathers anything.
+
+A fingerprint is 32 bits. Every element is mixed with its position, the results are added modulo 2^32. The mixing is a
+bijection of the element's bits, so one changed element (of at most 32 bits) always changes the sum; other changes,
+exchanged elements among them, go unseen once in 2^32. The sum does not depend on how the array is cut into shards.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, UInt32
+
+
+def fingerprints(arrays: Mapping[str, Array]) -> tuple[dict[str, int], list[str]]:
+    """The fingerprint of every array by name, and the names of those that hold an infinity or NaN."""
+    measured = jax.device_get(_measure(dict(arrays)))
+    hashes = {name: int(fingerprint) for name, (fingerprint, _) in measured.items()}
+    return hashes, [name for name, (_, finite) in measured.items() if not finite]
+
+
+@jax.jit
+def _measure(arrays: dict[str, Array]) -> dict[str, tuple[UInt32[Array, ""], Bool[Array, ""]]]:
+    return {name: (_fingerprint(array), _is_finite(array)) for name, array in arrays.items()}
+
+
+def _fingerprint(array: Array) -> UInt32[Array, ""]:
+    words = _words(array)
+    return jnp.sum(_mix(words ^ _mix(_positions(words.shape))), dtype=jnp.uint32)
+
+
+def _is_finite(array: Array) -> Bool[Array, ""]:
+    return jnp.isfinite(array).all() if jnp.issubdtype(array.dtype, jnp.inexact) else jnp.array(True)
+
+
+def _words(array: Array) -> UInt32[Array, "..."]:
+    """The bits of every element as 32-bit words; elements of 64 bits give two, along a new last axis."""
+    if array.dtype == jnp.bool_:
+        return array.astype(jnp.uint32)
+    width = {1: jnp.uint8, 2: jnp.uint16}.get(array.dtype.itemsize, jnp.uint32)
+    return jax.lax.bitcast_convert_type(array, width).astype(jnp.uint32)
+
+
+def _positions(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """The row-major index of every element, modulo 2^32; of iotas, so that each shard makes its own part."""
+    index = jnp.zeros(shape, jnp.uint32)
+    for axis, size in enumerate(shape):
+        index = index * np.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return index
+
+
+def _mix(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """MurmurHash3's finaliser (Appleby 2011, https://github.com/aappleby/smhasher), a bijection of 32-bit words."""
+    words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
+    return words ^ (words >> 16)
