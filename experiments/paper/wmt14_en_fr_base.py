@@ -4,7 +4,10 @@ The paper: 38.1 BLEU on newstest2014 after 100,000 steps of about 25,000 source 
 12 hours on 8 P100. Parameters and smoothing as in table 3; the mean of the last 5 checkpoints; beam 4, alpha 0.6.
 Not trained here yet: no time and no score of our own. A GPU or TPU is needed.
 
-    tfds build wmt14_translate/fr-en --file_format=array_record      # once, on a machine with TensorFlow
+    # Once, on a machine with TensorFlow, to prepare the data set:
+    python -c "import tensorflow_datasets as tfds; tfds.builder('wmt14_translate/fr-en',
+        data_dir='DIRECTORY', file_format='array_record').download_and_prepare()"
+    # Then, with no TensorFlow:
     transformer-jax train experiments/paper/wmt14_en_fr_base.py --data.source.data-dir DIRECTORY
 """
 

@@ -68,6 +68,7 @@ def test_characters_and_bytes_bring_back_any_text_exactly():
     characters = SentencePiece(model_type="char").train([f"{text}." for text in known])
     for text in known:
         assert characters.unk_id not in characters.encode(text)
+        assert len(characters.encode(text)) == len(text)
         assert characters.decode(characters.encode(text)) == text
     for text in [*STRANGE, *anything]:
         assert Bytes().train([]).decode(Bytes().train([]).encode(text)) == text

@@ -112,8 +112,7 @@ class Files(Source):
         paths = [directory / name for name in getattr(self, field)]
         for path in paths:
             if not path.is_file():
-                others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-                near = difflib.get_close_matches(path.name, others)
+                near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*")])
                 hint = f"; did you mean {' or '.join(near)}?" if near else ""
                 raise FileNotFoundError(f"there is no file {path} (data.source.{field}){hint}")
         return paths
@@ -169,11 +168,9 @@ class Tfds(Source):
         except NotImplementedError:
             command = PREPARE.format(self.name, "ANOTHER_DIRECTORY")
             raise ValueError(
-                f"{builder.data_dir} is in a format that needs TensorFlow to be read; {command}, and set "
-                "data.source.data_dir to that directory"
+                f"{builder.data_dir} needs TensorFlow to be read; {command}, for data.source.data_dir"
             ) from None
-        place, columns = f"{self.name} {split}", self.columns or self.features
-        return (_texts(record, self.features, columns, place) for record in records)
+        return (_texts(record, self.features, self.columns or self.features, self.name) for record in records)
 
     def fingerprint(self, split: str) -> str:
         """A hash of the files that the split is in, and of the fields that decide how they are read."""
@@ -209,8 +206,7 @@ def _check(source: Files | Tfds, split: str) -> None:
     if split not in source.splits:
         raise ValueError(f"there are no {split} examples; set data.source.{split}")
     if source.columns and len(source.columns) != len(source.features):
-        columns, features = ", ".join(source.columns), ", ".join(source.features)
-        raise ValueError(f"data.source.columns ({columns}) are not one for each of data.source.features ({features})")
+        raise ValueError(f"data.source.columns {source.columns} are not one for each of {source.features}")
 
 
 def _digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:

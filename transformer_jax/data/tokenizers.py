@@ -74,8 +74,7 @@ MODEL_TYPES: dict[str, dict[str, Any]] = {
 }
 """SentencePiece's settings by the kind of model: characters come back as they were, words are normalised first.
 
-SentencePiece's own characters never become tokens, or not as themselves: U+2581, which stands for a space, U+2585, NUL,
-and the tab before version 0.2.3.
+Exceptions are characters that it keeps for itself: U+2581 (a space), U+2585, NUL, and the tab before version 0.2.3.
 """
 
 

@@ -184,7 +184,7 @@ class EncoderDecoder(nnx.Module):
     def start_cache(
         self, memory: Float[Array, "rows memory d_model"], memory_lengths: Lengths, capacity: int
     ) -> DecoderCache:
-        """A cache for `capacity` target tokens of every row; cross-attention keys and values are computed here, once."""
+        """A cache for `capacity` target tokens of every row, with the cross-attention's keys and values."""
         layers = self.decoder.start_cache(memory.shape[0], capacity, memory)
         return DecoderCache(layers, memory_lengths, jnp.zeros((), jnp.int32))
 

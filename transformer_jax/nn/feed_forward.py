@@ -19,7 +19,7 @@ ACTIVATIONS = {
 
 
 class FeedForward(nnx.Module):
-    """Position-wise feed-forward network (Vaswani et al. 2017, section 3.3): two linear maps with an activation between.
+    """Position-wise feed-forward network (Vaswani et al. 2017, section 3.3): two linear maps, an activation between.
 
     With `gated=True` the first map has a second, multiplicative branch (Shazeer 2020, "GLU Variants").
     Raises ValueError for an unknown activation.

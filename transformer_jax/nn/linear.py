@@ -43,7 +43,7 @@ class Linear(nnx.Module):
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: PRNGKeyArray | None) -> Float[Array, "..."]:
-    """Zeroes each element with probability `rate` and scales the others by `1 / (1 - rate)`; `key=None` changes nothing."""
+    """Zeroes each element with probability `rate` and divides the others by `1 - rate`; `key=None` changes nothing."""
     if key is None or rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)

@@ -1,7 +1,7 @@
 """Names of array dimensions, and where a mesh puts each of them.
 
-Parameters and activations name their dimensions ("logical axes"); a run names its mesh. The one table between the two is
-`MESH_AXES`. Every sharding (parameters, optimizer state, batches, checkpoints) is derived from it.
+Parameters and activations name their dimensions ("logical axes"); a run names its mesh. The one table between the two
+is `MESH_AXES`. Every sharding (parameters, optimizer state, batches, checkpoints) is derived from it.
 """
 
 from collections.abc import Sequence

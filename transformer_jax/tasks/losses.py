@@ -14,9 +14,9 @@ def cross_entropy(
 ) -> tuple[Float[Array, "batch length"], Float[Array, "batch length"]]:
     """Cross-entropy of every label in nats, with label smoothing and without.
 
-    The smoothed target is `(1 - e) * one_hot(label) + e / vocab_size` (Szegedy et al. 2016, section 7): the mass goes to
-    all real tokens, the label included. Written through the log-sum-exp, so that no log-softmax is kept for the backward
-    pass. Rows from `vocab_size` on pad the vocabulary.
+    The smoothed target is `(1 - e) * one_hot(label) + e / vocab_size` (Szegedy et al. 2016, section 7): the mass goes
+    to all real tokens, the label included. Written through the log-sum-exp, so that no log-softmax is kept for the
+    backward pass. Rows from `vocab_size` on pad the vocabulary.
     """
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     label_logit = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]

@@ -1,11 +1,16 @@
-"""Fingerprints of arrays, computed where the arrays lie: no device gathers anything.
+"""Fingerprints of arrays, files and JSON, by which a checkpoint that changed is found out.
 
-A fingerprint is 32 bits. Every element is mixed with its position, the results are added modulo 2^32. The mixing is a
-bijection of the element's bits, so one changed element (of at most 32 bits) always changes the sum; other changes,
-exchanged elements among them, go unseen once in 2^32. The sum does not depend on how the array is cut into shards.
+Those of arrays are computed where the arrays lie, no device gathers anything, and have 32 bits. Every element is mixed
+with its position, the results are added modulo 2^32. The mixing is a bijection of the element's bits, so one changed
+element (of at most 32 bits) always changes the sum; other changes, exchanged elements among them, go unseen once in
+2^32. The sum does not depend on how the array is cut into shards.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +23,17 @@ def fingerprints(arrays: Mapping[str, Array]) -> tuple[dict[str, int], list[str]
     measured = jax.device_get(_measure(dict(arrays)))
     hashes = {name: int(fingerprint) for name, (fingerprint, _) in measured.items()}
     return hashes, [name for name, (_, finite) in measured.items() if not finite]
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_fingerprint(tree: Any) -> str:
+    """SHA-256 of a tree of what JSON knows, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 @jax.jit

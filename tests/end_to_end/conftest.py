@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = '''
+from dataclasses import dataclass
+
+from transformer_jax import (
+    Bytes, DataConfig, Decoding, Experiment, OptimizerConfig, Source, TrainConfig, Translation, base,
+)
+
+
+@dataclass(frozen=True)
+class Backwards(Source):
+    """Numbers to read backwards."""
+
+    count: int = 60
+
+    def examples(self, split):
+        start = {"train": 1_000, "validation": 5_000, "test": 7_000}[split]
+        return [{"source": str(n), "target": str(n)[::-1]} for n in range(start, start + self.count)]
+
+
+def experiment():
+    return Experiment(
+        task=Translation(scores=("exact_match", "bleu"), decoding=Decoding(beam_size=2, extra_length=4)),
+        data=DataConfig(source=Backwards(), tokenizer=Bytes(), max_length=16, tokens_per_batch=256, num_buckets=1),
+        model=base(d_model=16, num_heads=2, d_ff=32, num_layers=1),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5),
+        train=TrainConfig(
+            steps=12, log_every=1, evaluate_every=4, save_every=2, keep=3, validation_examples=4, best="validation_loss"
+        ),
+    )
+'''
+
+
+@pytest.fixture
+def experiment_file(tmp_path):
+    """A run of a few steps on text of its own; the source is a class of the file."""
+    file = tmp_path / "tiny.py"
+    file.write_text(EXPERIMENT, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def command():
+    """Runs `transformer-jax` in a process of its own; `before` is Python code to run in it first."""
+
+    def run(*arguments, before="", wait=True):
+        root = Path(__file__).parents[2]
+        code = f"import sys\n{before}\nfrom transformer_jax.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+        environment = os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if not wait:
+            return process
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run

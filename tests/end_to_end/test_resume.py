@@ -1,0 +1,151 @@
+"""A run that was ended in any way goes on as if it had not been: the numbers are equal, not close."""
+
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from transformer_jax.cli.main import main
+from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.training.metrics import read_metrics
+from transformer_jax.training.run import Run
+
+TIMINGS = ("tokens_per_second",)
+
+
+def rows(directory):
+    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in read_metrics(directory)]
+
+
+def leaves(directory, step=12):
+    """Every array of a checkpoint, the optimizer's too, read without any of our code."""
+    import orbax.checkpoint as ocp
+
+    folder = directory / "checkpoints" / str(step)
+    trees = [ocp.StandardCheckpointHandler().restore(folder / item) for item in ("model", "optimizer")]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(trees)}
+
+
+def assert_same_run(one, other):
+    assert rows(one) == rows(other)
+    first, second = leaves(one), leaves(other)
+    assert first.keys() == second.keys() and len(first) > 50
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.fixture
+def straight(experiment_file, tmp_path, capsys):
+    """The run that nothing interrupts."""
+    assert main(["train", str(experiment_file), "--workdir", str(tmp_path / "straight")]) == 0
+    capsys.readouterr()
+    return tmp_path / "straight"
+
+
+def test_stop_and_go_on_equals_straight(straight, experiment_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", str(experiment_file), "--workdir", str(run), "--train.stop-after", "5"]) == 0
+    assert read_metrics(run)[-1]["step"] == 5
+    assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+    assert_same_run(straight, run)
+    assert [row["step"] for row in read_metrics(run)] == list(range(1, 13))
+    capsys.readouterr()
+    assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_killed_in_the_middle_of_a_save_goes_on_equal(straight, experiment_file, tmp_path, command):
+    run, marker = tmp_path / "run", tmp_path / "held"
+    hold = f"""
+import pathlib, sys, time
+def hold(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("checkpoints/6"):
+        pathlib.Path({str(marker)!r}).touch()
+        time.sleep(600)
+sys.addaudithook(hold)
+"""
+    process = command("train", experiment_file, "--workdir", run, before=hold, wait=False)
+    deadline = time.monotonic() + 200
+    while not marker.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert "6" not in names and any(name.startswith("6.") for name in names), "an uncommitted step lies there"
+    assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+    assert_same_run(straight, run)
+    assert all(path.name.isdecimal() for path in (run / "checkpoints").iterdir()), "what was uncommitted is gone"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_run_goes_on_equal(straight, experiment_file, tmp_path, command, number, status):
+    run = tmp_path / "run"
+    slow = (
+        "import time, transformer_jax.data.pipeline as p\nreal = p._global_batch if 0 else p.batches\n"
+        "def slowly(*a, **k):\n    for batch in real(*a, **k):\n        time.sleep(0.5)\n        yield batch\n"
+        "p.batches = slowly"
+    )
+    process = command("train", experiment_file, "--workdir", run, before=slow, wait=False)
+    deadline = time.monotonic() + 200
+    while not (run / "metrics.jsonl").exists() or len(read_metrics(run)) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == status, err
+    assert err == ""
+    saved = Run.open(run).checkpoints().steps()
+    assert saved and saved[-1] < 12
+    assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+    assert_same_run(straight, run)
+
+
+def test_damaged_checkpoints_are_set_aside(straight, experiment_file, capsys):
+    before = rows(straight)
+    for path in sorted((straight / "checkpoints" / "12" / "model").rglob("*")):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert main(["train", str(experiment_file), "--workdir", str(straight)]) == 0
+    assert "warning:" in capsys.readouterr().err
+    assert rows(straight) == before
+    for step in Run.open(straight).checkpoints().steps():
+        for path in sorted((straight / "checkpoints" / str(step)).rglob("*")):
+            if path.is_file():
+                path.write_bytes(b"")
+    assert main(["train", str(experiment_file), "--workdir", str(straight)]) != 0
+    assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_an_infinite_loss_stops_the_run_and_reaches_no_checkpoint(experiment_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--optimizer.name", "sgd", "--optimizer.learning-rate", "1e30", "--optimizer.warmup-steps", "1"]
+    assert main(["train", str(experiment_file), "--workdir", str(run), *options, "--train.save-every", "1"]) == 1
+    assert "at step" in capsys.readouterr().err
+    opened = Run.open(run)
+    for step in opened.checkpoints().steps():
+        model = opened.predictor_of([step]).model
+        assert all(np.isfinite(leaf).all() for leaf in named_parameters(model).values())
+
+
+def test_another_experiment_is_refused_with_the_fields_that_differ(straight, experiment_file, capsys):
+    options = ["--model.d-ff", "64", "--train.seed", "3"]
+    assert main(["train", str(experiment_file), "--workdir", str(straight), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "model.d_ff was 32, now 64" in error and "train.seed was 0, now 3" in error
+
+
+def test_fields_that_change_nothing_learnt_may_change(straight, experiment_file, capsys):
+    options = ["--train.steps", "14", "--train.keep", "2", "--train.log-every", "7", "--task.decoding.beam-size", "1"]
+    assert main(["train", str(experiment_file), "--workdir", str(straight), *options]) == 0
+    assert [row["step"] for row in read_metrics(straight)][-2:] == [12, 14]
+
+
+def test_a_schedule_over_all_steps_refuses_another_number_of_steps(experiment_file, tmp_path, capsys):
+    arguments = ["train", str(experiment_file), "--workdir", str(tmp_path / "run"), "--optimizer.schedule", "cosine"]
+    assert main([*arguments, "--train.steps", "4", "--train.stop-after", "2"]) == 0
+    assert main([*arguments, "--train.steps", "6"]) == 2
+    assert "schedule_steps" in capsys.readouterr().err
