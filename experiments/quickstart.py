@@ -31,7 +31,7 @@ def experiment() -> Experiment:
         ),
         model=base(d_model=128, num_heads=4, d_ff=512, num_layers=2, dropout=0.0),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=300, schedule="cosine"),
-        train=TrainConfig(steps=1_500, log_every=50, evaluate_every=500, save_every=500),
+        train=TrainConfig(steps=1_000, log_every=50, evaluate_every=500, save_every=500),
     )
 
 

@@ -1,11 +1,12 @@
 """Checkpoints of a training run, written by Orbax in the background and checked to the bit when read.
 
-    checkpoints/
-      1000/              see checkpoint_folder.py; has this name only once all of it is written
-      damaged/2000/      what was found damaged and set aside
+checkpoints/
+  1000/              see checkpoint_folder.py; has this name only once all of it is written
+  damaged/2000/      what was found damaged and set aside
 """
 
 import contextlib
+import json
 import logging
 import math
 import shutil
@@ -96,11 +97,15 @@ class Checkpoints:
         items = {"model": model, "optimizer": optimizer}
         described = {item: describe(arrays, step) for item, arrays in items.items()}
         scores = {name: float(value) for name, value in (metrics or {}).items()}
-        self._facts = {"step": step, "metrics": scores, "state": state, "arrays": described}
+        facts = {"step": step, "metrics": scores, "state": state, "arrays": described}
+        self._facts = json.loads(json.dumps(facts))  # as it will be read, and as it is now
         arguments = {item: ocp.args.StandardSave(arrays) for item, arrays in items.items() if arrays}
         with self._saving():
             if self._writer is None:
-                options = ocp.AsyncOptions(post_finalization_callback=self._finish)
+                # A folder that cannot be made is then an error here and now; Orbax's threads would wait for it for minutes.
+                options = ocp.AsyncOptions(
+                    post_finalization_callback=self._finish, create_directories_asynchronously=False
+                )
                 self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
             self._writer.save(self._folder(step), args=ocp.args.Composite(**arguments))
 

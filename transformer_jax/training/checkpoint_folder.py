@@ -8,11 +8,12 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
@@ -41,11 +42,10 @@ def describe(arrays: Mapping[str, Array], step: int) -> dict[str, dict[str, Any]
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Writes state.json, with the fingerprints of the files that hold the arrays and of itself."""
+    """Writes state.json: the facts, which are JSON's own types, with the fingerprints of the arrays' files."""
     paths = sorted(path for item in facts["arrays"] for path in (folder / item).rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): file_fingerprint(path) for path in paths}
-    # Through JSON and back: what is fingerprinted is what will be read.
-    facts = json.loads(json.dumps(facts | {"files": files}))
+    facts = facts | {"files": files}
     text = json.dumps({"fingerprint": json_fingerprint(facts), "facts": facts}, indent=1)
     (folder / STATE).write_text(text + "\n", encoding="utf-8")
 
@@ -101,7 +101,7 @@ def _arrays_here(folder: Path, item: str, files: Mapping[str, str], templates: T
         for name, array in templates.items()
     }
     with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
-        return handler.restore(folder / item, args=ocp.args.StandardRestore(wanted))
+        return handler.restore(epath.Path(folder / item), args=ocp.args.StandardRestore(wanted))
 
 
 def _together(folder: Path, read: Callable[[], T]) -> T:
@@ -119,7 +119,7 @@ def _together(folder: Path, read: Callable[[], T]) -> T:
     if jax.process_count() > 1 and np.any(multihost_utils.process_allgather(np.array(bool(problem)))):
         problem = problem or "another process cannot read it"
     if not problem:
-        return result  # pyright: ignore
+        return cast(T, result)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no checkpoint {folder}; training may have deleted it meanwhile")
     raise CheckpointDamaged(f"{folder} is damaged: {problem}")

@@ -1,0 +1,167 @@
+"""Dates as people write them in many languages, to ISO 8601: a corpus for everyone, with no download."""
+
+import difflib
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+
+from transformer_jax.data.sources import Example, Source
+
+# fmt: off
+LANGUAGES = (
+    "af", "bg", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "en_GB", "es", "et", "eu", "fi", "fr", "ga",
+    "gl", "he", "hi", "hr", "hu", "hy", "id", "is", "it", "ja", "ka", "ko", "lt", "lv", "mk", "ms", "nb",
+    "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sq", "sv", "sw", "tr", "uk", "vi", "zh",
+)
+# fmt: on
+"""CLDR locales."""
+SKELETONS = ("yMMMd", "yMMMMd", "yMd", "yMMMEd", "yMMMMEEEEd")
+YEAR, WEEKDAY = "\x01", {"E": "\x02", "EEEE": "\x03"}
+HELD_OUT = 0.05
+VERSION = 1
+"""Changed whenever the examples do."""
+
+
+@dataclass(frozen=True)
+class Dates(Source):
+    """ "jeudi 5 mars 2026" to "2026-03-05", in the ways of every language, from the CLDR data in Babel.
+
+    No date occurs in two splits, and no text can mean two dates: what would ("05/03/2026") is left out.
+    """
+
+    languages: tuple[str, ...] = ()
+    """CLDR locales such as fr; empty: all that are known here."""
+    first_year: int = 1900
+    """The earliest year."""
+    last_year: int = 2099
+    """The latest year."""
+    train_examples: int = 100_000
+    """Examples to learn from."""
+    validation_examples: int = 1_000
+    """Examples for validation."""
+    test_examples: int = 2_000
+    """Examples for the final score."""
+    seed: int = 0
+    """Chooses dates, languages and ways of writing."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The examples of a split, each text once; ValueError for fields that make none."""
+        self._check(split)
+        count = getattr(self, f"{split}_examples")
+        random = np.random.Generator(np.random.Philox([self.seed, self.splits.index(split)]))
+        days, ways, ambiguous = self._days(split), self._ways(), _ambiguous()
+        seen: set[str] = set()
+        for _ in range(20):
+            for ordinal, choice in zip(random.choice(days, count), random.random(count), strict=True):
+                day = date.fromordinal(int(ordinal))
+                templates, weekdays = ways[int(choice * len(ways))]
+                template = _with_weekday(templates[day.month, day.day], weekdays, day.weekday())
+                text = template.replace(YEAR, str(day.year))
+                if _as_read(template) in ambiguous or text in seen:
+                    continue
+                seen.add(text)
+                yield {"source": text, "target": day.isoformat()}
+                if len(seen) == count:
+                    return
+        raise ValueError(f"there are hardly more than {len(seen):,} {split} dates; lower data.source.{split}_examples")
+
+    def fingerprint(self, split: str) -> str:
+        """A hash of the fields and of Babel's version."""
+        import babel
+
+        return hashlib.blake2b(repr((self, split, babel.__version__, VERSION)).encode(), digest_size=12).hexdigest()
+
+    def _check(self, split: str) -> None:
+        if split not in self.splits:
+            raise ValueError(f"dates have no split {split!r}; there are {', '.join(self.splits)}")
+        for language in self.languages:
+            if language not in LANGUAGES:
+                near = difflib.get_close_matches(language, LANGUAGES, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known: {' '.join(LANGUAGES)}"
+                raise ValueError(f"unknown language {language!r} in data.source.languages; {hint}")
+        if not 1000 <= self.first_year <= self.last_year <= 9999:
+            raise ValueError(f"years go from 1000 to 9999, not from {self.first_year} to {self.last_year}")
+        for name in self.splits:
+            if getattr(self, f"{name}_examples") < 1:
+                raise ValueError(f"data.source.{name}_examples must be positive")
+
+    def _days(self, split: str) -> np.ndarray:
+        """The split's dates, as ordinals."""
+        days = np.arange(date(self.first_year, 1, 1).toordinal(), date(self.last_year, 12, 31).toordinal() + 1)
+        np.random.Generator(np.random.Philox([self.seed, len(self.splits)])).shuffle(days)
+        held_out = max(int(len(days) * HELD_OUT), 1)
+        first, second, rest = np.split(days, [held_out, 2 * held_out])
+        return {"validation": first, "test": second, "train": rest}[split]
+
+    def _ways(self) -> "list[Way]":
+        return [way for language in self.languages or LANGUAGES for way in _ways_of(language)]
+
+
+Way = tuple[dict[tuple[int, int], str], dict[str, dict[int, str]]]
+"""One way to write dates: for each (month, day) a text with placeholders for year and weekday; the weekdays' names."""
+
+
+@functools.cache
+def _ways_of(language: str) -> list[Way]:
+    """The ways in which CLDR writes dates in a language."""
+    from babel import Locale
+    from babel.dates import format_date
+
+    locale = Locale.parse(language)
+    patterns = [locale.date_formats[length].pattern for length in ("full", "long", "medium", "short")]
+    patterns += [locale.datetime_skeletons[name].pattern for name in SKELETONS if name in locale.datetime_skeletons]
+    names = {"\x02": locale.days["format"]["abbreviated"], "\x03": locale.days["format"]["wide"]}
+    leap_year = [date(2024, 1, 1) + timedelta(days) for days in range(366)]
+    ways = []
+    for pattern in sorted({_with_placeholders(pattern) for pattern in patterns if "G" not in pattern}):
+        ways.append(({(day.month, day.day): _plain(format_date(day, pattern, locale)) for day in leap_year}, names))
+    return ways
+
+
+def _with_placeholders(pattern: str) -> str:
+    """A CLDR pattern that writes placeholders for year and weekday; what stands in quotes is left alone."""
+    parts = pattern.split("'")
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub("EEEE|cccc", "'\x03'", re.sub("(?<![Ec])[Ec]{1,3}(?![Ec])", "'\x02'", parts[i]))
+        parts[i] = re.sub("y+", f"'{YEAR}'", parts[i])
+    return "'".join(parts).replace("''", "")
+
+
+def _plain(text: str) -> str:
+    """The text as a person types it: plain spaces, no marks of direction."""
+    return re.sub(r"\s+", " ", re.sub("[\u200e\u200f\u061c]", "", text)).strip()
+
+
+def _as_read(text: str) -> str:
+    """What a reader makes of a text: letter case, dots, commas and zeros before a number mean nothing."""
+    return re.sub(r"\b0+(?=\d)", "", re.sub("[.,]", " ", text.casefold())).strip()
+
+
+def _with_weekday(template: str, weekdays: dict[str, dict[int, str]], weekday: int) -> str:
+    for placeholder, names in weekdays.items():
+        template = template.replace(placeholder, _plain(names[weekday]))
+    return template
+
+
+@functools.cache
+def _ambiguous() -> frozenset[str]:
+    """Texts, with a placeholder for the year, that mean different days in some languages.
+
+    Of all languages, so that fewer languages have fewer meanings and not others, and with every name of the weekday,
+    because a day has any of them in some year. A year has four digits, so that it is not taken for a day or a month.
+    """
+    meanings: dict[str, tuple[int, int]] = {}
+    ambiguous = set()
+    for language in LANGUAGES:
+        for templates, weekdays in _ways_of(language):
+            for day, template in templates.items():
+                for weekday in range(7) if any(name in template for name in weekdays) else (0,):
+                    text = _as_read(_with_weekday(template, weekdays, weekday))
+                    if meanings.setdefault(text, day) != day:
+                        ambiguous.add(text)
+    return frozenset(ambiguous)
