@@ -7,6 +7,7 @@
 # Started again, it goes on from where it was. launch/environment.sh says how to choose Python and the accelerator.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+set_up
 
 if [[ "${1:-}" == *.py ]]; then
     experiment="$1" && shift

@@ -7,12 +7,13 @@
 # directory of real data for the tests that read some. Skipped tests are listed with their reasons.
 set -euo pipefail
 [[ "${TRANSFORMER_JAX_TEST_PLATFORM:-cpu}" == cpu ]] && ACCELERATOR=cpu
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" lint test
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+set_up lint test
 
 # PyTorch is what the layers are compared with, and only that: its CPU build, or none. On Linux the package index serves
 # a build with gigabytes of CUDA libraries, PyTorch's own index a CPU build, which counts as the later version.
 install_pytorch() {
-    local options=(--quiet --disable-pip-version-check --extra-index-url https://download.pytorch.org/whl/cpu)
+    local options=(-qq --disable-pip-version-check --extra-index-url https://download.pytorch.org/whl/cpu)
     local spec packages
     "$VENV/bin/python" -c "import torch" 2>/dev/null && return
     spec="$("$VENV/bin/python" -c 'if True:

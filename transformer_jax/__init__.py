@@ -56,7 +56,6 @@ _HOMES = {
     "load": "training.run",
     "run_experiment": "cli.main",
 }
-__all__ = sorted(_HOMES)  # pyright: ignore
 
 
 def __getattr__(name: str) -> Any:

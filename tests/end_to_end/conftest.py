@@ -9,7 +9,7 @@ EXPERIMENT = '''
 from dataclasses import dataclass
 
 from transformer_jax import (
-    Bytes, DataConfig, Decoding, Experiment, OptimizerConfig, Source, TrainConfig, Translation, base,
+    Bytes, DataConfig, Decoding, Experiment, MeshConfig, OptimizerConfig, Source, TrainConfig, Translation, base,
 )
 
 
@@ -33,6 +33,7 @@ def experiment():
         train=TrainConfig(
             steps=12, log_every=1, evaluate_every=4, save_every=2, keep=3, validation_examples=4, best="validation_loss"
         ),
+        mesh=MeshConfig(data=1),
     )
 '''
 

@@ -127,7 +127,10 @@ def test_rows_of_a_beam_share_the_memory_and_move_their_cache():
 def test_remat_and_unroll_change_no_number(field):
     def loss_and_gradient(config):
         model = config.build(0)
-        loss = lambda model: jnp.sum(model(SOURCE, TARGET, key=jax.random.key(0))[..., :21] ** 2)  # noqa: E731
+
+        def loss(model):
+            return jnp.sum(model(SOURCE, TARGET, key=jax.random.key(0))[..., :21] ** 2)
+
         return jax.jit(jax.value_and_grad(loss))(model)
 
     plain = loss_and_gradient(SMALL)

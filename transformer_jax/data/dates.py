@@ -115,7 +115,7 @@ def _ways_of(language: str) -> list[Way]:
     locale = Locale.parse(language)
     patterns = [locale.date_formats[length].pattern for length in ("full", "long", "medium", "short")]
     patterns += [locale.datetime_skeletons[name].pattern for name in SKELETONS if name in locale.datetime_skeletons]
-    names = {"\x02": locale.days["format"]["abbreviated"], "\x03": locale.days["format"]["wide"]}
+    names = {"\x02": dict(locale.days["format"]["abbreviated"]), "\x03": dict(locale.days["format"]["wide"])}
     leap_year = [date(2024, 1, 1) + timedelta(days) for days in range(366)]
     ways = []
     for pattern in sorted({_with_placeholders(pattern) for pattern in patterns if "G" not in pattern}):

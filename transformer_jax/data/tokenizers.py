@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What a task asks of a tokenizer."""
 

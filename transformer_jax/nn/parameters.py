@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jaxtyping import Array
 
 
 def _variables(model: Any) -> tuple[dict[str, nnx.Variable], Any]:
@@ -17,13 +16,13 @@ def _variables(model: Any) -> tuple[dict[str, nnx.Variable], Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}, structure
 
 
-def named_parameters(model: Any) -> dict[str, Array]:
-    """Every parameter of a module (or of its gradient, or of its abstract shape) by name."""
+def named_parameters(model: Any) -> dict[str, Any]:
+    """Every parameter by name: arrays of a module or of its gradient, shapes of an abstract one."""
     return {name: jax.tree.leaves(variable)[0] for name, variable in _variables(model)[0].items()}
 
 
-def replace_parameters(model: Any, parameters: dict[str, Array]) -> Any:
-    """The same module with other values, one for each name of `named_parameters(model)`."""
+def replace_parameters(model: Any, parameters: dict[str, Any]) -> Any:
+    """The same module with other values (arrays, shardings), one for each name of `named_parameters(model)`."""
     variables, structure = _variables(model)
     if variables.keys() != parameters.keys():
         raise ValueError(f"the parameters differ in {sorted(variables.keys() ^ parameters.keys())}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, PRNGKeyArray
 
@@ -16,6 +16,7 @@ Sums = dict[str, tuple[Array, Array]]
 """Each metric as (sum, weight), so that micro-batches and devices add up and are divided once."""
 
 
+@runtime_checkable
 class ModelConfig(Protocol):
     """What a run asks of a model's configuration."""
 

@@ -14,6 +14,7 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
 from transformer_jax.decoding.greedy import greedy_search
 from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder
+from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.losses import cross_entropy
 
 
@@ -235,6 +236,7 @@ def _search(
     forbidden: tuple[int, ...],
 ) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
+    source = constrain(source, ("batch", "length"))
     capacity = source.shape[1] + decoding.extra_length
     limits = jnp.where(lengths > 0, lengths + decoding.extra_length, 0)
     cache = model.start_cache(model.encode(source, source_lengths=lengths), lengths, capacity)
@@ -262,6 +264,7 @@ def _search(
 
 @jax.jit
 def _log_probabilities(model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array) -> Array:
+    source, target = constrain(source, ("batch", "length")), constrain(target, ("batch", "length"))
     logits = model(source, target, source_lengths=lengths)
     _, losses = cross_entropy(logits, jnp.roll(target, -1, axis=1), vocab_size=model.embedding.vocab_size)
     return -jnp.sum(jnp.where(jnp.arange(target.shape[1])[None] < targets[:, None] - 1, losses, 0), axis=1)

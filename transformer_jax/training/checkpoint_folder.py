@@ -142,9 +142,10 @@ def _kind(array: Array | jax.ShapeDtypeStruct) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The beginning of an error's message, however long Orbax and TensorStore make it."""
+    """An error's message without its middle, where TensorStore's are long."""
     text = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:200]
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else f"{text[:100]} ... {text[-190:]}"
 
 
 def _some(names: Sequence[str]) -> str:

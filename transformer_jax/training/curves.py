@@ -37,7 +37,8 @@ def draw_curves(directory: Path) -> Path | None:
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
 
     loss = figure.add_subplot(grid[0])
-    _draw(loss, rows, {"loss": _BLUE, "validation_loss": _ORANGE})
+    # Validation has no label smoothing, so the training loss beside it is the one without, where the task gives it.
+    _draw(loss, rows, {"nll" if "nll" in names else "loss": _BLUE, "validation_loss": _ORANGE})
     for line in range(lines):
         part = small[line * len(small) // lines : (line + 1) * len(small) // lines]
         places = grid[line + 1].subgridspec(1, len(part), wspace=0.08, hspace=0.1)

@@ -104,7 +104,7 @@ def make_step(
         metrics |= {
             "tokens": weight,
             "learning_rate": jnp.asarray(schedule(state.step)),
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
         }
         return TrainState(model, optimizer_state, state.step + 1), metrics
 

@@ -211,7 +211,7 @@ class Throughput:
         return rate
 
 
-def named_leaves(tree: Any) -> dict[str, Array]:
+def named_leaves(tree: Any) -> dict[str, Any]:
     """The leaves of a tree of dictionaries and tuples by name, such as `0/mu/embedding/table`."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
