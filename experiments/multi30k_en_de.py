@@ -1,8 +1,8 @@
 """Multi30k English-German, the text alone: 29,000 image captions, a small model.
 
 The recipe is Transformer-Tiny of Wu et al. 2021 ("Good for Misconceived Reasons", ACL): 4+4 layers of width 128, one
-BPE vocabulary of 10,000, dropout 0.3, 8,000 updates of 4,096 tokens, the mean of the last 10 checkpoints, beam 5. They report
-41.02 tokenised lower-cased BLEU on test_2016_flickr.
+BPE vocabulary of 10,000, dropout 0.3, 8,000 updates of 4,096 tokens, the mean of the last 10 checkpoints, beam 5.
+They report 41.02 tokenised lower-cased BLEU on test_2016_flickr.
 
     transformer-jax train experiments/multi30k_en_de.py --data.source.directory DIRECTORY
 

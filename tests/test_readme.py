@@ -9,7 +9,9 @@ from transformer_jax.cli.main import main
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-EXPERIMENTS = {block.split("\n")[0].removeprefix("# experiment: "): block for block in BLOCKS if "def experiment" in block}
+EXPERIMENTS = {
+    block.split("\n")[0].removeprefix("# experiment: "): block for block in BLOCKS if "def experiment" in block
+}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -30,7 +30,7 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.fixture(params=VARIANTS.values(), ids=list(VARIANTS))
 def config(request):
     return dataclasses.replace(SMALL, **request.param)
 

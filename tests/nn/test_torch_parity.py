@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch, the implementation to comp
 
 D_MODEL, HEADS, D_FF, LAYERS, EPSILON = 16, 4, 32, 3, 1e-5
 LENGTHS, MEMORY_LENGTHS, SIZE, MEMORY_SIZE = [5, 7, 2], [6, 3, 4], 7, 6
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+TOLERANCE = 1e-5
 
 FORMS = pytest.mark.parametrize(
     ("norm_placement", "final_norm", "activation"),
@@ -112,14 +112,14 @@ def compare(ours, our_call, theirs, their_call, *, cross_attention, rng):
     (_, y), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(ours)
     expected = their_call(theirs)
     (expected * torch.tensor(direction)).sum().backward()
-    np.testing.assert_allclose(y * real, expected.detach().numpy() * real, **TOLERANCE)
+    np.testing.assert_allclose(y * real, expected.detach().numpy() * real, rtol=TOLERANCE, atol=TOLERANCE)
     gradients = {name: parameter.grad for name, parameter in weights.items()}
     for name, value, other in every_parameter(named_parameters(gradient), gradients, cross_attention):
         if name.endswith("key/bias"):  # Softmax does not see it: its gradient is zero, but for rounding.
             np.testing.assert_allclose(np.stack([value, other.numpy()]), 0, atol=1e-4, err_msg=name)
             continue
         scale = max(np.abs(other.numpy()).max(), 1.0)
-        np.testing.assert_allclose(value / scale, other.numpy() / scale, err_msg=name, **TOLERANCE)
+        np.testing.assert_allclose(value / scale, other.numpy() / scale, err_msg=name, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @FORMS

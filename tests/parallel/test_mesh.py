@@ -92,7 +92,7 @@ def one_device():
     return train(MeshConfig(data=1))
 
 
-@pytest.fixture(scope="module", params=MESHES.values(), ids=MESHES.keys())
+@pytest.fixture(scope="module", params=MESHES.values(), ids=list(MESHES))
 def eight_devices(request):
     return train(request.param)
 

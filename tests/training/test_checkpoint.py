@@ -164,7 +164,7 @@ def test_exchanged_files_and_steps_are_found(tmp_path: Path) -> None:
         right.rename(left)
         (tmp_path / "aside").rename(right)
 
-    one, two, *_ = files(tmp_path / "1" / "model" / "d") + files(tmp_path / "1" / "model" / "ocdbt.process_0" / "d")
+    one, two, *_ = {file.read_bytes(): file for file in files(tmp_path / "1" / "model")}.values()
     pairs = [(one, two), *((tmp_path / "1" / name, tmp_path / "2" / name) for name in ("", "model", STATE))]
     for pair in pairs:
         exchange(*pair)

@@ -124,8 +124,9 @@ class TransformerLayer(nnx.Module):
         """An empty cache for `capacity` tokens of each of `batch` sequences."""
         _, heads, head_dim = self.self_attention.key.kernel.shape
         own = KeyValueCache.empty(batch, capacity, heads, head_dim, self.self_attention.key.dtype)
-        with_memory = self.cross_attention is not None and memory is not None
-        return LayerCache(own, self.cross_attention.keys_values(memory) if with_memory else None)
+        if self.cross_attention is None or memory is None:
+            return LayerCache(own, None)
+        return LayerCache(own, self.cross_attention.keys_values(memory))
 
     def extend(
         self,
@@ -136,7 +137,7 @@ class TransformerLayer(nnx.Module):
         memory_mask: AttentionMask = EVERYTHING,
     ) -> tuple[Vectors, LayerCache]:
         """The layer for `length` more tokens: they see the cached ones and, causally, each other."""
-        own = cache.own
+        own, memory, cross_attention = cache.own, cache.memory, self.cross_attention
 
         def attend_self(h: Vectors) -> Vectors:
             nonlocal own
@@ -144,15 +145,16 @@ class TransformerLayer(nnx.Module):
             mask = AttentionMask(causal=True, query_positions=positions, key_positions=own.positions)
             return self.self_attention.attend(h, (own.key, own.value), mask=mask)
 
-        def attend_memory(h: Vectors) -> Vectors:
-            # Several rows (the hypotheses of a beam) may share one memory: they become further queries of its row.
-            shared = h.reshape(cache.memory[0].shape[0], -1, h.shape[-1])
-            return self.cross_attention.attend(shared, cache.memory, mask=memory_mask).reshape(h.shape)
-
         x = self._residual(self.self_attention_norm, x, attend_self)
-        if cache.memory is not None:
+        if cross_attention is not None and memory is not None:
+
+            def attend_memory(h: Vectors) -> Vectors:
+                # Rows that share a memory (the hypotheses of a beam) become further queries of its one row.
+                queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
+                return cross_attention.attend(queries, memory, mask=memory_mask).reshape(h.shape)
+
             x = self._residual(self.cross_attention_norm, x, attend_memory)
-        return self._residual(self.feed_forward_norm, x, self.feed_forward), LayerCache(own, cache.memory)
+        return self._residual(self.feed_forward_norm, x, self.feed_forward), LayerCache(own, memory)
 
     def attention_weights(
         self,
@@ -167,7 +169,8 @@ class TransformerLayer(nnx.Module):
         weights = {"self_attention": self.self_attention.weights(h, h, mask=mask)}
         if self.cross_attention is not None and memory is not None:
             x = self._residual(self.self_attention_norm, x, lambda h: self.self_attention(h, mask=mask))
-            h = self.cross_attention_norm(x) if self.pre_norm else x
+            norm: Any = self.cross_attention_norm
+            h = norm(x) if self.pre_norm else x
             weights["cross_attention"] = self.cross_attention.weights(h, memory, mask=memory_mask)
         return weights
 

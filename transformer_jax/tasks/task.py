@@ -20,7 +20,10 @@ Sums = dict[str, tuple[Array, Array]]
 class ModelConfig(Protocol):
     """What a run asks of a model's configuration."""
 
-    d_model: int
+    @property
+    def d_model(self) -> int:
+        """Width of the vectors between layers."""
+        ...
 
     def build(self, seed: int) -> Any:
         """The model with fresh parameters, the same for the same seed."""

@@ -6,6 +6,7 @@ a stack's leading `layers` axis is not a dimension of anything that is learnt.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,8 @@ def _sgd(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax
 
 def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for embeddings, norms and biases."""
+    matrices = {name: _matrix(name, of) for name, of in axes.items()}
+    dimensions: Any = {name: matrix and contrib.MuonDimensionNumbers(*matrix) for name, matrix in matrices.items()}
     return contrib.muon(
         schedule,
         weight_decay=config.weight_decay,
@@ -123,18 +126,17 @@ def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
         adam_b1=config.b1,
         adam_b2=config.b2,
         adam_weight_decay=config.weight_decay,
-        muon_weight_dimension_numbers={name: _matrix(name, of) for name, of in axes.items()},
+        muon_weight_dimension_numbers=dimensions,
     )
 
 
-def _matrix(name: str, axes: tuple[str, ...]) -> contrib.MuonDimensionNumbers | None:
-    """Inputs and outputs of a layer's linear map, the heads' two axes taken together; None for anything else."""
+def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Input and output dimensions of a layer's linear map; the heads' two go together. None for anything else."""
     if not decayed({name: axes})[name] or {"vocab", "positions"} & set(axes):
         return None
     width = axes.index("embed")
     rest = tuple(i for i, axis in enumerate(axes) if axis not in ("layers", "embed"))
-    inputs, outputs = ((width,), rest) if width < rest[0] else (rest, (width,))
-    return contrib.MuonDimensionNumbers(reduction_axis=inputs, output_axis=outputs)
+    return ((width,), rest) if width < rest[0] else (rest, (width,))
 
 
 def _adafactor(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -159,22 +161,19 @@ def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.Gr
         if matrix is None:
             return array
         rows = 1
-        for axis in matrix.reduction_axis:
+        for axis in matrix[0]:
             rows *= array.shape[axis + (of[0] != "layers")]
         return array.reshape(array.shape[0], rows, -1)
 
-    def init(parameters: dict[str, jax.Array]) -> dict[str, optax.OptState]:
-        return {name: jax.vmap(inner.init)(view(name, value)) for name, value in parameters.items()}
+    def init(params: Any) -> dict[str, optax.OptState]:
+        return {name: jax.vmap(inner.init)(view(name, value)) for name, value in params.items()}
 
-    def update(
-        updates: dict[str, jax.Array], state: dict[str, optax.OptState], parameters: dict[str, jax.Array] | None = None
-    ) -> tuple[dict[str, jax.Array], dict[str, optax.OptState]]:
-        if parameters is None:
-            raise ValueError("this optimizer needs the parameters")
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[dict[str, jax.Array], dict[str, optax.OptState]]:
         new_updates, new_state = {}, {}
         for name, value in updates.items():
-            new, new_state[name] = jax.vmap(inner.update)(view(name, value), state[name], view(name, parameters[name]))
-            new_updates[name] = new.reshape(value.shape)
+            new: Any
+            new, new_state[name] = jax.vmap(inner.update)(view(name, value), state[name], view(name, params[name]))
+            new_updates[name] = jnp.reshape(new, value.shape)
         return new_updates, new_state
 
     return optax.GradientTransformation(init, update)

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
 from transformer_jax.parallel.axes import sharding
@@ -19,13 +20,13 @@ class TrainState(NamedTuple):
 
     model: Any
     """The module, with float32 parameters."""
-    optimizer: optax.OptState
+    optimizer: Any
     """Over the flat dictionary of named parameters."""
-    step: Int[Array, ""]
-    """Updates made so far."""
+    step: Any
+    """Int32 scalar: updates made so far."""
 
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
 
 
@@ -99,7 +100,8 @@ def make_step(
         gradient = {name: value / weight for name, value in named_parameters(gradient).items()}
         parameters = named_parameters(state.model)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
-        model = replace_parameters(state.model, optax.apply_updates(parameters, updates))
+        new: Any = optax.apply_updates(parameters, updates)
+        model = replace_parameters(state.model, new)
         metrics = {name: total / jnp.maximum(of, 1) for name, (total, of) in sums.items()}
         metrics |= {
             "tokens": weight,
@@ -119,7 +121,7 @@ def make_evaluation(task: Task) -> Callable[[Any, Batch], Sums]:
 def _gradient(task: Task, model: Any, batch: Batch, key: PRNGKeyArray, accumulate: int) -> tuple[Any, Sums]:
     """Gradient of the summed loss, and the sums."""
 
-    def loss(model: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Sums]:
+    def loss(model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Array, Sums]:
         sums = task.loss(model, batch, key)
         return sums["loss"][0], sums
 

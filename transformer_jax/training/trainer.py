@@ -167,9 +167,9 @@ class Trainer:
                 raise ValueError(
                     f"the checkpoint of step {found.step} was trained on other {name}; use another --workdir"
                 )
-        optimizer = jax.tree.unflatten(
-            jax.tree.structure(fresh.optimizer), [found.optimizer[name] for name in named_leaves(fresh.optimizer)]
-        )
+        restored = found.optimizer or {}
+        leaves = [restored[name] for name in named_leaves(fresh.optimizer)]
+        optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), leaves)
         step = jax.device_put(np.int32(found.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
 
