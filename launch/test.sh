@@ -6,31 +6,28 @@
 # Tests run on the CPU; TRANSFORMER_JAX_TEST_PLATFORM=gpu or tpu runs those that need one. TRANSFORMER_JAX_DATA names a
 # directory of real data for the tests that read some. Skipped tests are listed with their reasons.
 set -euo pipefail
-[[ "${TRANSFORMER_JAX_TEST_PLATFORM:-cpu}" == cpu ]] && ACCELERATOR=cpu
+[[ "${TRANSFORMER_JAX_TEST_PLATFORM:-cpu}" != cpu ]] || ACCELERATOR=cpu
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 set_up lint test
 
-# PyTorch is what the layers are compared with, and only that: its CPU build, or none. On Linux the package index serves
-# a build with gigabytes of CUDA libraries, PyTorch's own index a CPU build, which counts as the later version.
+# PyTorch, which the layers are compared with: its CPU build or none. For Linux the package index has a build that brings
+# gigabytes of CUDA libraries, PyTorch's own index a CPU build of the same version, which pip takes for the later one.
 install_pytorch() {
-    local options=(-qq --disable-pip-version-check --extra-index-url https://download.pytorch.org/whl/cpu)
-    local spec packages
+    local wanted files pip=("$VENV/bin/python" -m pip install -qq --disable-pip-version-check --retries 1)
     "$VENV/bin/python" -c "import torch" 2>/dev/null && return
-    spec="$("$VENV/bin/python" -c 'if True:
-        from importlib.metadata import requires
-        print(next(line.split(";")[0] for line in requires("transformer-jax") if line.startswith("torch")))')"
-    packages="$("$VENV/bin/python" -m pip install "${options[@]}" --dry-run --report - "$spec")" || return
-    if grep -q '"name": "nvidia' <<<"$packages"; then
-        echo "only a CUDA build of $spec is to be had here: not installed"
-        return 1
-    fi
-    "$VENV/bin/python" -m pip install "${options[@]}" "$spec"
+    wanted="$(sed -n "s/^parity = //p" "$ROOT/setup.cfg")"
+    files="$("${pip[@]}" --extra-index-url https://download.pytorch.org/whl/cpu --dry-run --report - "$wanted" 2>/dev/null |
+        "$VENV/bin/python" -c '
+import json, sys
+packages = json.load(sys.stdin)["install"]
+if any(package["metadata"]["name"].startswith(("cuda", "nvidia")) for package in packages):
+    sys.exit("the build of PyTorch that pip finds needs CUDA libraries")
+print(*[package["download_info"]["url"] for package in packages])')" && "${pip[@]}" --no-deps $files
 }
+install_pytorch || echo "PyTorch is not installed: the tests that compare with it will be skipped"
 
-install_pytorch || echo "the tests that compare with PyTorch will be skipped"
-
-status=0
 cd "$ROOT"
+status=0
 "$VENV/bin/ruff" check . || status=$?
 "$VENV/bin/basedpyright" --pythonpath "$VENV/bin/python" || status=$?
 "$VENV/bin/python" -m pytest "$@" || status=$?

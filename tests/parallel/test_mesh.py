@@ -115,9 +115,7 @@ def test_the_first_gradient_is_the_same_on_every_mesh(one_device, eight_devices)
 
 def test_a_step_leaves_every_array_where_it_lay(eight_devices):
     _, state, expected = eight_devices
-    for (path, leaf), wanted in zip(
-        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True
-    ):
+    for (path, leaf), wanted in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert leaf.shape == wanted.shape, name
         assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim), f"{name}: {leaf.sharding}"

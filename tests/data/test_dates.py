@@ -1,0 +1,96 @@
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+from babel import Locale
+from babel.dates import format_date
+
+from transformer_jax.data.dates import LANGUAGES, SKELETONS, Dates
+
+SMALL = Dates(first_year=2020, last_year=2039, train_examples=8_000, validation_examples=800, test_examples=800)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {split: list(SMALL.examples(split)) for split in SMALL.splits}
+
+
+def test_a_date_is_in_one_split_only(splits):
+    train, validation, test = ({example["target"] for example in examples} for examples in splits.values())
+    assert not train & validation and not train & test and not validation & test
+
+
+def test_no_text_means_two_dates(splits):
+    meanings = {}
+    for examples in splits.values():
+        for example in examples:
+            assert meanings.setdefault(example["source"], example["target"]) == example["target"]
+
+
+def test_no_text_of_a_split_is_how_any_language_writes_another_date(splits):
+    """Babel itself, asked for every day of a year in every language and width, never gives one of our texts twice."""
+    texts = {e["source"]: e["target"] for examples in splits.values() for e in examples if e["target"] >= "2026"}
+    year = max(set(target[:4] for target in texts.values()), key=lambda y: sum(t[:4] == y for t in texts.values()))
+    days = [date(int(year), 1, 1) + timedelta(days) for days in range(365)]
+    found = 0
+    for language in LANGUAGES:
+        locale = Locale.parse(language)
+        for pattern in (
+            "full",
+            "long",
+            "medium",
+            *(locale.datetime_skeletons[s].pattern for s in SKELETONS if s in locale.datetime_skeletons),
+        ):
+            for day in days[::7]:
+                text = " ".join(format_date(day, pattern, locale).replace("\u200e", "").replace("\u200f", "").split())
+                if text in texts:
+                    found += 1
+                    assert texts[text] == day.isoformat()
+    assert found > 20
+
+
+def test_numbers_whose_order_depends_on_the_country_do_not_occur(splits):
+    for examples in splits.values():
+        for example in examples:
+            parts = example["source"].split("/")
+            if len(parts) == 3 and len(parts[2]) == 4:
+                first, second = int(parts[0]), int(parts[1])
+                assert first > 12 or second > 12 or first == second, example
+
+
+def test_forty_languages_and_many_scripts_occur(splits):
+    assert len(LANGUAGES) >= 40
+    letters = {character for example in splits["train"] for character in example["source"]}
+    for script in ("ж", "ש", "日", "월", "ί", "ी"):
+        assert script in letters, script
+
+
+def test_a_year_in_french_holds_the_way_people_write_it():
+    # One date in ten is held out; which, depends on the seed.
+    french = Dates(languages=("fr",), first_year=2026, last_year=2026, train_examples=1_000)
+    pairs = {(e["source"], e["target"]) for e in french.examples("train")}
+    assert ("12 mars 2026", "2026-03-12") in pairs
+    assert any(source == "jeudi 5 mars 2026" or source.startswith("jeudi ") for source, _ in pairs)
+
+
+def test_the_same_fields_give_the_same_examples_and_others_do_not():
+    small = Dates(train_examples=50)
+    assert list(small.examples("train")) == list(small.examples("train"))
+    assert list(small.examples("train")) != list(replace(small, seed=1).examples("train"))
+    assert small.fingerprint("train") != replace(small, seed=1).fingerprint("train")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"languages": ("frr",)}, "did you mean fr"),
+        ({"first_year": 2030, "last_year": 2020}, "years go from"),
+        ({"last_year": 10_000}, "years go from"),
+        ({"train_examples": 0}, "train_examples must be positive"),
+        ({"first_year": 2026, "last_year": 2026, "languages": ("ja",), "train_examples": 100_000}, "lower data.source"),
+    ],
+)
+def test_fields_that_make_no_examples_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message) as error:
+        list(Dates(**fields).examples("train"))
+    assert "\n" not in str(error.value)
