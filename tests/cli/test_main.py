@@ -372,7 +372,7 @@ def test_attention_draws_a_picture_and_a_page(run: str, tmp_path: Path, capsys: 
 def test_average_writes_the_mean_of_the_last_checkpoints(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ):
-    monkeypatch.setattr(FakeRun, "write_average", lambda _, steps: tmp_path / "-".join(map(str, steps)), raising=False)
-    assert main(["average", run, "--last", "2"]) == 0
-    assert capsys.readouterr().out == f"the mean of steps 10, 20: {tmp_path / '10-20'}\n"
+    monkeypatch.setattr(FakeRun, "write_average", lambda _, steps, directory: directory)
+    assert main(["average", run, "--last", "2", "--output", str(tmp_path / "mean")]) == 0
+    assert capsys.readouterr().out == f"the mean of steps 10, 20: {tmp_path / 'mean'}\n"
     assert "unexpected argument junk" in refused(capsys, "average", run, "junk")

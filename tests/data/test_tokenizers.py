@@ -113,7 +113,7 @@ def test_batches_encode_as_single_texts_do(trained: Tokenizer):
 def test_decoding_drops_special_tokens_and_refuses_unknown_ids(trained: Tokenizer):
     ids = trained.encode("The fox")
     padded = [trained.bos_id, *ids, trained.eos_id, trained.pad_id, trained.pad_id]
-    assert trained.decode(padded) == trained.decode(np.array(padded, np.int32)) == "The fox"
+    assert trained.decode(padded) == trained.decode(np.array(padded, np.int32).tolist()) == "The fox"
     for wrong in (-1, trained.vocab_size):
         with pytest.raises(ValueError, match=f"token ids are 0 to {trained.vocab_size - 1}, not {wrong}"):
             trained.decode([*ids, wrong])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 
 from transformer_jax.data.config import DataConfig
@@ -181,7 +182,11 @@ HEAD = "from transformer_jax import DataConfig, Files, Experiment, Translation, 
         ),
     ],
 )
-def test_a_broken_experiment_file_is_refused_with_its_line(tmp_path: Path, text: str, message: str):
+def test_a_broken_experiment_file_is_refused_with_its_line(
+    tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    # Users' processes have no type checks in constructors.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     path = write(tmp_path, text)
     with pytest.raises(ValueError) as caught:
         load_experiment_file(path)

@@ -102,7 +102,7 @@ class Checkpoints:
         arguments = {item: ocp.args.StandardSave(arrays) for item, arrays in items.items() if arrays}
         with self._saving():
             if self._writer is None:
-                # A folder that cannot be made is then an error here and now; Orbax's threads would wait for it for minutes.
+                # A folder that cannot be made is then an error here; Orbax's threads would wait for it for minutes.
                 options = ocp.AsyncOptions(
                     post_finalization_callback=self._finish, create_directories_asynchronously=False
                 )

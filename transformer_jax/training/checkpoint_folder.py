@@ -1,7 +1,7 @@
 """One checkpoint on disk: what lies beside its arrays, and the checks that it is what was saved.
 
-    model/  optimizer/    arrays by name, written by Orbax
-    state.json            step, metrics, what the trainer adds, and the fingerprints of all arrays and files
+model/  optimizer/    arrays by name, written by Orbax
+state.json            step, metrics, what the trainer adds, and the fingerprints of all arrays and files
 """
 
 import contextlib

@@ -119,15 +119,10 @@ def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
     """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for embeddings, norms and biases."""
     matrices = {name: _matrix(name, of) for name, of in axes.items()}
     dimensions: Any = {name: matrix and contrib.MuonDimensionNumbers(*matrix) for name, matrix in matrices.items()}
-    return contrib.muon(
-        schedule,
-        weight_decay=config.weight_decay,
-        weight_decay_mask=decayed(axes),
-        adam_b1=config.b1,
-        adam_b2=config.b2,
-        adam_weight_decay=config.weight_decay,
-        muon_weight_dimension_numbers=dimensions,
-    )
+    directions = contrib.muon(1.0, adam_b1=config.b1, adam_b2=config.b2, muon_weight_dimension_numbers=dimensions)
+    # Its own weight decay would reach norms and biases, which are Adam's part of it.
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed(axes))
+    return optax.chain(directions, optax.scale(-1.0), decay, optax.scale_by_learning_rate(schedule))
 
 
 def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
