@@ -30,7 +30,7 @@ def test_no_text_means_two_dates(splits):
 def test_no_text_of_a_split_is_how_any_language_writes_another_date(splits):
     """Babel itself, asked for every day of a year in every language and width, never gives one of our texts twice."""
     texts = {e["source"]: e["target"] for examples in splits.values() for e in examples if e["target"] >= "2026"}
-    year = max(set(target[:4] for target in texts.values()), key=lambda y: sum(t[:4] == y for t in texts.values()))
+    year = max({target[:4] for target in texts.values()}, key=lambda y: sum(t[:4] == y for t in texts.values()))
     days = [date(int(year), 1, 1) + timedelta(days) for days in range(365)]
     found = 0
     for language in LANGUAGES:
