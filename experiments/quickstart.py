@@ -1,4 +1,4 @@
-"""Dates in 40 languages to ISO 8601: the paper's Transformer, small, from nothing to 98 % in minutes, with no download.
+"""Dates in 48 languages to ISO 8601: the paper's Transformer, small, from nothing to 98 % in minutes, no download.
 
     "jeudi 5 mars 2026"  ->  "2026-03-05"
 

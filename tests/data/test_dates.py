@@ -1,3 +1,5 @@
+import itertools
+import re
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -94,3 +96,76 @@ def test_fields_that_make_no_examples_are_refused(fields, message):
     with pytest.raises(ValueError, match=message) as error:
         list(Dates(**fields).examples("train"))
     assert "\n" not in str(error.value)
+
+
+def everything(**fields) -> dict[str, list[dict[str, str]]]:
+    """All examples that there are of a split; how many, the error says."""
+    examples = {}
+    for split in Dates().splits:
+        count = 10**9
+        while split not in examples:
+            try:
+                examples[split] = list(replace(Dates(**fields), **{f"{split}_examples": count}).examples(split))
+            except ValueError as error:
+                most = int(re.findall(r"at most ([\d,]+)", str(error))[0].replace(",", ""))
+                assert most < count
+                count = most
+        assert len(examples[split]) == count
+    return examples
+
+
+@pytest.fixture(scope="module")
+def whole_year():
+    return everything(first_year=2028, last_year=2028)
+
+
+def test_no_text_of_a_whole_leap_year_means_two_dates_however_it_is_dotted(whole_year):
+    meanings = {}
+    for example in itertools.chain(*whole_year.values()):
+        text = example["source"]
+        read = " ".join(re.sub(r"(?<!\d)0", "", text).casefold().replace(".", " ").replace(",", " ").split())
+        for key in (text, read):
+            assert meanings.setdefault(key, example["target"]) == example["target"], text
+        assert re.findall(r"\d{3,}", text) == ["2028"]  # the year is known from the text, so one year is enough
+    full = {language: format_date(date(2028, 10, 17), "full", language) for language in LANGUAGES}
+    languages = {language for language, text in full.items() if " ".join(text.split()) in meanings}
+    assert len(languages) >= 40
+
+
+def test_month_names_that_two_languages_use_for_two_months_do_not_occur(whole_year):
+    texts = {example["source"] for example in itertools.chain(*whole_year.values())}
+    assert "14 lip 2028" not in texts and "14. lip 2028." not in texts  # July in Polish, June in Croatian
+    assert "4 listopada 2028" not in texts and "4. listopada 2028." not in texts  # November and October
+    assert "14 sierpnia 2028" in texts and "14. kolovoza 2028." in texts
+
+
+def test_fewer_languages_have_fewer_meanings_and_not_others(whole_year):
+    texts = {(e["source"], e["target"]) for e in itertools.chain(*whole_year.values())}
+    for languages in (("en",), ("pl", "pl"), ("hr", "fr")):
+        fewer = everything(languages=languages, first_year=2028, last_year=2028)
+        assert {(e["source"], e["target"]) for e in itertools.chain(*fewer.values())} < texts
+
+
+def test_the_split_of_a_date_depends_on_the_date_and_the_seed_alone():
+    def dates(split, **fields):
+        return {e["target"] for e in everything(languages=("fr",), **fields)[split]}
+
+    wide = {split: dates(split, first_year=2020, last_year=2025) for split in Dates().splits}
+    narrow = {split: dates(split, first_year=2022, last_year=2023) for split in Dates().splits}
+    assert all(narrow[split] < wide[split] for split in wide)
+    assert not dates("test", first_year=2020, last_year=2025, seed=1) <= wide["test"]
+    shares = [len(wide[split]) / sum(map(len, wide.values())) for split in ("train", "validation", "test")]
+    assert shares == pytest.approx([0.9, 0.05, 0.05], abs=0.02)
+
+
+def test_a_date_is_written_in_all_ways_of_french():
+    examples = itertools.chain(*everything(languages=("fr",), first_year=2026, last_year=2026).values())
+    texts = {e["source"] for e in examples if e["target"] == "2026-03-05"}
+    assert {"jeudi 5 mars 2026", "jeu. 5 mars 2026", "5 mars 2026"} <= texts
+    assert "05/03/2026" not in texts
+
+
+@pytest.mark.parametrize("fields", [{"languages": ("xx",)}, {"seed": -1}, {"train_examples": 10**9}])
+def test_bad_fields_are_refused_before_the_first_example(fields):
+    with pytest.raises(ValueError, match="data.source"):
+        Dates(**fields).examples("train")

@@ -21,9 +21,10 @@ LANGUAGES = (
 # fmt: on
 """CLDR locales."""
 SKELETONS = ("yMMMd", "yMMMMd", "yMd", "yMMMEd", "yMMMMEEEEd")
-YEAR, WEEKDAY = "\x01", {"E": "\x02", "EEEE": "\x03"}
+YEAR = "\x01"
+"""Placeholder of the year; those of the weekday, short and long, are the next two characters."""
 HELD_OUT = 0.05
-VERSION = 1
+VERSION = 2
 """Changed whenever the examples do."""
 
 
@@ -50,16 +51,29 @@ class Dates(Source):
     """Chooses dates, languages and ways of writing."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The examples of a split, each text once; ValueError for fields that make none."""
+        """The examples of a split, each text once; ValueError for bad fields and for more examples than there are."""
         self._check(split)
-        count = getattr(self, f"{split}_examples")
+        count, days, ways = getattr(self, f"{split}_examples"), self._days(split), self._ways()
+        if count > len(days) * len(ways):
+            raise ValueError(self._too_few(split, len(days) * len(ways)))
+        return self._draw(split, count, days, ways)
+
+    def fingerprint(self, split: str) -> str:
+        """A hash of the fields and of Babel's version."""
+        import babel
+
+        return hashlib.blake2b(repr((self, split, babel.__version__, VERSION)).encode(), digest_size=12).hexdigest()
+
+    def _draw(self, split: str, count: int, days: np.ndarray, ways: "list[Way]") -> Iterator[Example]:
+        """Each date in one random way, then each in another: any pair comes up once, so that it ends."""
         random = np.random.Generator(np.random.Philox([self.seed, self.splits.index(split)]))
-        days, ways, ambiguous = self._days(split), self._ways(), _ambiguous()
+        ambiguous = _ambiguous()
+        order, offsets = random.permutation(len(ways)), random.integers(len(ways), size=len(days))
         seen: set[str] = set()
-        for _ in range(20):
-            for ordinal, choice in zip(random.choice(days, count), random.random(count), strict=True):
-                day = date.fromordinal(int(ordinal))
-                templates, weekdays = ways[int(choice * len(ways))]
+        for turn in range(len(ways)):
+            for i in random.permutation(len(days)):
+                day = date.fromordinal(int(days[i]))
+                templates, weekdays = ways[order[(offsets[i] + turn) % len(ways)]]
                 template = _with_weekday(templates[day.month, day.day], weekdays, day.weekday())
                 text = template.replace(YEAR, str(day.year))
                 if _as_read(template) in ambiguous or text in seen:
@@ -68,13 +82,11 @@ class Dates(Source):
                 yield {"source": text, "target": day.isoformat()}
                 if len(seen) == count:
                     return
-        raise ValueError(f"there are hardly more than {len(seen):,} {split} dates; lower data.source.{split}_examples")
+        raise ValueError(self._too_few(split, len(seen)))
 
-    def fingerprint(self, split: str) -> str:
-        """A hash of the fields and of Babel's version."""
-        import babel
-
-        return hashlib.blake2b(repr((self, split, babel.__version__, VERSION)).encode(), digest_size=12).hexdigest()
+    def _too_few(self, split: str, most: int) -> str:
+        count = getattr(self, f"{split}_examples")
+        return f"there are at most {most:,} {split} examples, not {count:,}; lower data.source.{split}_examples"
 
     def _check(self, split: str) -> None:
         if split not in self.splits:
@@ -85,21 +97,25 @@ class Dates(Source):
                 hint = f"did you mean {near[0]}?" if near else f"known: {' '.join(LANGUAGES)}"
                 raise ValueError(f"unknown language {language!r} in data.source.languages; {hint}")
         if not 1000 <= self.first_year <= self.last_year <= 9999:
-            raise ValueError(f"years go from 1000 to 9999, not from {self.first_year} to {self.last_year}")
+            years = f"{self.first_year} to {self.last_year}"
+            raise ValueError(f"years go from 1000 to 9999, data.source.first_year first, not from {years}")
+        if self.seed < 0:
+            raise ValueError(f"data.source.seed must not be negative, not {self.seed}")
         for name in self.splits:
-            if getattr(self, f"{name}_examples") < 1:
-                raise ValueError(f"data.source.{name}_examples must be positive")
+            count = getattr(self, f"{name}_examples")
+            if count < 1:
+                raise ValueError(f"data.source.{name}_examples must be positive, not {count}")
 
     def _days(self, split: str) -> np.ndarray:
-        """The split's dates, as ordinals."""
-        days = np.arange(date(self.first_year, 1, 1).toordinal(), date(self.last_year, 12, 31).toordinal() + 1)
-        np.random.Generator(np.random.Philox([self.seed, len(self.splits)])).shuffle(days)
-        held_out = max(int(len(days) * HELD_OUT), 1)
-        first, second, rest = np.split(days, [held_out, 2 * held_out])
-        return {"validation": first, "test": second, "train": rest}[split]
+        """The split's dates, as ordinals; where a date falls depends on the date and the seed alone."""
+        first, last = date(self.first_year, 1, 1).toordinal(), date(self.last_year, 12, 31).toordinal()
+        random = np.random.Generator(np.random.Philox([self.seed, len(self.splits)]))
+        place = random.random(last + 1)[first:] / HELD_OUT
+        chosen = {"validation": place < 1, "test": (place >= 1) & (place < 2), "train": place >= 2}[split]
+        return first + np.flatnonzero(chosen)
 
     def _ways(self) -> "list[Way]":
-        return [way for language in self.languages or LANGUAGES for way in _ways_of(language)]
+        return [way for language in dict.fromkeys(self.languages or LANGUAGES) for way in _ways_of(language)]
 
 
 Way = tuple[dict[tuple[int, int], str], dict[str, dict[int, str]]]
@@ -139,7 +155,7 @@ def _plain(text: str) -> str:
 
 def _as_read(text: str) -> str:
     """What a reader makes of a text: letter case, dots, commas and zeros before a number mean nothing."""
-    return re.sub(r"\b0+(?=\d)", "", re.sub("[.,]", " ", text.casefold())).strip()
+    return " ".join(re.sub(r"\b0+(?=\d)", "", re.sub("[.,]", " ", text.casefold())).split())
 
 
 def _with_weekday(template: str, weekdays: dict[str, dict[int, str]], weekday: int) -> str:
@@ -152,8 +168,9 @@ def _with_weekday(template: str, weekdays: dict[str, dict[int, str]], weekday: i
 def _ambiguous() -> frozenset[str]:
     """Texts, with a placeholder for the year, that mean different days in some languages.
 
-    Of all languages, so that fewer languages have fewer meanings and not others, and with every name of the weekday,
-    because a day has any of them in some year. A year has four digits, so that it is not taken for a day or a month.
+    Of all languages, so that fewer languages have fewer meanings and not others. The year is a text's only number of
+    four digits, so that equal texts have equal years and are equal here too. The weekday is written out, with all
+    seven names for every day: that covers every year, and a weekday that is spelt like a month ("mar").
     """
     meanings: dict[str, tuple[int, int]] = {}
     ambiguous = set()

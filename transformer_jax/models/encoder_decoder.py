@@ -44,7 +44,7 @@ class EncoderDecoderConfig(LayerConfig):
     positions: str = "sinusoidal"
     """sinusoidal or learned."""
     max_length: int = 1024
-    """Positions that a learned table has, and the longest output that decoding may ask for."""
+    """Positions that a learned table has."""
     final_norm: bool = False
     """A norm behind each stack; with norm_placement pre it belongs there."""
     remat: bool = False

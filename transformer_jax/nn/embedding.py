@@ -70,7 +70,8 @@ class Output(nnx.Module):
 
     def logits(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
         """Float32 logits; `rows` is the padded vocabulary."""
-        logits = self.projection(x).astype(jnp.float32)
+        kernel = self.projection.kernel[...].astype(self.projection.dtype)
+        logits = jnp.einsum("bld,dv->blv", x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
         return _only_real(constrain(logits, ("batch", "length", "vocab")), self.vocab_size)
 
 
@@ -82,7 +83,8 @@ class LearnedPositions(nnx.Module):
         self.table = nnx.Param(table, axes=("positions", "embed"))
 
     def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
-        return jnp.take(self.table[...], positions, axis=0)
+        # Padding may stand past the end; it is masked, and must be finite for that.
+        return jnp.take(self.table[...], positions, axis=0, mode="clip")
 
 
 class SinusoidalPositions(nnx.Module):

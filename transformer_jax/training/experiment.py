@@ -32,7 +32,7 @@ class TrainConfig:
     best: str = "validation_loss"
     """The metric by which one more checkpoint, the best, is kept; empty: none."""
     validation_examples: int = 500
-    """Validation examples that are predicted and scored at an evaluation; the loss always takes all."""
+    """Validation examples that are scored at an evaluation, the first ones; 0: none."""
     checkpoint: str = "last"
     """What is evaluated and used after training unless told otherwise: last, best, a step, or average:N."""
     random_bits: str = "threefry2x32"

@@ -23,10 +23,12 @@ from transformer_jax.nn.parameters import parameter_axes
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import depends_on_steps, make_optimizer, make_schedule
-from transformer_jax.training.run import Run, read_tree, write_experiment
+from transformer_jax.training.run import Run, averaged, read_tree, write_experiment
 from transformer_jax.training.step import abstract_model, fresh_state, make_step
 from transformer_jax.training.values import differences, to_tree
 
+TEXT = "text.fingerprint"
+"""File in the run directory: what the training text was."""
 MAY_CHANGE = (
     "mesh.",
     "task.decoding.",
@@ -95,6 +97,8 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
     text = _fingerprint(experiment)
+    if resumed:
+        _check_text(directory, text)
     split = tokenize_split(
         data.source.examples("train"),
         task.encoders(tokenizers),
@@ -113,6 +117,7 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
     validation = _validation(experiment)
     if not resumed:
         save_tokenizers(tokenizers, directory / "tokenizer", shared=data.shared_vocabulary)
+    (directory / TEXT).write_text(text + "\n", encoding="utf-8")
     write_experiment(directory, experiment, file)
     return Prepared(Run(directory, experiment, tokenizers), mesh, split, plan, validation, text, lock)
 
@@ -123,6 +128,12 @@ def _validation(experiment: Experiment) -> list[Example]:
     if not count or "validation" not in source.splits:
         return []
     return list(itertools.islice(source.examples("validation"), count))
+
+
+def _check_text(directory: Path, text: str) -> None:
+    """Raises ValueError when the training text is not the one that the run began with."""
+    if (directory / TEXT).read_text(encoding="utf-8").strip() != text:
+        raise ValueError(f"the run in {directory} began with other training text; use another --workdir")
 
 
 def _fingerprint(experiment: Experiment) -> str:
@@ -156,6 +167,10 @@ def _check_train(experiment: Experiment) -> None:
     for name in ("max_length", "tokens_per_batch", "num_buckets", "batch_multiple"):
         if getattr(data, name) < 1:
             raise ValueError(f"data.{name} must be at least 1, not {getattr(data, name)}")
+    if averaged(train.checkpoint) > train.keep:
+        raise ValueError(
+            f"train.checkpoint {train.checkpoint} needs more than the {train.keep} of train.keep; raise it"
+        )
     if train.stop_after is not None and train.stop_after < 1:
         raise ValueError(f"train.stop_after must be at least 1, not {train.stop_after}")
     if train.random_bits not in ("threefry2x32", "rbg"):

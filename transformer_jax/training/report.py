@@ -1,18 +1,9 @@
 """What a person sees of a trained run: scores, samples, curves."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
 
-from transformer_jax.data.sources import Example
 from transformer_jax.training.curves import draw_curves
 from transformer_jax.training.run import Run
-
-
-def evaluate(run: Run, examples: Sequence[Example], checkpoint: str | None = None) -> dict[str, Any]:
-    """The task's scores on examples, and the steps whose parameters (or their mean) gave them."""
-    steps = run.checkpoint_steps(checkpoint)
-    return {"checkpoint": steps, **run.experiment.task.evaluate(run.predictor_of(steps), examples)}
 
 
 def show_result(run: Run, samples: int = 5) -> None:

@@ -64,26 +64,24 @@ class Run:
         Raises ValueError when there are no such checkpoints.
         """
         checkpoint = self.experiment.train.checkpoint if checkpoint is None else checkpoint
+        count = averaged(checkpoint)
         with self.checkpoints() as checkpoints:
             steps, best = checkpoints.steps(), checkpoints.best_step()
         if not steps:
             raise ValueError(f"{self.directory} has no checkpoint yet; train it first")
-        kind, _, count = checkpoint.partition(":")
         if checkpoint == "last":
             return steps[-1:]
         if checkpoint == "best":
             if best is None:
                 raise ValueError(f"{self.directory} has no best checkpoint: none was evaluated; use last")
             return [best]
-        if kind == "average" and count.isdecimal() and int(count) > 0:
-            if len(steps) < int(count):
+        if count:
+            if len(steps) < count:
                 raise ValueError(f"{checkpoint} needs {count} checkpoints, but only {len(steps)} are kept: {steps}")
-            return steps[-int(count) :]
-        if checkpoint.isdecimal():
-            if int(checkpoint) in steps:
-                return [int(checkpoint)]
-            raise ValueError(f"no checkpoint of step {checkpoint}; there are {steps}")
-        raise ValueError(f"a checkpoint is last, best, a step or average:N, not {checkpoint!r}")
+            return steps[-count:]
+        if int(checkpoint) in steps:
+            return [int(checkpoint)]
+        raise ValueError(f"no checkpoint of step {checkpoint}; there are {steps}")
 
     def predictor(self, checkpoint: str | None = None) -> Any:
         """The task's predictor with the parameters of a checkpoint, or of the average of several."""
@@ -112,6 +110,16 @@ class Run:
         with open_checkpoints(directory, self.experiment) as checkpoints:
             checkpoints.save(steps[-1], model=named_parameters(model), optimizer={}, state={"average_of": steps})
         return directory
+
+
+def averaged(checkpoint: str) -> int:
+    """How many checkpoints `average:N` takes, 0 for another name; ValueError for what is no name of a checkpoint."""
+    kind, _, count = checkpoint.partition(":")
+    if kind == "average" and count.isdecimal() and int(count) > 0:
+        return int(count)
+    if checkpoint in ("last", "best") or checkpoint.isdecimal():
+        return 0
+    raise ValueError(f"a checkpoint is last, best, a step or average:N, not {checkpoint!r}")
 
 
 def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> Any:

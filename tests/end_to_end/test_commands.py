@@ -1,0 +1,64 @@
+import json
+
+from transformer_jax.cli.main import main
+
+
+def test_a_trained_run_is_evaluated_used_averaged_and_moved(experiment_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+    assert "exact_match" in capsys.readouterr().out
+    assert {path.name for path in run.iterdir()} >= {
+        "experiment.json", "experiment.py", "tokenizer", "checkpoints", "metrics.jsonl", "curves.png"
+    }  # fmt: skip
+    moved = run.rename(tmp_path / "moved")
+
+    def evaluate(*arguments):
+        assert main(["evaluate", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    mean = evaluate(str(moved), "--checkpoint", "average:2")
+    assert mean["examples"] == 60 and mean["checkpoint"] == [10, 12] and "signature" in mean
+    assert main(["average", str(moved), "--last", "2", "--output", str(tmp_path / "mean")]) == 0
+    capsys.readouterr()
+    assert evaluate(str(tmp_path / "mean"))["loss"] == mean["loss"]
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("12\n\n345\n")
+    target.write_text("21\n\n543\n")
+    assert main(["predict", str(moved), "--input", str(source), "--output", str(tmp_path / "out")]) == 0
+    lines = (tmp_path / "out").read_text().split("\n")
+    assert len(lines) == 4 and lines[1] == ""
+    assert main(["score", str(moved), "--source", str(source), "--target", str(target)]) == 0
+    assert len([float(line) for line in capsys.readouterr().out.split()]) == 3
+    assert main(["attention", str(moved), "12"]) == 0
+    assert (moved / "attention" / "attention.png").stat().st_size > 1000
+
+
+def test_other_training_text_is_refused_and_the_run_stays_as_it_is(experiment_file, tmp_path, capsys):
+    arguments = ["train", str(experiment_file), "--workdir", str(tmp_path / "run")]
+    assert main([*arguments, "--train.stop-after", "2"]) == 0
+    before = (tmp_path / "run" / "experiment.json").read_bytes()
+    experiment_file.write_text(experiment_file.read_text().replace("1_000", "2_000"))
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "other training text" in capsys.readouterr().err
+    assert (tmp_path / "run" / "experiment.json").read_bytes() == before
+
+
+def test_a_mistake_leaves_nothing_behind(experiment_file, tmp_path, capsys):
+    run = tmp_path / "somewhere" / "run"
+    for mistake in (
+        ["--model.num-head", "4"],
+        ["--model.num-heads", "3"],
+        ["--optimizer.name", "adm"],
+        ["--train.checkpoint", "bset"],
+        ["--train.checkpoint", "average:9"],
+        ["--data.max-length", "2"],
+        ["--data.tokens-per-batch", "8"],
+        ["--mesh.tensor", "64"],
+        ["--train.steps", "-1"],
+    ):
+        assert main(["train", str(experiment_file), "--workdir", str(run), *mistake]) == 2, mistake
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1, error
+        assert not run.parent.exists(), mistake

@@ -1,0 +1,62 @@
+import dataclasses
+
+import pytest
+
+from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.tasks.translation import Translation
+from transformer_jax.tasks.translator import Decoding, Translator
+
+CONFIG = EncoderDecoderConfig(
+    d_model=16, num_heads=2, d_ff=32, num_layers=1, dropout=0.0, vocab_size=260, source_vocab_size=260
+)
+LINES = ["a", "some words", "", "forty-two", "b c d"]
+
+
+@pytest.fixture(scope="module")
+def translator():
+    tokenizer = Bytes().train([])
+    return Translator(CONFIG.build(0), tokenizer, tokenizer, Decoding(beam_size=3, extra_length=4), max_length=20)
+
+
+def test_results_do_not_depend_on_what_stands_beside_a_line(translator):
+    together = translator.search(LINES, n_best=3)
+    alone = [translator.search([line], n_best=3)[0] for line in LINES]
+    for one, other in zip(together, alone, strict=True):
+        assert [found.text for found in one] == [found.text for found in other]
+        for a, b in zip(one, other, strict=True):
+            assert a.log_prob == pytest.approx(b.log_prob, rel=1e-4)
+    assert translator.translate(LINES)[2] == ""
+
+
+def test_scores_are_log_probabilities_over_the_length_penalty(translator):
+    for hypotheses, line in zip(translator.search(LINES, n_best=3), LINES, strict=True):
+        assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+        for found in hypotheses:
+            if line and "\ufffd" not in found.text:
+                (recomputed,) = translator.score([line], [found.text])
+                assert found.log_prob == pytest.approx(recomputed, rel=1e-4)
+                length = len(found.text.encode()) + 1
+                assert found.score == pytest.approx(found.log_prob / ((5 + length) / 6) ** 0.6, rel=1e-4)
+
+
+def test_a_line_that_is_too_long_is_named_and_not_cut(translator):
+    with pytest.raises(ValueError, match="line 2 has 31 tokens, more than the 20"):
+        translator.translate(["short", "x" * 30])
+
+
+def test_evaluation_reports_loss_scores_and_what_was_left_out(translator):
+    task = dataclasses.replace(Translation(scores=("exact_match", "bleu")), decoding=translator.decoding)
+    examples = [{"source": "ab", "target": "ba"}, {"source": "x" * 30, "target": "y"}]
+    scores = task.evaluate(translator, examples)
+    assert scores["examples"] == 1 and scores["skipped"] == 1
+    assert scores["loss"] == pytest.approx(-translator.score(["ab"], ["ba"])[0] / 3, rel=1e-5)
+    assert scores["signature"].startswith("nrefs:1")
+
+
+def test_attention_of_a_sentence_sums_to_one_and_unpacks(translator):
+    weights = translator.attention("ab", "cd")
+    assert weights.encoder.shape == (1, 2, 3, 3) and weights.cross.shape == (1, 2, 3, 3)
+    assert weights.cross.sum(-1) == pytest.approx(1, abs=1e-4)
+    model, tokenizer = translator
+    assert model is translator.model and tokenizer.decode(tokenizer.encode("ab")) == "ab"
