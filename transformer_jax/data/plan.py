@@ -93,7 +93,7 @@ def best_cuts(cost: Float[np.ndarray, "points points"], num_pieces: int) -> list
     By dynamic programming. `cost[i, i]` is 0: a piece may be empty.
     """
     total, choices = cost[0], []
-    for _ in range(num_pieces - 1):
+    for _ in range(min(num_pieces, len(cost) - 1) - 1):
         through = total[:, None] + cost
         choices.append(through.argmin(axis=0))
         total = through.min(axis=0)

@@ -217,6 +217,10 @@ def _check(config: EncoderDecoderConfig) -> None:
     for name in ("dropout", "attention_dropout"):
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"model.{name} is a probability below 1, not {getattr(config, name)}")
+    if not config.norm_epsilon >= 0:
+        raise ValueError(f"model.norm_epsilon must not be negative, not {config.norm_epsilon}")
+    if config.d_model > 2**20 or config.d_ff > 2**22:
+        raise ValueError(f"model.d_model {config.d_model} and d_ff {config.d_ff} are more than any machine holds")
     if config.dtype not in ("float32", "bfloat16"):
         raise ValueError(f"model.dtype is float32 or bfloat16, not {config.dtype!r}")
     if not config.share_embeddings and config.source_vocab_size < 1:

@@ -79,8 +79,11 @@ def depends_on_steps(config: OptimizerConfig) -> bool:
 
 def make_optimizer(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer for parameters with these axes; raises ValueError for an unknown name or an impossible number."""
-    for name in ("weight_decay", "clip_norm"):
-        if getattr(config, name) < 0:
+    for name in ("b1", "b2"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"optimizer.{name} is at least 0 and below 1, not {getattr(config, name)}")
+    for name in ("weight_decay", "clip_norm", "epsilon"):
+        if not getattr(config, name) >= 0:
             raise ValueError(f"optimizer.{name} must not be negative, not {getattr(config, name)}")
     if config.weight_decay and config.name in ("adam", "sgd"):
         raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")

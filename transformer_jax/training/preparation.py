@@ -1,5 +1,6 @@
 """From an experiment to a run that can start: everything that a user can get wrong is found here."""
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -8,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,10 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
     except BaseException:
         lock.close()
         if created:
-            shutil.rmtree(created[-1], ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(OSError):  # Another run may have begun beside this one.
+                for folder in created[1:]:
+                    folder.rmdir()
         raise
 
 
@@ -167,6 +171,8 @@ def _check_train(experiment: Experiment) -> None:
     for name in ("max_length", "tokens_per_batch", "num_buckets", "batch_multiple"):
         if getattr(data, name) < 1:
             raise ValueError(f"data.{name} must be at least 1, not {getattr(data, name)}")
+    if train.seed >= 2**63:
+        raise ValueError(f"train.seed must be below 2**63, not {train.seed}")
     if averaged(train.checkpoint) > train.keep:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {train.keep} of train.keep; raise it"
@@ -198,17 +204,21 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
 
 def _check_same(experiment: Experiment, directory: Path) -> None:
     """Raises ValueError unless the directory holds a run of this experiment, but for fields that may change."""
-    old = read_tree(directory)
+    refused = refused_changes(read_tree(directory), experiment)
+    if refused:
+        hint = " (set optimizer.schedule_steps to train longer)" if "train.steps" in refused else ""
+        raise ValueError(f"{directory} holds a run of another experiment: {refused}{hint}; use another --workdir")
+
+
+def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
+    """The fields in which a saved experiment differs from this one, those that may change left out; empty: none."""
     changed = differences(old, to_tree(experiment))
     # The sizes of vocabularies are saved resolved.
     changed = {path: pair for path, pair in changed.items() if not (path.endswith("vocab_size") and pair[1] == 0)}
     refused = {path: pair for path, pair in changed.items() if not path.startswith(MAY_CHANGE)}
     if "train.steps" in changed and depends_on_steps(experiment.optimizer):
         refused["train.steps"] = changed["train.steps"]
-    if refused:
-        listed = "; ".join(f"{path} was {was!r}, now {now!r}" for path, (was, now) in sorted(refused.items()))
-        hint = " (set optimizer.schedule_steps to train longer)" if "train.steps" in refused else ""
-        raise ValueError(f"{directory} holds a run of another experiment: {listed}{hint}; use another --workdir")
+    return "; ".join(f"{path} was {was!r}, now {now!r}" for path, (was, now) in sorted(refused.items()))
 
 
 def _lock(directory: Path) -> IO[str]:

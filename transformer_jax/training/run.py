@@ -22,6 +22,7 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import load_tokenizers
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.training.checkpoint import Checkpoints, average
+from transformer_jax.training.checkpoint_folder import read_facts
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.values import from_tree, load_experiment_file, to_tree
 
@@ -93,8 +94,16 @@ class Run:
         model = jax.eval_shape(lambda: config.build(0))
         with self.checkpoints() as checkpoints:
             parameters = average(checkpoints, steps, named_parameters(model))
+        self._check_tokenizers(steps[-1])
         model = replace_parameters(model, parameters)
         return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)
+
+    def _check_tokenizers(self, step: int) -> None:
+        """Raises ValueError unless the vocabularies are those that the checkpoint was trained with."""
+        saved = read_facts(self.directory / "checkpoints" / str(step))["state"].get("tokenizers", {})
+        wrong = [name for name, fingerprint in saved.items() if self.tokenizers[name].fingerprint != fingerprint]
+        if wrong:
+            raise ValueError(f"the {wrong[0]} tokenizer in {self.directory} is not the one of its checkpoint {step}")
 
     def write_average(self, steps: list[int], directory: Path) -> Path:
         """A run directory of its own, whose only checkpoint is the mean of the parameters at these steps.
@@ -107,8 +116,14 @@ class Run:
         shutil.copytree(self.directory / "tokenizer", directory / "tokenizer")
         train = replace(self.experiment.train, checkpoint="last")
         write_experiment(directory, replace(self.experiment, train=train), self.directory / SOURCE)
+        fingerprints = {name: tokenizer.fingerprint for name, tokenizer in self.tokenizers.items()}
         with open_checkpoints(directory, self.experiment) as checkpoints:
-            checkpoints.save(steps[-1], model=named_parameters(model), optimizer={}, state={"average_of": steps})
+            checkpoints.save(
+                steps[-1],
+                model=named_parameters(model),
+                optimizer={},
+                state={"average_of": steps, "tokenizers": fingerprints},
+            )
         return directory
 
 
@@ -142,7 +157,7 @@ def read_tree(directory: Path) -> dict[str, Any]:
     """The saved experiment as plain JSON."""
     try:
         return json.loads((directory / EXPERIMENT).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{directory / EXPERIMENT} is damaged: {error}") from error
 
 

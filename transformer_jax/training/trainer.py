@@ -15,7 +15,7 @@ from transformer_jax.training.checkpoint import Checkpoints
 from transformer_jax.training.interrupts import Interrupted, Interrupts
 from transformer_jax.training.metrics import MetricsLog
 from transformer_jax.training.optimizer import make_optimizer, make_schedule
-from transformer_jax.training.preparation import Prepared
+from transformer_jax.training.preparation import Prepared, refused_changes
 from transformer_jax.training.run import open_checkpoints
 from transformer_jax.training.step import (
     TrainState,
@@ -128,8 +128,8 @@ class Trainer:
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(values[name]):
                 raise FloatingPointError(
-                    f"{name} is {values[name]} at step {step}; the checkpoints before it are good: lower "
-                    "optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
+                    f"{name} is {values[name]} at step {step}, which reaches no checkpoint; a lower "
+                    "optimizer.learning_rate, a longer optimizer.warmup_steps or optimizer.clip_norm may help"
                 )
         self.throughput.tokens += values["tokens"]
         return {"step": step, **values, "tokens": int(values["tokens"])}
@@ -161,6 +161,9 @@ class Trainer:
         found = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=named_leaves(fresh.optimizer))
         if found is None:
             return init_state(config, self.optimizer, self.config.seed, mesh), 0
+        refused = refused_changes(found.state["experiment"], self.experiment)
+        if refused:
+            raise ValueError(f"the checkpoint of step {found.step} is of another experiment: {refused}")
         expected = self._facts(found.step)
         for name in ("tokenizers", "text"):
             if found.state[name] != expected[name]:
