@@ -58,12 +58,17 @@ _HOMES = {
 }
 
 
+_ROOMS = ("analysis", "cli", "data", "decoding", "models", "nn", "parallel", "tasks", "training")
+
+
 def __getattr__(name: str) -> Any:
     """Imports a public name where it is first used, so that `import transformer_jax` stays quick."""
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_HOMES, *_ROOMS]

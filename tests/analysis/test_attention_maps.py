@@ -7,19 +7,24 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from transformer_jax.analysis.attention_maps import AttentionMaps, draw_attention
+from transformer_jax.analysis.attention_maps import draw_attention
+from transformer_jax.tasks.attention_map import AttentionMap
 
 
-def some_maps(source: list[str], target: list[str], layers: int = 2, heads: int = 3) -> AttentionMaps:
+def some_maps(source: list[str], target: list[str], layers: int = 2, heads: int = 3) -> list[AttentionMap]:
     def weights(rows: int, columns: int) -> np.ndarray:
         values = np.random.default_rng(0).random((layers, heads, rows, columns)) ** 4
         return (values / values.sum(-1, keepdims=True)).astype(np.float32)
 
     n, m = len(source), len(target)
-    return AttentionMaps(source, target, weights(n, n), weights(m, m), weights(m, n))
+    return [
+        AttentionMap("Encoder self-attention", weights(n, n), source, source),
+        AttentionMap("Decoder self-attention", weights(m, m), target, target),
+        AttentionMap("Cross-attention", weights(m, n), target, source),
+    ]
 
 
-def drawn(maps: AttentionMaps, directory) -> tuple[np.ndarray, str, list[dict]]:
+def drawn(maps: list[AttentionMap], directory) -> tuple[np.ndarray, str, list[dict]]:
     """The picture, the page, and the data in it."""
     draw_attention(maps, directory / "attention.png", directory / "attention.html")
     page = (directory / "attention.html").read_text(encoding="utf-8")
@@ -30,14 +35,12 @@ def drawn(maps: AttentionMaps, directory) -> tuple[np.ndarray, str, list[dict]]:
 
 def test_the_page_holds_all_weights_to_three_digits(tmp_path):
     maps = some_maps(["▁ein", "▁Satz", "</s>"], ["<s>", "▁a", "▁sentence", "."])
-    _, _, (encoder, decoder, cross) = drawn(maps, tmp_path)
-    for kind, weights in ((encoder, maps.encoder), (decoder, maps.decoder), (cross, maps.cross)):
+    _, _, kinds = drawn(maps, tmp_path)
+    for kind, drawn_map in zip(kinds, maps, strict=True):
         held = np.array(kind["thousandths"]) / 1000
-        np.testing.assert_allclose(held, weights, atol=5.1e-4)
+        np.testing.assert_allclose(held, drawn_map.weights, atol=5.1e-4)
         np.testing.assert_allclose(held.sum(-1), 1, atol=2.5e-3)
-    assert (cross["rows"], cross["columns"]) == (maps.target, maps.source)
-    assert encoder["rows"] == encoder["columns"] == maps.source
-    assert decoder["rows"] == decoder["columns"] == maps.target
+        assert (kind["title"], kind["rows"], kind["columns"]) == (drawn_map.title, drawn_map.queries, drawn_map.keys)
 
 
 def test_a_token_cannot_act_on_the_page(tmp_path):
@@ -78,5 +81,5 @@ def test_the_picture_has_a_bounded_size(tmp_path, layers, heads, length):
 
 
 def test_weights_that_do_not_fit_the_tokens_are_refused():
-    with pytest.raises(ValueError, match=r"encoder attention has shape .* must be \[layers, heads, 1, 1\]"):
-        replace(some_maps(["a", "b"], ["c"]), source=["a"])
+    with pytest.raises(ValueError, match=r"Encoder self-attention has shape .* must be \[layers, heads, 1, 2\]"):
+        replace(some_maps(["a", "b"], ["c"])[0], queries=["a"])

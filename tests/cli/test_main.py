@@ -20,8 +20,9 @@ from transformer_jax.cli.main import VERBS, main
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.models.encoder_decoder import base
+from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.translation import Translation
-from transformer_jax.tasks.translator import AttentionWeights, Hypothesis
+from transformer_jax.tasks.translator import Hypothesis
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.run import Run
 
@@ -63,10 +64,10 @@ class Predictor:
     def score(self, sources: list[str], targets: list[str]) -> list[float]:
         return [-float(len(source) + len(target)) for source, target in zip(sources, targets, strict=True)]
 
-    def attention(self, source: str, target: str | None) -> AttentionWeights:
+    def attention(self, source: str, target: str | None) -> list[AttentionMap]:
         tokens, output = source.split(), (target or "an output").split()
-        sizes = [(len(tokens), len(tokens)), (len(output), len(output)), (len(output), len(tokens))]
-        return AttentionWeights(tokens, output, *(np.full((2, 2, *size), 1 / size[1], np.float32) for size in sizes))
+        weights = np.full((2, 2, len(output), len(tokens)), 1 / len(tokens), np.float32)
+        return [AttentionMap("Cross-attention", weights, output, tokens)]
 
 
 class FakeRun(Run):
@@ -290,7 +291,7 @@ def test_mistakes_in_evaluate_say_what_to_do(run: str, tmp_path: Path, capsys: C
     assert f"{bad} line 2 is not UTF-8" in refused(capsys, "evaluate", run, "--source", bad, "--reference", two)
     assert "at least one, but" in refused(capsys, "evaluate", run, "--source", empty, "--reference", empty)
     assert "go together" in refused(capsys, "evaluate", run, "--source", one)
-    assert "no split tset; --split takes train" in refused(capsys, "evaluate", run, "--split", "tset")
+    assert "no split tset, only train" in refused(capsys, "evaluate", run, "--split", "tset")
     assert "did you mean --checkpoint?" in refused(capsys, "evaluate", run, "--chekpoint", "best")
     assert "not 'nonsense'" in refused(capsys, "evaluate", run, "--checkpoint", "nonsense")
     assert "unknown field --train.steps" in refused(capsys, "evaluate", run, "--train.steps", "3")

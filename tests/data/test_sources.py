@@ -249,8 +249,11 @@ def test_tfds_reads_the_newest_prepared_version(prepared):
 
 
 def test_tfds_splits_may_be_slices(prepared):
-    whole = Tfds("tiny_translate/de-en", data_dir=prepared)
-    quarter = Tfds("tiny_translate/de-en", data_dir=prepared, train="train[:25%]", validation="train[25%:]", test="")
+    columns = ("de", "en")
+    whole = Tfds("tiny_translate/de-en", columns, data_dir=prepared)
+    quarter = Tfds(
+        "tiny_translate/de-en", columns, data_dir=prepared, train="train[:25%]", validation="train[25%:]", test=""
+    )
     rows = list(whole.examples("train"))
     assert len(rows) == 20
     assert list(quarter.examples("train")) == rows[:5] and list(quarter.examples("validation")) == rows[5:]
@@ -262,7 +265,7 @@ def test_tfds_splits_may_be_slices(prepared):
 def test_tfds_needs_no_tensorflow_and_says_nothing(prepared):
     code = (
         "import sys; from transformer_jax.data.sources import Tfds\n"
-        f"source = Tfds('tiny_translate/de-en', data_dir={prepared!r})\n"
+        f"source = Tfds('tiny_translate/de-en', columns=('de', 'en'), data_dir={prepared!r})\n"
         "print(len(list(source.examples('train'))), bool(source.fingerprint('train')), 'tensorflow' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
@@ -271,11 +274,11 @@ def test_tfds_needs_no_tensorflow_and_says_nothing(prepared):
 
 def test_tfds_default_directory_is_that_of_tfds(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", prepared)
-    assert len(list(Tfds("tiny_translate/de-en").examples("train"))) == 20
+    assert len(list(Tfds("tiny_translate/de-en", columns=("de", "en")).examples("train"))) == 20
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", prepared)
     with pytest.raises(FileNotFoundError, match=re.escape(f"not prepared in {prepared}/tensorflow_datasets;")):
-        Tfds("tiny_translate/de-en").examples("train")
+        Tfds("tiny_translate/de-en", columns=("de", "en")).examples("train")
 
 
 def test_tfds_says_which_command_prepares_a_missing_set(tmp_path):

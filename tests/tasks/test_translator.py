@@ -55,8 +55,9 @@ def test_evaluation_reports_loss_scores_and_what_was_left_out(translator):
 
 
 def test_attention_of_a_sentence_sums_to_one_and_unpacks(translator):
-    weights = translator.attention("ab", "cd")
-    assert weights.encoder.shape == (1, 2, 3, 3) and weights.cross.shape == (1, 2, 3, 3)
-    assert weights.cross.sum(-1) == pytest.approx(1, abs=1e-4)
+    maps = translator.attention("ab", "cde")
+    assert [kind.weights.shape for kind in maps] == [(1, 2, 3, 3), (1, 2, 4, 4), (1, 2, 4, 3)]
+    for kind in maps:
+        assert kind.weights.sum(-1) == pytest.approx(1, abs=1e-4)
     model, tokenizer = translator
     assert model is translator.model and tokenizer.decode(tokenizer.encode("ab")) == "ab"

@@ -1,63 +1,27 @@
-"""What attends to what in an encoder-decoder: one picture, and one page to look closer."""
+"""What attends to what: one picture, and one page to look closer."""
 
 import json
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+
+from transformer_jax.tasks.attention_map import AttentionMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TITLES = {
-    "encoder": "Encoder self-attention",
-    "decoder": "Decoder self-attention",
-    "cross": "Cross-attention",
-}
 _INK, _MUTED = "#1f2937", "#6b7280"
 _COLORS = ["#eef2f9", "#93b4f0", "#2f5fd0", "#14235c"]
 _MARGIN = 20.0
 _MOST_AREA = 4e6  # of all maps in square points; at two pixels a point 16 megapixels, whatever the model and sentence
 
 
-@dataclass(frozen=True)
-class AttentionMaps:
-    """Attention weights of one sentence pair; every row (a query's weights over the keys) sums to one."""
-
-    source: Sequence[str]
-    """The encoder's input tokens."""
-    target: Sequence[str]
-    """The decoder's input tokens."""
-    encoder: Float[np.ndarray, "encoder_layers heads source source"]
-    """Source tokens attending to source tokens."""
-    decoder: Float[np.ndarray, "decoder_layers heads target target"]
-    """Target tokens attending to target tokens up to themselves."""
-    cross: Float[np.ndarray, "decoder_layers heads target source"]
-    """Target tokens attending to source tokens."""
-
-    def __post_init__(self) -> None:
-        for name, weights, rows, columns in self.kinds():
-            if weights.ndim != 4 or weights.shape[2:] != (len(rows), len(columns)):
-                raise ValueError(
-                    f"{name} attention has shape {weights.shape}; it must be [layers, heads, {len(rows)}, "
-                    f"{len(columns)}]: a row for each query token and a column for each key token"
-                )
-
-    def kinds(self) -> Iterator[tuple[str, np.ndarray, list[str], list[str]]]:
-        """Name, weights, and the labels of rows (queries) and columns (keys) of the three kinds of attention."""
-        source, target = [_visible(token) for token in self.source], [_visible(token) for token in self.target]
-        yield "encoder", self.encoder, source, source
-        yield "decoder", self.decoder, target, target
-        yield "cross", self.cross, target, source
-
-
-def draw_attention(maps: AttentionMaps, png: Path, html: Path) -> None:
+def draw_attention(maps: Sequence[AttentionMap], png: Path, html: Path) -> None:
     """Draws all layers and heads to a PNG, and writes them as one HTML page that needs nothing else."""
     _draw_picture(maps, png)
     html.write_text(_page(maps), encoding="utf-8")
@@ -69,29 +33,32 @@ def _visible(token: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in token)
 
 
-def _page(maps: AttentionMaps) -> str:
+def _page(maps: Sequence[AttentionMap]) -> str:
     """The page. Tokens may be anybody's text: they enter it only as JSON without any `<`, and are shown as text."""
     kinds = []
-    for name, weights, rows, columns in maps.kinds():
-        thousandths = np.rint(1000 * weights).astype(int).tolist()
-        kinds.append({"title": _TITLES[name], "rows": rows, "columns": columns, "thousandths": thousandths})
+    for kind in maps:
+        rows, columns = map(_visible, kind.queries), map(_visible, kind.keys)
+        thousandths = np.rint(1000 * kind.weights).astype(int).tolist()
+        kinds.append({"title": kind.title, "rows": [*rows], "columns": [*columns], "thousandths": thousandths})
     data = json.dumps(kinds, separators=(",", ":")).replace("<", "\\u003c")
     template = resources.files("transformer_jax.analysis").joinpath("attention_page.html").read_text(encoding="utf-8")
     return template.replace("ATTENTION_DATA", data)
 
 
-def _draw_picture(maps: AttentionMaps, png: Path) -> None:
+def _draw_picture(maps: Sequence[AttentionMap], png: Path) -> None:
     """One section for each kind of attention, in it a row for each layer and a column for each head; in points."""
     from matplotlib.figure import Figure
 
-    wide = max(w.shape[1] * (w.shape[3] + 1) for _, w, _, _ in maps.kinds())
-    high = sum(w.shape[0] * (w.shape[2] + 1) for _, w, _, _ in maps.kinds())
+    shapes = [kind.weights.shape for kind in maps]
+    wide = max(heads * (keys + 1) for _, heads, _, keys in shapes)
+    high = sum(layers * (queries + 1) for layers, _, queries, _ in shapes)
     cell = max(math.floor(2 * min(18, math.sqrt(_MOST_AREA / (wide * high)))) / 2, 0.5)
     figure = Figure(dpi=144, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     right, bottom = 420.0, _MARGIN
-    for name, weights, rows, columns in maps.kinds():
-        end, bottom = _draw_section(axes, bottom, cell, _TITLES[name], weights, _short(rows), _short(columns))
+    for kind in maps:
+        rows, columns = _short(kind.queries), _short(kind.keys)
+        end, bottom = _draw_section(axes, bottom, cell, kind.title, kind.weights, rows, columns)
         right = max(right, end)
     _draw_legend(axes, right)
     axes.set(xlim=(0, right + _MARGIN), ylim=(bottom, 0))
@@ -147,7 +114,8 @@ def _show(axes: "Axes", weights: np.ndarray, x: float, y: float, width: float, h
     axes.imshow(weights, cmap=colors, norm=norm, extent=extent, aspect="auto", interpolation="nearest")
 
 
-def _short(labels: list[str]) -> list[str]:
+def _short(tokens: list[str]) -> list[str]:
+    labels = map(_visible, tokens)
     return [label if len(label) <= 14 else label[:13] + "…" for label in labels]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer_jax.analysis.attention_maps import AttentionMaps, draw_attention
+from transformer_jax.analysis.attention_maps import draw_attention
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.parser import open_run, run_parser
 
@@ -17,8 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     with user_input():
         run, options = open_run(parser, arguments)
         directory = Path(options.output or run.directory / "attention")
-        weights = run.predictor(options.checkpoint).attention(options.sentence, options.target)
+        maps = run.predictor(options.checkpoint).attention(options.sentence, options.target)
         directory.mkdir(parents=True, exist_ok=True)
         png, html = directory / "attention.png", directory / "attention.html"
-        draw_attention(AttentionMaps(*weights), png, html)
+        draw_attention(maps, png, html)
     print(f"{png}\n{html}")

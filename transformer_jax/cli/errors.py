@@ -13,15 +13,15 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def user_input() -> Iterator[None]:
-    """Around the stage that reads and checks arguments, files and experiments: ValueError and OSError become UserError.
+    """Around what reads and checks arguments, files and experiments: its errors become UserError.
 
-    What is raised outside is a failed run.
+    Those are ValueError, OverflowError and OSError. What is raised outside is a failed run.
     """
     try:
         yield
     except BrokenPipeError:
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         raise UserError(one_line(error)) from error
 
 
@@ -40,7 +40,8 @@ def exit_status(verb: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, OSError):
+            traceback.print_exc()
         print(f"failed: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         return 1
     return 0

@@ -23,25 +23,19 @@ def main(arguments: Sequence[str]) -> None:
         if (options.source is None) != (options.reference is None):
             parser.error("--source and --reference go together")
         if options.source is None:
-            examples = read_split(run, options.split)
+            examples, skipped = run.examples(options.split)
         else:
-            examples = read_files(run, options.source, options.reference)
+            examples, skipped = read_files(run, options.source, options.reference), {}
         steps = run.checkpoint_steps(options.checkpoint)
         predictor = run.predictor_of(steps)
     scores: dict[str, Any] = {"checkpoint": steps, **run.experiment.task.evaluate(predictor, examples)}
+    if skipped:
+        scores["skipped"] = scores.get("skipped", 0) + sum(skipped.values())
     if options.json:
         print(json.dumps(scores, ensure_ascii=False, default=float))
         return
     for name, value in {**scores, "checkpoint": ", ".join(map(str, steps))}.items():
         print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
-
-
-def read_split(run: Run, split: str) -> list[Example]:
-    """The examples of a split of the run's own data."""
-    source = run.experiment.data.source
-    if split not in source.splits:
-        raise ValueError(f"the data of {run.directory} has no split {split}; --split takes {', '.join(source.splits)}")
-    return list(source.examples(split))
 
 
 def read_files(run: Run, source: str, target: str) -> list[Example]:

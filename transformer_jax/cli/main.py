@@ -2,12 +2,14 @@
 
 import importlib
 import io
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import transformer_jax
 from transformer_jax.cli.errors import UserError, exit_status
-from transformer_jax.training.nearest import did_you_mean
+from transformer_jax.data.nearest import did_you_mean
 
 VERBS = {
     "train": ("learn what an experiment file says", "train experiments/quickstart.py --train.steps 500"),
@@ -24,13 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", newline="\n")
+    if threading.current_thread() is threading.main_thread():
+        # An exception, so that what a command has begun to write is taken back; training waits for its next step.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return exit_status(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run_experiment(file: str) -> None:
     """What an experiment file calls when it is run: `python FILE ...` is `transformer-jax train FILE ...`.
 
-    Does nothing while the file is imported.
+    Does nothing while the file is imported, with a `__main__` guard or without.
     """
     if sys._getframe(1).f_globals["__name__"] == "__main__":
         sys.exit(main(["train", file, *sys.argv[1:]]))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import tyro
 from tyro.conf import AvoidSubcommands, FlagConversionOff
 
-from transformer_jax.training.nearest import did_you_mean
+from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.training.values import field_types, needed
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from transformer_jax.cli.overrides import apply_overrides
-from transformer_jax.training.nearest import did_you_mean
+from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.training.run import Run
 
 

@@ -1,5 +1,6 @@
 """`transformer-jax predict RUN`: a line in, a line out."""
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,20 +26,26 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", metavar="FILE", help="written when all is done; default: stdout, at once")
     parser.add_argument("--n-best", metavar="N", type=int, help="the N best outputs of every line")
     parser.add_argument("--scores", action="store_true", help="a score before every output")
+    stack = contextlib.ExitStack()
     with user_input():
         run, options = open_run(parser, arguments)
+        if options.n_best is not None and options.n_best < 1:
+            parser.error(f"--n-best is at least 1, not {options.n_best}")
         predictor = run.predictor(options.checkpoint)
         lines = read_lines(options.input)
-        typing = options.input == "-" and sys.stdin.isatty()
-        if typing:
-            print("type a line and press Enter; Ctrl-D ends", file=sys.stderr)
-        with written(options.output) as out:
-            for first in itertools.count(1, 1 if typing else LINES):
+        out = stack.enter_context(written(options.output))
+    typing = options.input == "-" and sys.stdin.isatty()
+    if typing:
+        print("type a line and press Enter; Ctrl-D ends", file=sys.stderr)
+    with stack:
+        for first in itertools.count(1, 1 if typing else LINES):
+            with user_input():
                 chunk = list(itertools.islice(lines, 1 if typing else LINES))
-                if not chunk:
-                    break
-                out.writelines(f"{row}\n" for row in _rows(predictor, chunk, first, options.n_best, options.scores))
-                out.flush()
+                rows = list(_rows(predictor, chunk, first, options.n_best, options.scores))
+            if not chunk:
+                break
+            out.writelines(f"{row}\n" for row in rows)
+            out.flush()
 
 
 def _rows(predictor: Any, lines: list[str], first: int, n_best: int | None, scores: bool) -> Iterator[str]:

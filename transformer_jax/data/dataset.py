@@ -4,7 +4,7 @@ import json
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int32
 
+from transformer_jax.data.lines import is_text
 from transformer_jax.data.sources import Example
 
 Encoder = Callable[[list[str]], list[list[int]]]
@@ -22,6 +23,24 @@ FACTS = "facts.json"
 LENGTHS = "lengths"
 """Of every example, the number of ids of every feature; the ids themselves lie end to end in `<feature>.ids`."""
 ID = np.dtype("<i4")
+
+
+def readable(examples: Iterable[Example], features: Sequence[str], skipped: Counter[str]) -> Iterator[Example]:
+    """The examples without those that have an empty or undecodable text, which are counted in `skipped` by reason.
+
+    Raises ValueError when a feature is missing.
+    """
+    for example in examples:
+        for name in features:
+            if name not in example:
+                raise ValueError(f"an example has no {name!r}, only {', '.join(example) or 'nothing'}")
+        texts = [example[name] for name in features]
+        if not all(text.strip() for text in texts):
+            skipped["empty"] += 1
+        elif not all(map(is_text, texts)):
+            skipped["undecodable"] += 1
+        else:
+            yield example
 
 
 class TokenizedSplit:
@@ -72,7 +91,7 @@ class TokenizedSplit:
         totals = self.lengths.sum(axis=0, dtype=np.int64)
         tokens = " and ".join(f"{total:,} {feature}" for total, feature in zip(totals, self.features, strict=True))
         line = f"{name}: {len(self):,} examples, {tokens} tokens"
-        return f"{line}; {_reasons(self.skipped)}" if self.skipped else line
+        return f"{line}; {reasons(self.skipped)}" if self.skipped else line
 
 
 def tokenize_split(
@@ -107,38 +126,21 @@ def _complete(place: Path) -> bool:
 def _write(examples: Iterable[Example], encoders: Mapping[str, Encoder], max_length: int, directory: Path) -> None:
     """Writes the files of a split, a chunk of examples at a time; the facts come last."""
     skipped: Counter[str] = Counter()
-    iterator = iter(examples)
+    iterator = readable(examples, list(encoders), skipped)
     names = [LENGTHS, *(f"{name}.ids" for name in encoders)]
     with ExitStack() as stack:
         lengths_file, *ids_files = [stack.enter_context((directory / name).open("wb")) for name in names]
         while chunk := list(islice(iterator, CHUNK)):
-            readable = [example for example in chunk if _is_readable(example, encoders, skipped)]
-            columns = [encode([example[name] for example in readable]) for name, encode in encoders.items()]
+            columns = [encode([example[name] for example in chunk]) for name, encode in encoders.items()]
             rows = [row for row in zip(*columns, strict=True) if _fits(row, max_length, skipped)]
             lengths_file.write(np.array([[len(ids) for ids in row] for row in rows], ID).tobytes())
             for feature, file in enumerate(ids_files):
                 file.write(np.fromiter(chain.from_iterable(row[feature] for row in rows), ID).tobytes())
     sizes = {name: (directory / name).stat().st_size for name in names}
     if not sizes[LENGTHS]:
-        raise ValueError("there are no examples to learn from" + (f": {_reasons(skipped)}" if skipped else ""))
+        raise ValueError("there are no examples to learn from" + (f": {reasons(skipped)}" if skipped else ""))
     facts = {"features": list(encoders), "skipped": dict(skipped), "bytes": sizes}
     (directory / FACTS).write_text(json.dumps(facts), encoding="utf-8")
-
-
-def _is_readable(example: Example, features: Iterable[str], skipped: Counter[str]) -> bool:
-    """Whether no text is empty or undecodable; the reason is counted."""
-    for name in features:
-        if name not in example:
-            raise ValueError(f"an example has no {name!r}, only {', '.join(example) or 'nothing'}")
-        if not example[name].strip():
-            skipped["empty"] += 1
-            return False
-    try:
-        "".join(example[name] for name in features).encode("utf-8")
-    except UnicodeEncodeError:  # lone surrogates stand for bytes that are no UTF-8
-        skipped["undecodable"] += 1
-        return False
-    return True
 
 
 def _fits(row: tuple[list[int], ...], max_length: int, skipped: Counter[str]) -> bool:
@@ -153,6 +155,7 @@ def _fits(row: tuple[list[int], ...], max_length: int, skipped: Counter[str]) ->
     return False
 
 
-def _reasons(skipped: Mapping[str, int]) -> str:
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
-    return f"skipped {sum(skipped.values()):,} ({reasons})"
+def reasons(skipped: Mapping[str, int]) -> str:
+    """How many examples were skipped, and why."""
+    each = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    return f"skipped {sum(skipped.values()):,} ({each})"

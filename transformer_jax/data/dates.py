@@ -1,6 +1,5 @@
 """Dates as people write them in many languages, to ISO 8601: a corpus for everyone, with no download."""
 
-import difflib
 import functools
 import hashlib
 import re
@@ -10,6 +9,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.data.sources import Example, Source
 
 # fmt: off
@@ -93,9 +93,8 @@ class Dates(Source):
             raise ValueError(f"dates have no split {split!r}; there are {', '.join(self.splits)}")
         for language in self.languages:
             if language not in LANGUAGES:
-                near = difflib.get_close_matches(language, LANGUAGES, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {' '.join(LANGUAGES)}"
-                raise ValueError(f"unknown language {language!r} in data.source.languages; {hint}")
+                hint = did_you_mean(language, LANGUAGES) or f"; known: {' '.join(LANGUAGES)}"
+                raise ValueError(f"unknown language {language!r} in data.source.languages{hint}")
         if not 1000 <= self.first_year <= self.last_year <= 9999:
             years = f"{self.first_year} to {self.last_year}"
             raise ValueError(f"years go from 1000 to 9999, data.source.first_year first, not from {years}")

@@ -1,17 +1,15 @@
 """Where examples come from."""
 
-import difflib
-import gzip
 import hashlib
 import itertools
 import json
-import lzma
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from transformer_jax.data.lines import existing, file_lines
 
 Example = dict[str, str]
 """The texts of one example by feature, such as {"source": "...", "target": "..."}."""
@@ -109,13 +107,7 @@ class Files(Source):
         directory = Path(self.directory).expanduser().absolute()
         if not directory.is_dir():
             raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
-        paths = [directory / name for name in getattr(self, field)]
-        for path in paths:
-            if not path.is_file():
-                near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*")])
-                hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                raise FileNotFoundError(f"there is no file {path} (data.source.{field}){hint}")
-        return paths
+        return [existing(directory / name, f"data.source.{field}") for name in getattr(self, field)]
 
     def _held(self, rows: Iterable[Example], split: str) -> Iterator[Example]:
         """The rows of the training files that belong to the split; ValueError where there are none."""
@@ -142,7 +134,7 @@ class Tfds(Source):
 
     name: str
     """Such as wmt14_translate/de-en; a version may follow, as in wmt14_translate/de-en:1.0.0."""
-    columns: tuple[str, ...] = ("de", "en")
+    columns: tuple[str, ...] = ()
     """What the data set calls the features; one within another is written with a dot; empty: like the features."""
     data_dir: str = ""
     """Where data sets are prepared; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
@@ -234,21 +226,10 @@ def _texts(record: Any, features: tuple[str, ...], columns: tuple[str, ...], pla
     return example
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines without their ends; bytes that are no UTF-8 stay as lone surrogates, so that they can be counted."""
-    opener: Callable[..., IO[str]] = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-            for line in file:
-                yield line.removesuffix("\n").removesuffix("\r")
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{path} ends early or is damaged: {error}") from error
-
-
 def _aligned(paths: list[Path], features: tuple[str, ...]) -> Iterator[Example]:
-    for row in itertools.zip_longest(*map(_lines, paths)):
+    for row in itertools.zip_longest(*map(file_lines, paths)):
         if None in row:
-            counts = ", ".join(f"{path} has {sum(1 for _ in _lines(path)):,}" for path in paths)
+            counts = ", ".join(f"{path} has {sum(1 for _ in file_lines(path)):,}" for path in paths)
             raise ValueError(f"files of one split need as many lines as each other, but {counts}")
         yield dict(zip(features, row, strict=True))
 
@@ -258,7 +239,7 @@ def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
         raise ValueError(f"data.source.columns of a .tsv file are numbers from 0, not {', '.join(columns)}")
     places = [int(column) for column in columns] or list(range(len(features)))
     least, width = max(places) + 1, 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(file_lines(path), 1):
         cells = line.split("\t") if line else [""] * least
         if line and not width:
             width = max(len(cells), least)
@@ -268,11 +249,11 @@ def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
 
 
 def _jsonl(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(file_lines(path), 1):
         try:
             record = json.loads(line) if line else dict.fromkeys(columns or features, "")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} line {number} is not JSON: {error.msg}") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path} line {number} is not JSON: {error}") from None
         yield _texts(record, features, columns or features, f"{path} line {number}")
 
 

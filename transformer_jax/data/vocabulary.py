@@ -1,9 +1,11 @@
 """The tokenizers of a run: one for all features, or one for each."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.dataset import readable
 from transformer_jax.data.tokenizers import Tokenizer
 
 SHARED = "shared"
@@ -13,8 +15,8 @@ def train_tokenizers(config: DataConfig, features: Sequence[str]) -> dict[str, T
     """The tokenizer of every feature, trained on the train split (or loaded, where the configuration says so)."""
 
     def texts(of: Sequence[str]) -> Iterator[str]:
-        for example in config.source.examples("train"):
-            yield from (example[feature] for feature in of if feature in example)
+        for example in readable(config.source.examples("train"), features, Counter()):
+            yield from (example[feature] for feature in of)
 
     if config.shared_vocabulary:
         return dict.fromkeys(features, config.tokenizer.train(texts(features)))

@@ -9,11 +9,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transformer_jax.nn.cache import KeyValueCache
-from transformer_jax.nn.embedding import POSITIONS, Embedding, Output
+from transformer_jax.nn.embedding import Embedding, Output
 from transformer_jax.nn.layer import LayerCache, LayerConfig
 from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.named import choose
+from transformer_jax.nn.positions import POSITIONS
 from transformer_jax.nn.stack import Intermediates, Stack
 from transformer_jax.parallel.axes import constrain
 

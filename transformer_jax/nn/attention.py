@@ -1,6 +1,7 @@
 """Scaled dot-product attention and multi-head attention."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +40,20 @@ def dot_product_attention(
 ) -> Float[Array, "batch query heads head_dim"]:
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
 
-    Goes to JAX's own kernel, but for dropout on the weights, which that kernel does not know.
+    Goes to JAX's own function, but for dropout on the weights, which that does not know. Where the mask follows from
+    its description, the function gets that instead of a `[query, key]` array, so that it can choose a kernel.
     """
     if dropout_key is not None and dropout_rate > 0:
         weights = dropout(attention_weights(query, key, mask), dropout_rate, dropout_key)
         return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
-    return jax.nn.dot_product_attention(query, key, value, mask=mask.array(query.shape[1], key.shape[1]))
+    described: dict[str, Any] = {"mask": mask.array(query.shape[1], key.shape[1])}
+    if mask.is_structural:
+        described = {
+            "is_causal": mask.causal,
+            "local_window_size": mask.window,
+            "key_value_seq_lengths": mask.key_lengths,
+        }
+    return jax.nn.dot_product_attention(query, key, value, **described)
 
 
 class Attention(nnx.Module):

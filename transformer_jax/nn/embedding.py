@@ -6,7 +6,6 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.linear import Linear
-from transformer_jax.nn.positions import sinusoidal_positions
 from transformer_jax.parallel.axes import constrain
 
 UNUSED = -1e30
@@ -73,28 +72,3 @@ class Output(nnx.Module):
         kernel = self.projection.kernel[...].astype(self.projection.dtype)
         logits = jnp.einsum("bld,dv->blv", x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
         return _only_real(constrain(logits, ("batch", "length", "vocab")), self.vocab_size)
-
-
-class LearnedPositions(nnx.Module):
-    """One trained vector for each position below `max_length`."""
-
-    def __init__(self, max_length: int, d_model: int, *, rngs: nnx.Rngs):
-        table = jax.random.normal(rngs.params(), (max_length, d_model)) * d_model**-0.5
-        self.table = nnx.Param(table, axes=("positions", "embed"))
-
-    def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
-        # Padding may stand past the end; it is masked, and must be finite for that.
-        return jnp.take(self.table[...], positions, axis=0, mode="clip")
-
-
-class SinusoidalPositions(nnx.Module):
-    """The fixed sinusoids of `sinusoidal_positions`, computed where they are used."""
-
-    def __init__(self, max_length: int, d_model: int, *, rngs: nnx.Rngs):
-        self.d_model = d_model
-
-    def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
-        return sinusoidal_positions(positions, self.d_model)
-
-
-POSITIONS = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}

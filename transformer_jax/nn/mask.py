@@ -30,6 +30,14 @@ class AttentionMask:
     """Packing: a query sees the keys of its own segment."""
     key_segments: Int[Array, "batch key"] | None = None
 
+    @property
+    def is_structural(self) -> bool:
+        """Whether positions are 0, 1, 2, ... and there are no segments: the rest of the description says it all."""
+        return all(
+            array is None
+            for array in (self.query_positions, self.key_positions, self.query_segments, self.key_segments)
+        )
+
     def array(self, query_length: int, key_length: int) -> Bool[Array, "#batch 1 #query #key"] | None:
         """True where the query may see the key, ready to broadcast over heads; None when everything is seen."""
         query = _positions(self.query_positions, query_length)[:, :, None]

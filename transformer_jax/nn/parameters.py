@@ -4,6 +4,8 @@ Checkpoints, optimizers and everything that speaks of single parameters use thes
 variables stays the module's business.
 """
 
+import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,6 +30,21 @@ def replace_parameters(model: Any, parameters: dict[str, Any]) -> Any:
         raise ValueError(f"the parameters differ in {sorted(variables.keys() ^ parameters.keys())}")
     leaves = [jax.tree.map(lambda _, name=name: parameters[name], variable) for name, variable in variables.items()]
     return jax.tree.unflatten(structure, leaves)
+
+
+def partition(parameters: dict[str, Any], frozen: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters to train, and the frozen ones: those whose name matches one of the patterns, as in a shell.
+
+    Such as `encoder/*`. Raises ValueError for a pattern that matches nothing, and when nothing is left to train.
+    """
+    for pattern in frozen:
+        if not fnmatch.filter(parameters, pattern):
+            raise ValueError(f"no parameter is called {pattern}; there are {', '.join(parameters)}")
+    names = {name for pattern in frozen for name in fnmatch.filter(parameters, pattern)}
+    trainable = {name: value for name, value in parameters.items() if name not in names}
+    if not trainable:
+        raise ValueError(f"{', '.join(frozen)} leaves no parameter to train")
+    return trainable, {name: parameters[name] for name in parameters if name in names}
 
 
 def parameter_axes(model: Any) -> dict[str, tuple[str, ...]]:

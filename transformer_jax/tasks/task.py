@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Array, PRNGKeyArray
 
@@ -58,8 +58,12 @@ class Task:
         raise NotImplementedError
 
     def predictor(self, model: Any, tokenizers: Tokenizers, data: DataConfig) -> Any:
-        """What a person uses the trained model with: has `predict(lines) -> list[str]` and `evaluate`."""
+        """What a person uses the trained model with: has `predict(lines) -> list[str]`."""
         raise NotImplementedError
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """What `evaluate` measures, and which values are better; `train.best` is one of them."""
+        return {"loss": "lower"}
 
     def evaluate(self, predictor: Any, examples: Sequence[Example]) -> dict[str, Any]:
         """Metrics of the predictions for examples, by name; those of text such as `bleu`."""

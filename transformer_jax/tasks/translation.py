@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
@@ -58,6 +58,9 @@ class Translation(Task):
             )
         self.decoding.check()
         check_scores(self.scores, self.bleu_tokenize)
+        for name, size in (("vocab_size", vocab_sizes["target"]), ("source_vocab_size", vocab_sizes["source"])):
+            if getattr(model, name) not in (0, size):
+                raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
         return replace(model, vocab_size=vocab_sizes["target"], source_vocab_size=vocab_sizes["source"])
 
     def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
@@ -75,6 +78,10 @@ class Translation(Task):
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> Translator:
         """The model with `translate`, `score` and `attention`."""
         return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """The loss, and the scores of texts."""
+        return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
 
     def evaluate(self, predictor: Translator, examples: Sequence[Example]) -> dict[str, Any]:
         """Loss per target token, without smoothing, and the scores of the translations against the targets.

@@ -15,6 +15,7 @@ from transformer_jax.decoding.beam import BeamResult, beam_search
 from transformer_jax.decoding.greedy import greedy_search
 from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder
 from transformer_jax.parallel.axes import constrain
+from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
 
 
@@ -63,19 +64,6 @@ class TextTokenizers(NamedTuple):
     def decode(self, ids: Sequence[int]) -> str:
         """The target text of token ids; special tokens are left out."""
         return self.target.decode(list(ids))
-
-
-class AttentionWeights(NamedTuple):
-    """Who looked at whom while `source` was translated to `target` (tokens; the target begins with the start token)."""
-
-    source: list[str]
-    target: list[str]
-    encoder: np.ndarray
-    """`[layers, heads, source, source]`."""
-    decoder: np.ndarray
-    """`[layers, heads, target, target]`."""
-    cross: np.ndarray
-    """`[layers, heads, target, source]`."""
 
 
 class Translator:
@@ -145,8 +133,11 @@ class Translator:
                 scores[line] = value
         return scores
 
-    def attention(self, source: str, target: str | None = None) -> AttentionWeights:
-        """The attention weights of every layer and head for a sentence and its translation, or a given `target`."""
+    def attention(self, source: str, target: str | None = None) -> list[AttentionMap]:
+        """Encoder, decoder and cross-attention of every layer and head for a sentence and its translation.
+
+        `target` is looked at instead of the model's own translation where it is given.
+        """
         if not source.strip():
             raise ValueError("an empty sentence has no attention; give one with words")
         target = self.translate([source])[0] if target is None else target
@@ -154,13 +145,21 @@ class Translator:
         target_ids = [self.tokenizer.target.bos_id, *self.tokenizer.target.encode(target)]
         memory, encoder = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
         _, decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True)
-        return AttentionWeights(
-            [self.tokenizer.source.piece(i) for i in source_ids],
-            [self.tokenizer.target.piece(i) for i in target_ids],
-            np.asarray(encoder.attention["self_attention"][:, 0]),
-            np.asarray(decoder.attention["self_attention"][:, 0]),
-            np.asarray(decoder.attention["cross_attention"][:, 0]),
+        source_tokens = [self.tokenizer.source.piece(i) for i in source_ids]
+        target_tokens = [self.tokenizer.target.piece(i) for i in target_ids]
+        own, looked, cross = (
+            np.asarray(weights[:, 0])
+            for weights in (
+                encoder.attention["self_attention"],
+                decoder.attention["self_attention"],
+                decoder.attention["cross_attention"],
+            )
         )
+        return [
+            AttentionMap("Encoder self-attention", own, source_tokens, source_tokens),
+            AttentionMap("Decoder self-attention", looked, target_tokens, target_tokens),
+            AttentionMap("Cross-attention", cross, target_tokens, source_tokens),
+        ]
 
     def takes(self, source: str, target: str) -> bool:
         """Whether both texts are short enough for the model."""

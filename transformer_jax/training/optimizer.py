@@ -43,6 +43,8 @@ class OptimizerConfig:
     """Decoupled decay of matrices (adamw, lion, muon, adafactor); norms and biases are left alone."""
     clip_norm: float = 0.0
     """Gradients longer than this are scaled down to it; 0: never."""
+    frozen: tuple[str, ...] = ()
+    """Names of parameters that are not trained; patterns such as encoder/* match many."""
 
 
 def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Schedule:
@@ -122,10 +124,13 @@ def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
     """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for embeddings, norms and biases."""
     matrices = {name: _matrix(name, of) for name, of in axes.items()}
     dimensions: Any = {name: matrix and contrib.MuonDimensionNumbers(*matrix) for name, matrix in matrices.items()}
-    directions = contrib.muon(1.0, adam_b1=config.b1, adam_b2=config.b2, muon_weight_dimension_numbers=dimensions)
-    # Its own weight decay would reach norms and biases, which are Adam's part of it.
+    directions: Any = {
+        "muon": optax.chain(contrib.muon(1.0, muon_weight_dimension_numbers=dimensions), optax.scale(-1.0)),
+        "adam": optax.scale_by_adam(config.b1, config.b2, config.epsilon),
+    }
+    kinds = {name: "muon" if matrix else "adam" for name, matrix in matrices.items()}
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed(axes))
-    return optax.chain(directions, optax.scale(-1.0), decay, optax.scale_by_learning_rate(schedule))
+    return optax.chain(optax.partition(directions, kinds), decay, optax.scale_by_learning_rate(schedule))
 
 
 def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

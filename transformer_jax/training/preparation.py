@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import json
 import shutil
 from collections.abc import Mapping
@@ -15,21 +14,27 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from transformer_jax.data.dataset import TokenizedSplit, tokenize_split
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.dataset import Encoder, TokenizedSplit, reasons, tokenize_split
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
-from transformer_jax.nn.parameters import parameter_axes
+from transformer_jax.nn.parameters import parameter_axes, partition
 from transformer_jax.parallel.mesh import make_mesh
+from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import depends_on_steps, make_optimizer, make_schedule
-from transformer_jax.training.run import Run, averaged, read_tree, write_experiment
+from transformer_jax.training.run import SOURCE, VALIDATION, Run, averaged, read_tree, write_experiment
 from transformer_jax.training.step import abstract_model, fresh_state, make_step
 from transformer_jax.training.values import differences, to_tree
 
 TEXT = "text.fingerprint"
 """File in the run directory: what the training text was."""
+LOCK = ".lock"
+"""File in the run directory: whoever trains there holds it."""
+WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
+"""What preparation leaves in a run directory, before the experiment makes it a run."""
+PROBE = "A text, to see what a task makes of texts: Zürich, 2017-06-12, [MASK]."
 MAY_CHANGE = (
     "mesh.",
     "task.decoding.",
@@ -78,6 +83,7 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
         _check_same(experiment, directory)
     created = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
+    foreign = set(directory.iterdir())
     lock = _lock(directory)
     try:
         return _prepare(experiment, file, directory, mesh, lock, resumed)
@@ -88,6 +94,9 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
             with contextlib.suppress(OSError):  # Another run may have begun beside this one.
                 for folder in created[1:]:
                     folder.rmdir()
+        elif not resumed:
+            for place in {directory / name for name in WRITTEN} - foreign:
+                shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
         raise
 
 
@@ -103,12 +112,13 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
     text = _fingerprint(experiment)
     if resumed:
         _check_text(directory, text)
+    encoders = task.encoders(tokenizers)
     split = tokenize_split(
         data.source.examples("train"),
-        task.encoders(tokenizers),
+        encoders,
         max_length=data.max_length,
         directory=cache,
-        key=_cache_key(experiment, tokenizers, text),
+        key=_cache_key(data, text, encoders, tokenizers),
     )
     print(split.report("train"), flush=True)
     plan = BatchPlan(
@@ -118,20 +128,24 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
         batch_multiple=data.batch_multiple,
         seed=train.seed,
     )
-    validation = _validation(experiment)
+    run = Run(directory, experiment, tokenizers)
+    validation = _validation(run)
     if not resumed:
         save_tokenizers(tokenizers, directory / "tokenizer", shared=data.shared_vocabulary)
     (directory / TEXT).write_text(text + "\n", encoding="utf-8")
     write_experiment(directory, experiment, file)
-    return Prepared(Run(directory, experiment, tokenizers), mesh, split, plan, validation, text, lock)
+    return Prepared(run, mesh, split, plan, validation, text, lock)
 
 
-def _validation(experiment: Experiment) -> list[Example]:
+def _validation(run: Run) -> list[Example]:
     """The examples that are scored during training; none where the source has no validation split."""
-    source, count = experiment.data.source, experiment.train.validation_examples
-    if not count or "validation" not in source.splits:
+    count = run.experiment.train.validation_examples
+    if not count or "validation" not in run.experiment.data.source.splits:
         return []
-    return list(itertools.islice(source.examples("validation"), count))
+    examples, skipped = run.examples("validation", count)
+    if skipped:
+        print(f"validation: {len(examples):,} examples; {reasons(skipped)}", flush=True)
+    return examples
 
 
 def _check_text(directory: Path, text: str) -> None:
@@ -152,11 +166,11 @@ def _fingerprint(experiment: Experiment) -> str:
     return digest.hexdigest()
 
 
-def _cache_key(experiment: Experiment, tokenizers: Mapping[str, Tokenizer], text: str) -> str:
-    """A name for the tokenised text that changes whenever the text, the vocabulary or the special tokens do."""
-    task = experiment.task
-    vocabularies = [tokenizers[name].fingerprint for name in task.features]
-    parts = [text, type(task).__name__, experiment.data.max_length, *vocabularies]
+def _cache_key(data: DataConfig, text: str, encoders: Mapping[str, Encoder], tokenizers: Tokenizers) -> str:
+    """A name for the tokenised text that changes whenever the text, a vocabulary or the special tokens do."""
+    vocabularies = [tokenizers[name].fingerprint for name in encoders]
+    special = [encode([PROBE]) for encode in encoders.values()]
+    parts = [text, data.max_length, vocabularies, special]
     return "train-" + hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
@@ -173,6 +187,10 @@ def _check_train(experiment: Experiment) -> None:
             raise ValueError(f"data.{name} must be at least 1, not {getattr(data, name)}")
     if train.seed >= 2**63:
         raise ValueError(f"train.seed must be below 2**63, not {train.seed}")
+    known = experiment.task.metrics()
+    if train.best and train.best.removeprefix(VALIDATION) not in known:
+        names = [VALIDATION + name for name in known]
+        raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
     if averaged(train.checkpoint) > train.keep:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {train.keep} of train.keep; raise it"
@@ -194,12 +212,15 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
         )
     model = task.resolve(experiment.model, data, dict.fromkeys(task.features, 8))
     schedule = make_schedule(experiment.optimizer, model.d_model, train.steps)
-    optimizer = make_optimizer(experiment.optimizer, parameter_axes(abstract_model(model)), schedule)
+    frozen = experiment.optimizer.frozen
+    axes, _ = partition(parameter_axes(abstract_model(model)), frozen)
+    optimizer = make_optimizer(experiment.optimizer, axes, schedule)
     tokens = jax.ShapeDtypeStruct((data.batch_multiple, 8), jnp.int32)
     batch = dict.fromkeys(task.features, tokens)
     batch |= {f"{name}_length": jax.ShapeDtypeStruct(tokens.shape[:1], jnp.int32) for name in task.features}
-    state = jax.eval_shape(lambda: fresh_state(model, optimizer, train.seed))
-    jax.eval_shape(make_step(task, optimizer, schedule, train.accumulate), state, batch, jax.random.key(0))
+    state = jax.eval_shape(lambda: fresh_state(model, optimizer, train.seed, frozen))
+    step = make_step(task, optimizer, schedule, train.accumulate, frozen)
+    jax.eval_shape(step, state, batch, jax.random.key(0))
 
 
 def _check_same(experiment: Experiment, directory: Path) -> None:
@@ -223,7 +244,7 @@ def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
 
 def _lock(directory: Path) -> IO[str]:
     """The directory's lock, held until it is closed; raises ValueError when another process trains there."""
-    file = (directory / ".lock").open("w")
+    file = (directory / LOCK).open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

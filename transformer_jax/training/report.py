@@ -2,6 +2,7 @@
 
 import itertools
 
+from transformer_jax.data.dataset import reasons
 from transformer_jax.training.curves import draw_curves
 from transformer_jax.training.run import Run
 
@@ -15,10 +16,12 @@ def show_result(run: Run, samples: int = 5) -> None:
     split = next((split for split in ("test", "validation") if split in source.splits), None)
     if split is None:
         return
-    examples = list(source.examples(split))
+    examples, skipped = run.examples(split)
     steps = run.checkpoint_steps()
     predictor = run.predictor_of(steps)
     print(f"evaluating {len(examples):,} {split} examples with the parameters of step {', '.join(map(str, steps))}")
+    if skipped:
+        print(f"  {reasons(skipped)}")
     for name, value in task.evaluate(predictor, examples).items():
         print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
     first, last = task.features[0], task.features[-1]

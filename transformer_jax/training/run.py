@@ -8,9 +8,11 @@ metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the
 cache/            the tokenised text
 """
 
+import itertools
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any
 
 import jax
 
+from transformer_jax.data.dataset import readable
+from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import load_tokenizers
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
@@ -27,6 +31,8 @@ from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.values import from_tree, load_experiment_file, to_tree
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
+VALIDATION = "validation_"
+"""In front of the names of metrics of the validation examples."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,18 @@ class Run:
         experiment = from_tree(load_experiment_file(directory / SOURCE), read_tree(directory))
         task, data = experiment.task, experiment.data
         return cls(directory, experiment, load_tokenizers(data, task.features, directory / "tokenizer"))
+
+    def examples(self, split: str, most: int | None = None) -> tuple[list[Example], dict[str, int]]:
+        """The (first) examples of a split, and how many before them were skipped as empty or undecodable.
+
+        Raises ValueError for a split that there is not.
+        """
+        source = self.experiment.data.source
+        if split not in source.splits:
+            raise ValueError(f"the data of {self.directory} has no split {split}, only {', '.join(source.splits)}")
+        skipped: Counter[str] = Counter()
+        found = readable(source.examples(split), self.experiment.task.features, skipped)
+        return list(itertools.islice(found, most)), dict(skipped)
 
     def checkpoints(self) -> Checkpoints:
         """The checkpoints, to read."""
@@ -149,7 +167,7 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> An
 def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
     """The checkpoints of a run, with what its experiment says of keeping them."""
     best = experiment.train.best
-    higher = not best.endswith(("loss", "nll"))
+    higher = experiment.task.metrics().get(best.removeprefix(VALIDATION)) == "higher"
     return Checkpoints(directory / "checkpoints", keep=experiment.train.keep, best=best, higher_is_better=higher)
 
 

@@ -1,6 +1,6 @@
 """One update of the parameters: a single `jax.jit` over the mesh of the run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
-from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
+from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.parallel.axes import sharding
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
 
@@ -26,6 +26,7 @@ class TrainState(NamedTuple):
     """Int32 scalar: updates made so far."""
 
 
+Parameters = dict[str, Any]
 Batch = Mapping[str, Array | np.ndarray]
 StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
 
@@ -57,15 +58,20 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     )
 
 
-def fresh_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def fresh_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, frozen: Sequence[str] = ()
+) -> TrainState:
     """The state before the first step."""
     model = config.build(seed)
-    return TrainState(model, optimizer.init(named_parameters(model)), jnp.zeros((), jnp.int32))
+    trainable, _ = partition(named_parameters(model), frozen)
+    return TrainState(model, optimizer.init(trainable), jnp.zeros((), jnp.int32))
 
 
-def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, frozen: Sequence[str] = ()
+) -> TrainState:
     """Shapes and shardings of a training state."""
-    state = jax.eval_shape(lambda: fresh_state(config, optimizer, 0))
+    state = jax.eval_shape(lambda: fresh_state(config, optimizer, 0, frozen))
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         state,
@@ -73,10 +79,12 @@ def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation,
     )
 
 
-def init_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
+def init_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh, frozen: Sequence[str] = ()
+) -> TrainState:
     """A fresh training state, every array made where it will lie."""
-    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh))
-    return jax.jit(lambda: fresh_state(config, optimizer, seed), out_shardings=where)()
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh, frozen))
+    return jax.jit(lambda: fresh_state(config, optimizer, seed, frozen), out_shardings=where)()
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -85,23 +93,33 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def make_step(
-    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, accumulate: int = 1
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    accumulate: int = 1,
+    frozen: Sequence[str] = (),
 ) -> StepFunction:
     """The function from a state, a batch and the run's key to the next state and the metrics of this step.
 
     With `accumulate` micro-batches, sums of losses and gradients are added up and divided once by the weight of the
-    whole batch, so that the numbers are those of one pass. The state's memory is reused.
+    whole batch, so that the numbers are those of one pass. Parameters that match a pattern of `frozen` stay as they
+    are; no gradient of theirs is computed. The state's memory is reused.
     """
 
     def step(state: TrainState, batch: Batch, run_key: PRNGKeyArray) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(run_key, state.step)
-        gradient, sums = _gradient(task, state.model, batch, key, accumulate)
+        trainable, rest = partition(named_parameters(state.model), frozen)
+
+        def loss(trainable: Parameters, batch: Any, key: PRNGKeyArray) -> tuple[Array, Sums]:
+            sums = task.loss(replace_parameters(state.model, trainable | rest), batch, key)
+            return sums["loss"][0], sums
+
+        gradient, sums = _gradient(loss, trainable, batch, key, accumulate)
         weight = jnp.maximum(sums["loss"][1], 1)
-        gradient = {name: value / weight for name, value in named_parameters(gradient).items()}
-        parameters = named_parameters(state.model)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
-        new: Any = optax.apply_updates(parameters, updates)
-        model = replace_parameters(state.model, new)
+        gradient = {name: value / weight for name, value in gradient.items()}
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, trainable)
+        new: Any = optax.apply_updates(trainable, updates)
+        model = replace_parameters(state.model, new | rest)
         metrics = {name: total / jnp.maximum(of, 1) for name, (total, of) in sums.items()}
         metrics |= {
             "tokens": weight,
@@ -113,28 +131,24 @@ def make_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def make_evaluation(task: Task) -> Callable[[Any, Batch], Sums]:
-    """The function from a model and a batch to sums and weights of the task's metrics, without dropout."""
-    return jax.jit(lambda model, batch: task.loss(model, batch, None))
-
-
-def _gradient(task: Task, model: Any, batch: Batch, key: PRNGKeyArray, accumulate: int) -> tuple[Any, Sums]:
+def _gradient(
+    loss: Callable[[Parameters, Batch, PRNGKeyArray], tuple[Array, Sums]],
+    trainable: Parameters,
+    batch: Batch,
+    key: PRNGKeyArray,
+    accumulate: int,
+) -> tuple[Parameters, Sums]:
     """Gradient of the summed loss, and the sums."""
-
-    def loss(model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Array, Sums]:
-        sums = task.loss(model, batch, key)
-        return sums["loss"][0], sums
-
+    gradient = jax.grad(loss, has_aux=True)
     if accumulate == 1:
-        gradient, sums = jax.grad(loss, has_aux=True)(model, batch, key)
-        return gradient, sums
+        return gradient(trainable, batch, key)
     # Row i goes to micro-batch i modulo `accumulate`, so that every device keeps the rows that it has.
     parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), dict(batch))
 
     def add(total: Any, part_and_key: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, jax.grad(loss, has_aux=True)(model, *part_and_key)), None
+        return jax.tree.map(jnp.add, total, gradient(trainable, *part_and_key)), None
 
     keys = jax.random.split(key, accumulate)
-    shapes = jax.eval_shape(jax.grad(loss, has_aux=True), model, jax.tree.map(lambda x: x[0], parts), keys[0])
+    shapes = jax.eval_shape(gradient, trainable, jax.tree.map(lambda x: x[0], parts), keys[0])
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, (parts, keys))[0]

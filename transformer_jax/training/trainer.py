@@ -1,6 +1,7 @@
 """The training loop: batches in, checkpoints and metrics out."""
 
 import math
+import numbers
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,13 +11,13 @@ import numpy as np
 from jaxtyping import Array
 
 from transformer_jax.data.pipeline import batches
-from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
+from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.training.checkpoint import Checkpoints
 from transformer_jax.training.interrupts import Interrupted, Interrupts
 from transformer_jax.training.metrics import MetricsLog
 from transformer_jax.training.optimizer import make_optimizer, make_schedule
 from transformer_jax.training.preparation import Prepared, refused_changes
-from transformer_jax.training.run import open_checkpoints
+from transformer_jax.training.run import VALIDATION, open_checkpoints
 from transformer_jax.training.step import (
     TrainState,
     abstract_model,
@@ -52,9 +53,10 @@ class Trainer:
         self.interrupts = interrupts
         experiment = self.experiment
         schedule = make_schedule(experiment.optimizer, experiment.model.d_model, self.config.steps)
-        axes = parameter_axes(abstract_model(experiment.model))
+        self.frozen = experiment.optimizer.frozen
+        axes, _ = partition(parameter_axes(abstract_model(experiment.model)), self.frozen)
         self.optimizer = make_optimizer(experiment.optimizer, axes, schedule)
-        self.update = make_step(experiment.task, self.optimizer, schedule, self.config.accumulate)
+        self.update = make_step(experiment.task, self.optimizer, schedule, self.config.accumulate, self.frozen)
         self.key = jax.random.key(self.config.seed, impl=self.config.random_bits)
         self.throughput = Throughput()
         self.first = jax.process_index() == 0
@@ -115,7 +117,8 @@ class Trainer:
                 scores = task.evaluate(predictor, prepared.validation)
         except Interrupted:
             return {}
-        return {f"validation_{name}": value for name, value in scores.items() if isinstance(value, float)}
+        found = {name: value for name, value in scores.items() if isinstance(value, numbers.Real)}
+        return {VALIDATION + name: float(value) for name, value in found.items()}
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
         values = self._fetch(step, metrics)
@@ -157,10 +160,10 @@ class Trainer:
     def _restore(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
         """The newest state that is whole, or a fresh one."""
         config, mesh = self.experiment.model, self.prepared.mesh
-        fresh = abstract_state(config, self.optimizer, mesh)
+        fresh = abstract_state(config, self.optimizer, mesh, self.frozen)
         found = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=named_leaves(fresh.optimizer))
         if found is None:
-            return init_state(config, self.optimizer, self.config.seed, mesh), 0
+            return init_state(config, self.optimizer, self.config.seed, mesh, self.frozen), 0
         refused = refused_changes(found.state["experiment"], self.experiment)
         if refused:
             raise ValueError(f"the checkpoint of step {found.step} is of another experiment: {refused}")

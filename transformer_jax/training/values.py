@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar
 
 from cattrs.preconf.json import make_converter
 
+from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.nearest import did_you_mean
 
 Tree = dict[str, Any]
 """Plain JSON: an object for every dataclass, with its name under "class"."""
