@@ -8,6 +8,13 @@ import pytest
 from jaxtyping import install_import_hook
 
 PLATFORM = os.environ.get("TRANSFORMER_JAX_TEST_PLATFORM", "cpu")
+JAX_SETTINGS = {
+    "jax_platforms": {"gpu": "cuda"}.get(PLATFORM, PLATFORM),
+    "jax_num_cpu_devices": 8,
+    "jax_numpy_rank_promotion": "raise",
+    "jax_default_matmul_precision": "highest",  # accelerators round float32 products by default
+    "jax_disable_most_optimizations": PLATFORM == "cpu",  # programs that run for milliseconds take seconds to compile
+}
 
 
 def pytest_addoption(parser):
@@ -15,11 +22,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure():
-    os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(PLATFORM, PLATFORM)  # for processes that tests start
-    jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
-    jax.config.update("jax_num_cpu_devices", 8)
-    jax.config.update("jax_numpy_rank_promotion", "raise")
-    jax.config.update("jax_default_matmul_precision", "highest")  # accelerators round float32 products by default
+    for name, value in JAX_SETTINGS.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)  # for processes that tests start
     install_import_hook("transformer_jax", "beartype.beartype")
 
 

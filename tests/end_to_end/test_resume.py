@@ -84,9 +84,9 @@ sys.addaudithook(hold)
 def test_a_signal_saves_and_the_run_goes_on_equal(straight, experiment_file, tmp_path, command, number, status):
     run = tmp_path / "run"
     slow = (
-        "import time, transformer_jax.data.pipeline as p\nreal = p._global_batch if 0 else p.batches\n"
-        "def slowly(*a, **k):\n    for batch in real(*a, **k):\n        time.sleep(0.5)\n        yield batch\n"
-        "p.batches = slowly"
+        "import time, transformer_jax.data.pipeline as pipeline\nbatches = pipeline.batches\n"
+        "def slowly(*args, **kwargs):\n    for batch in batches(*args, **kwargs):\n        time.sleep(0.5)\n"
+        "        yield batch\npipeline.batches = slowly"
     )
     process = command("train", experiment_file, "--workdir", run, before=slow, wait=False)
     deadline = time.monotonic() + 200

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,7 @@ def batches(
                 f"set data.batch_multiple to a multiple of {process_count}"
             )
 
-    # Takes a second, and with older JAX warns on stderr, whose first line belongs to the user's mistakes found above.
-    import grain
+    grain = _grain()
 
     def make(position: int) -> Batch:
         bucket, examples = plan.batch(position)
@@ -49,3 +49,16 @@ def batches(
 
     positions = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(make)
     return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+def _grain() -> Any:
+    """Grain, imported late because that takes a second, without its warning that an older JAX lacks a profiler."""
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        import grain
+    finally:
+        logging.set_verbosity(verbosity)
+    return grain
