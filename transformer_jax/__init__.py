@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from transformer_jax.cli.main import run_experiment as run_experiment
     from transformer_jax.data.config import DataConfig as DataConfig
     from transformer_jax.data.dates import Dates as Dates
+    from transformer_jax.data.labels import Labels as Labels
     from transformer_jax.data.sources import Files as Files
     from transformer_jax.data.sources import Source as Source
     from transformer_jax.data.sources import Tfds as Tfds
+    from transformer_jax.data.subwords import ByteBPE as ByteBPE
+    from transformer_jax.data.subwords import WordPiece as WordPiece
     from transformer_jax.data.tokenizers import Bytes as Bytes
     from transformer_jax.data.tokenizers import SentencePiece as SentencePiece
     from transformer_jax.models.encoder_decoder import EncoderDecoder as EncoderDecoder
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ByteBPE": "data.subwords",
     "Bytes": "data.tokenizers",
     "DataConfig": "data.config",
     "Dates": "data.dates",
@@ -43,6 +47,7 @@ _HOMES = {
     "EncoderDecoderConfig": "models.encoder_decoder",
     "Experiment": "training.experiment",
     "Files": "data.sources",
+    "Labels": "data.labels",
     "MeshConfig": "parallel.mesh",
     "OptimizerConfig": "training.optimizer",
     "SentencePiece": "data.tokenizers",
@@ -51,6 +56,7 @@ _HOMES = {
     "Tfds": "data.sources",
     "TrainConfig": "training.experiment",
     "Translation": "tasks.translation",
+    "WordPiece": "data.subwords",
     "base": "models.encoder_decoder",
     "big": "models.encoder_decoder",
     "load": "training.run",

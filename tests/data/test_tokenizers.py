@@ -257,7 +257,59 @@ def test_published_models_encode_and_decode_as_recorded(shared_data, name):
     recorded = [json.loads(line) for line in lines]
     assert len(recorded) == 200
     assert trained.encode_batch([row["text"] for row in recorded]) == [row["ids"] for row in recorded]
+    for row in recorded:
+        ids, offsets = trained.encode_with_offsets(row["text"])
+        assert ids == row["ids"]
+        assert [list(span) for span in offsets] == row["offsets"]
+        known = [(token_id, token) for token_id, token in zip(ids, row["tokens"], strict=True) if token_id]
+        assert [trained.piece(token_id) for token_id, _ in known] == [
+            "<unk>" if token_id == trained.unk_id else token for token_id, token in known
+        ]
     assert [trained.decode(row["ids"]) for row in recorded] == [row["decoded"] for row in recorded]
+
+
+def test_offsets_point_into_the_text_before_normalisation():
+    trained = tokenizer()
+    text = "Ｔhe  dog ﬁ \udce9"
+    ids, offsets = trained.encode_with_offsets(text)
+    assert ids == trained.encode(text)
+    assert "".join(text[start:end] for start, end in offsets).startswith("Ｔhe  dog")
+    assert offsets[-1][1] == len(text)
+    ids, offsets = Bytes().train([]).encode_with_offsets("aé\udce9")
+    assert ids == [ord("a") + 4, 0xC3 + 4, 0xA9 + 4, ord("?") + 4]
+    assert offsets == [(0, 1), (1, 2), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram", "char", "word"])
+def test_a_mask_is_a_token_that_no_text_becomes(model_type):
+    texts = [f"{text} <mask>" for text in TEXTS]
+    masked = SentencePiece(vocab_size=66, model_type=model_type, mask=True).train(texts)
+    assert masked.mask_id is not None and masked.piece(masked.mask_id) == "<mask>"
+    assert masked.mask_id not in masked.encode("a <mask> and<mask>")
+    assert masked.decode([*masked.encode("The dog"), masked.mask_id]) == "The dog"
+    assert SentencePiece(vocab_size=66, model_type=model_type).train(texts).mask_id is None
+
+
+def test_bytes_have_a_mask_on_request(tmp_path):
+    plain, masked = Bytes().train([]), Bytes(mask=True).train([])
+    assert (plain.mask_id, masked.mask_id, masked.vocab_size) == (None, 260, 261)
+    assert masked.decode([260, *masked.encode("a"), 260]) == "a"
+    assert masked.piece(260) == "<mask>"
+    assert plain.fingerprint != masked.fingerprint
+    masked.save(tmp_path, "shared")
+    assert Bytes(mask=True).load(tmp_path, "shared").mask_id == 260
+
+
+def test_words_start_where_a_space_or_a_special_token_is():
+    trained = tokenizer(model_type="bpe", mask=True)
+    ids = trained.encode("The quick fox")
+    starts = [trained.piece(i) for i in ids if trained.starts_word(i)]
+    assert len(starts) == 3 and all(piece.startswith("▁") for piece in starts)
+    assert len(ids) > 3
+    special = (trained.bos_id, trained.eos_id, trained.pad_id, trained.mask_id)
+    assert all(trained.starts_word(i) for i in special if i is not None)
+    plain = Bytes().train([])
+    assert [plain.starts_word(i) for i in (*plain.encode("a b\nc"), 2)] == [False, True, False, True, False, True]
 
 
 def test_a_model_without_start_begins_with_padding_and_one_without_end_is_refused():

@@ -201,7 +201,7 @@ def test_padding_rows_of_the_vocabulary_are_never_likely():
         ({"activation": "swish"}, "unknown activation 'swish'; known: relu"),
         ({"norm": "batch"}, "unknown norm"),
         ({"norm_placement": "both"}, "'pre' or 'post'"),
-        ({"positions": "none"}, "unknown positions"),
+        ({"positions": "nowhere"}, "unknown model.positions .nowhere."),
         ({"dtype": "int8"}, "float32 or bfloat16"),
         ({"d_model": 15, "num_heads": 3}, "even d_model"),
         ({"vocab_size": 0}, "vocab_size must be positive"),

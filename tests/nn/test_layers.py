@@ -39,12 +39,13 @@ def test_norms_are_their_formulas_in_float32():
 def test_residuals_are_where_the_placement_says(placement):
     config = LayerConfig(d_model=8, num_heads=2, d_ff=16, norm_placement=placement)
     layer = TransformerLayer(config, rngs=nnx.Rngs(0))
-    attend, feed = layer.self_attention, layer.feed_forward
+    attend, feed, norm = layer.self_attention, layer.feed_forward, layer.self_attention_norm
+    assert norm is not None
     if placement == "post":
-        y = layer.self_attention_norm(X + attend(X))
+        y = norm(X + attend(X))
         expected = layer.feed_forward_norm(y + feed(y))
     else:
-        y = X + attend(layer.self_attention_norm(X))
+        y = X + attend(norm(X))
         expected = y + feed(layer.feed_forward_norm(y))
     np.testing.assert_allclose(layer(X), expected, rtol=1e-5, atol=1e-5)
 

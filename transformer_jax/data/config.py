@@ -13,7 +13,7 @@ class DataConfig:
     source: Source
     """Where examples come from: Dates, Files, Tfds or a class of your own."""
     tokenizer: TokenizerConfig = field(default_factory=SentencePiece)
-    """How text becomes tokens: SentencePiece or Bytes."""
+    """How text becomes tokens: SentencePiece, WordPiece (BERT), ByteBPE (GPT-2) or Bytes."""
     shared_vocabulary: bool = True
     """One vocabulary for all features, or one for each."""
     max_length: int = 256

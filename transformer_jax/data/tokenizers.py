@@ -14,6 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 
+Offsets = list[tuple[int, int]]
+"""Where tokens stand in their text: [start, end) in its Unicode characters."""
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -24,6 +27,8 @@ class Tokenizer(Protocol):
     unk_id: int
     bos_id: int
     eos_id: int
+    mask_id: int | None
+    """None where the vocabulary has no such token."""
     fingerprint: str
     """Hash of everything that decides the ids."""
 
@@ -35,12 +40,20 @@ class Tokenizer(Protocol):
         """Ids of many texts."""
         ...
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        """The ids of `encode`, and the part of the text that each stands for."""
+        ...
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out. ValueError for an id outside of the vocabulary."""
         ...
 
     def piece(self, token_id: int) -> str:
         """How one token looks to a person."""
+        ...
+
+    def starts_word(self, token_id: int) -> bool:
+        """Whether a token begins a word (in most vocabularies with the space before it); a special token does."""
         ...
 
     def save(self, directory: Path, name: str) -> None:
@@ -84,7 +97,7 @@ class SentencePiece(TokenizerConfig):
     """A SentencePiece vocabulary (Kudo and Richardson 2018), trained from the corpus or loaded from a file."""
 
     vocab_size: int = 8_000
-    """Tokens, four special ones included; `char` and `word` take no more than the text has."""
+    """Tokens, special ones included; `char` and `word` take no more than the text has."""
     model_type: str = "bpe"
     """bpe, unigram, char (decodes to exactly the text) or word."""
     path: str = ""
@@ -97,6 +110,8 @@ class SentencePiece(TokenizerConfig):
     """Unknown characters become bytes instead of <unk>."""
     normalization: str = ""
     """nmt_nfkc, nmt_nfkc_cf (lower-cases), nfkc, nfkc_cf or identity; empty: nmt_nfkc, and identity for char."""
+    mask: bool = False
+    """Adds the token <mask>, for masked language modelling."""
     train_sentences: int = 1_000_000
     """Training looks at this many texts at most, a fixed random choice."""
 
@@ -105,9 +120,7 @@ class SentencePiece(TokenizerConfig):
         if self.path:
             return _read(Path(self.path).expanduser(), "data.tokenizer.path")
         self._check()
-        kept = _sample(filter(str.strip, map(_readable, texts)), self.train_sentences)
-        if not kept:
-            raise ValueError("there is no text to train a vocabulary on; check data.source")
+        kept = training_texts(texts, self.train_sentences)
         settings = dict(MODEL_TYPES[self.model_type])
         if self.normalization:
             settings["normalization_rule_name"] = self.normalization
@@ -127,6 +140,7 @@ class SentencePiece(TokenizerConfig):
                 unk_id=1,
                 bos_id=2,
                 eos_id=3,
+                control_symbols="<mask>" if self.mask else "",  # one that no text becomes
                 minloglevel=2,
                 **settings,
             )
@@ -162,23 +176,26 @@ class SentencePiece(TokenizerConfig):
         return f"no vocabulary of {self.vocab_size} tokens could be trained: {' '.join(message.split())}"
 
 
-def _sample(texts: Iterable[str], count: int) -> list[str]:
-    """At most `count` of the texts, each equally likely (reservoir sampling), the same ones every time.
+def training_texts(texts: Iterable[str], count: int) -> list[str]:
+    """At most `count` texts to learn from, each equally likely (reservoir sampling), the same ones every time.
 
-    Not the first ones: large corpora are often several, one after the other.
+    Not the first ones: large corpora are often several, one after the other. Blank texts do not count; ValueError
+    where there are no others.
     """
-    remaining = iter(texts)
+    remaining = filter(str.strip, map(encodable, texts))
     chosen = list(itertools.islice(remaining, count))
     generator = random.Random(0)
     for seen, text in enumerate(remaining, len(chosen) + 1):
         place = int(generator.random() * seen)
         if place < count:
             chosen[place] = text
+    if not chosen:
+        raise ValueError("there is no text to train a vocabulary on; check data.source")
     return chosen
 
 
-def _readable(text: str) -> str:
-    """The text with a question mark for every lone surrogate, which SentencePiece does not take."""
+def encodable(text: str) -> str:
+    """The text with a question mark for every lone surrogate, which is no UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -210,6 +227,9 @@ class SentencePieceTokenizer:
         self.eos_id = self._special(self._processor.eos_id(), "[SEP]", -1)
         if self.eos_id < 0:
             raise ValueError("the SentencePiece model has no token for the end of a text (</s> or [SEP])")
+        mask = self._special(-1, "<mask>", self._special(-1, "[MASK]", -1))
+        self.mask_id: int | None = mask if mask >= 0 else None
+        self._left_out = {self.pad_id, self.bos_id, self.eos_id, self.mask_id} - {self.unk_id}
 
     def _special(self, known: int, piece: str, otherwise: int) -> int:
         found = self._processor.piece_to_id(piece) if known < 0 else known
@@ -217,49 +237,67 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens."""
-        return self._processor.encode(_readable(text))
+        return self._processor.encode(encodable(text))
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of many texts."""
-        return self._processor.encode([_readable(text) for text in texts], num_threads=1)
+        return self._processor.encode([encodable(text) for text in texts], num_threads=1)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        """Ids and spans; a span may be empty (the space put before a text) or hold what normalisation took out."""
+        processor: Any = self._processor  # differs between versions
+        if hasattr(processor, "encode_as_offset_mapping"):
+            found = processor.encode_as_offset_mapping(encodable(text))
+            return found["ids"], found["offsets"]
+        pieces = processor.encode(encodable(text), out_type="immutable_proto").pieces
+        return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out. ValueError for an id outside of the vocabulary."""
-        special = {self.pad_id, self.bos_id, self.eos_id} - {self.unk_id}
-        kept = [token_id for token_id in _known(ids, self.vocab_size) if token_id not in special]
+        kept = [token_id for token_id in known_ids(ids, self.vocab_size) if token_id not in self._left_out]
         return self._processor.decode(kept)
 
     def piece(self, token_id: int) -> str:
         """How one token looks to a person."""
         return self._processor.id_to_piece(token_id)
 
+    def starts_word(self, token_id: int) -> bool:
+        """Whether a token begins a word."""
+        return token_id in self._left_out or self.piece(token_id).startswith("\u2581")
+
     def save(self, directory: Path, name: str) -> None:
         """Writes `<name>.model`."""
-        _write(directory / f"{name}.model", self._model)
+        write_whole(directory / f"{name}.model", self._model)
 
 
 @dataclass(frozen=True)
 class Bytes(TokenizerConfig):
     """The bytes of UTF-8 text, after four special tokens."""
 
+    mask: bool = False
+    """Adds the token <mask>, for masked language modelling."""
+
     def train(self, texts: Iterable[str]) -> "ByteTokenizer":
         """Needs no text."""
-        return ByteTokenizer()
+        return ByteTokenizer(mask=self.mask)
 
     def load(self, directory: Path, name: str) -> "ByteTokenizer":
         """What `save` wrote."""
         path = directory / f"{name}.json"
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path.absolute()}, the tokenizer of the run")
-        return ByteTokenizer()
+        return ByteTokenizer(mask=self.mask)
 
 
 class ByteTokenizer:
-    """Every byte is a token: id = byte + 4."""
+    """Every byte is a token: id = byte + 4; the mask, where there is one, comes last."""
 
     pad_id, unk_id, bos_id, eos_id = 0, 1, 2, 3
-    vocab_size = 260
-    fingerprint = "bytes"
+
+    def __init__(self, *, mask: bool = False):
+        self.mask_id: int | None = 260 if mask else None
+        self.vocab_size = 261 if mask else 260
+        self.fingerprint = "bytes and mask" if mask else "bytes"
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens."""
@@ -269,21 +307,31 @@ class ByteTokenizer:
         """Ids of many texts."""
         return [self.encode(text) for text in texts]
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        """Ids and spans; the bytes of a character share its span."""
+        places = (place for place, character in enumerate(encodable(text)) for _ in character.encode())
+        return self.encode(text), [(place, place + 1) for place in places]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out, bytes that are no UTF-8 become replacement characters."""
-        kept = (token_id - 4 for token_id in _known(ids, self.vocab_size) if token_id >= 4)
+        kept = (token_id - 4 for token_id in known_ids(ids, self.vocab_size) if 4 <= token_id < 260)
         return bytes(kept).decode("utf-8", "replace")
 
     def piece(self, token_id: int) -> str:
         """How one token looks to a person."""
-        return ("<pad>", "<unk>", "<s>", "</s>")[token_id] if token_id < 4 else repr(bytes([token_id - 4]))[2:-1]
+        special = {0: "<pad>", 1: "<unk>", 2: "<s>", 3: "</s>", 260: "<mask>"}
+        return special.get(token_id) or repr(bytes([token_id - 4]))[2:-1]
+
+    def starts_word(self, token_id: int) -> bool:
+        """Whether a token begins a word: white space does."""
+        return not 4 <= token_id < 260 or bytes([token_id - 4]).isspace()
 
     def save(self, directory: Path, name: str) -> None:
         """Writes `<name>.json`, which says that these are bytes."""
-        _write(directory / f"{name}.json", json.dumps({"tokenizer": self.fingerprint}).encode())
+        write_whole(directory / f"{name}.json", json.dumps({"tokenizer": self.fingerprint}).encode())
 
 
-def _known(ids: Iterable[int], vocab_size: int) -> list[int]:
+def known_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     """The ids as ints; ValueError for one outside of the vocabulary."""
     found = [int(token_id) for token_id in ids]
     for token_id in found:
@@ -292,7 +340,7 @@ def _known(ids: Iterable[int], vocab_size: int) -> list[int]:
     return found
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Writes a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

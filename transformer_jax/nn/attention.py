@@ -6,46 +6,65 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
+from transformer_jax.nn.positions import rotate
 from transformer_jax.parallel.axes import constrain
 
 HIDDEN = -1e30
 """Score of a key that a query may not see: finite, so that a row with nothing to see has finite weights."""
 
-KeysValues = tuple[Float[Array, "batch key heads head_dim"], Float[Array, "batch key heads head_dim"]]
+KeysValues = tuple[Float[Array, "batch key kv_heads head_dim"], Float[Array, "batch key kv_heads head_dim"]]
+Bias = Float[Array, "#batch heads query key"]
 
 
 def attention_weights(
     query: Float[Array, "batch query heads head_dim"],
-    key: Float[Array, "batch key heads head_dim"],
+    key: Float[Array, "batch key kv_heads head_dim"],
     mask: AttentionMask,
+    *,
+    bias: Bias | None = None,
+    soft_cap: float = 0.0,
 ) -> Float[Array, "batch heads query key"]:
-    """`softmax(query key^T / sqrt(head_dim))` over the visible keys, in float32 (Vaswani et al. 2017, equation 1)."""
+    """`softmax(query key^T / sqrt(head_dim))` over the visible keys, in float32 (Vaswani et al. 2017, equation 1).
+
+    Neighbouring query heads share a key head where there are fewer of those (Ainslie et al. 2023, "GQA"). A `bias` is
+    added to the scores; with a `soft_cap` scores s become `cap * tanh(s / cap)` (Gemma 2, 2024, section 2).
+    """
+    key = jnp.repeat(key, query.shape[2] // key.shape[2], axis=2)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / query.shape[-1] ** 0.5
+    if bias is not None:
+        scores = scores + bias
+    if soft_cap:
+        scores = soft_cap * jnp.tanh(scores / soft_cap)
     seen = mask.array(query.shape[1], key.shape[1])
     return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, HIDDEN), axis=-1)
 
 
 def dot_product_attention(
     query: Float[Array, "batch query heads head_dim"],
-    key: Float[Array, "batch key heads head_dim"],
-    value: Float[Array, "batch key heads head_dim"],
+    key: Float[Array, "batch key kv_heads head_dim"],
+    value: Float[Array, "batch key kv_heads head_dim"],
     mask: AttentionMask,
     *,
+    bias: Bias | None = None,
+    soft_cap: float = 0.0,
     dropout_rate: float = 0.0,
     dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "batch query heads head_dim"]:
-    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), as `attention_weights` has it.
 
-    Goes to JAX's own function, but for dropout on the weights, which that does not know. Where the mask follows from
-    its description, the function gets that instead of a `[query, key]` array, so that it can choose a kernel.
+    Goes to JAX's own function, but for what that does not know: dropout on the weights and soft caps. Where the mask
+    follows from its description, the function gets that instead of a `[query, key]` array, so that it can choose a
+    kernel.
     """
-    if dropout_key is not None and dropout_rate > 0:
-        weights = dropout(attention_weights(query, key, mask), dropout_rate, dropout_key)
-        return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    dropped = dropout_key is not None and dropout_rate > 0
+    if dropped or soft_cap:
+        weights = attention_weights(query, key, mask, bias=bias, soft_cap=soft_cap)
+        weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, jnp.repeat(value, query.shape[2] // value.shape[2], axis=2))
     described: dict[str, Any] = {"mask": mask.array(query.shape[1], key.shape[1])}
     if mask.is_structural:
         described = {
@@ -53,13 +72,16 @@ def dot_product_attention(
             "local_window_size": mask.window,
             "key_value_seq_lengths": mask.key_lengths,
         }
-    return jax.nn.dot_product_attention(query, key, value, **described)
+    bias = None if bias is None else bias.astype(query.dtype)
+    return jax.nn.dot_product_attention(query, key, value, bias, **described)
 
 
 class Attention(nnx.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2), without biases unless `use_bias`.
 
-    `dropout` acts on the attention weights. Raises ValueError when num_heads does not divide d_model.
+    `num_kv_heads` below `num_heads`: query heads share keys and values (GQA). `head_norm`, a norm class: queries and
+    keys are normalised in each head (Henry et al. 2020, "QKNorm"), then rotated by their positions where there is a
+    `rotary_base`. `dropout` acts on the attention weights. Raises ValueError for numbers of heads that do not divide.
     """
 
     def __init__(
@@ -67,19 +89,31 @@ class Attention(nnx.Module):
         d_model: int,
         num_heads: int,
         *,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        head_norm: Any = None,
+        rotary_base: float | None = None,
+        soft_cap: float = 0.0,
         use_bias: bool = False,
         dropout: float = 0.0,
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        if d_model % num_heads:
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if head_dim is None and d_model % num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
-        heads = (num_heads, d_model // num_heads)
+        if num_kv_heads < 1 or num_heads % num_kv_heads:
+            raise ValueError(f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}")
+        head_dim = d_model // num_heads if head_dim is None else head_dim
         linear = functools.partial(Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
-        self.query = linear((d_model,), heads, ("embed", "heads", "head_dim"))
-        self.key = linear((d_model,), heads, ("embed", "heads", "head_dim"))
-        self.value = linear((d_model,), heads, ("embed", "heads", "head_dim"))
-        self.output = linear(heads, (d_model,), ("heads", "head_dim", "embed"))
+        self.query = linear((d_model,), (num_heads, head_dim), ("embed", "heads", "head_dim"))
+        self.key = linear((d_model,), (num_kv_heads, head_dim), ("embed", "heads", "head_dim"))
+        self.value = linear((d_model,), (num_kv_heads, head_dim), ("embed", "heads", "head_dim"))
+        self.output = linear((num_heads, head_dim), (d_model,), ("heads", "head_dim", "embed"))
+        self.query_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
+        self.key_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
+        self.rotary_base = rotary_base
+        self.soft_cap = soft_cap
         self.dropout = dropout
 
     def __call__(
@@ -88,15 +122,24 @@ class Attention(nnx.Module):
         memory: Float[Array, "batch key d_model"] | None = None,
         *,
         mask: AttentionMask = EVERYTHING,
+        positions: Int[Array, "#batch query"] | None = None,
+        bias: Bias | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch query d_model"]:
-        """Attends from `x` to `memory`, or to `x` itself; `key` turns dropout on."""
-        return self.attend(x, self.keys_values(x if memory is None else memory), mask=mask, key=key)
+        """Attends from `x` to `memory`, or to `x` itself; `key` turns dropout on.
 
-    def keys_values(self, memory: Float[Array, "batch key d_model"]) -> KeysValues:
+        `positions` (default 0, 1, 2, ...) are those of `x`, for rotary heads.
+        """
+        keys_values = self.keys_values(x if memory is None else memory, positions)
+        return self.attend(x, keys_values, mask=mask, positions=positions, bias=bias, key=key)
+
+    def keys_values(
+        self, memory: Float[Array, "batch key d_model"], positions: Int[Array, "#batch key"] | None = None
+    ) -> KeysValues:
         """What queries look at: computed once where the memory does not change, kept in a cache while decoding."""
         axes = ("batch", "length", "heads", "head_dim")
-        return constrain(self.key(memory), axes), constrain(self.value(memory), axes)
+        key = self._placed(self.key(memory), self.key_norm, positions)
+        return constrain(key, axes), constrain(self.value(memory), axes)
 
     def attend(
         self,
@@ -104,11 +147,21 @@ class Attention(nnx.Module):
         keys_values: KeysValues,
         *,
         mask: AttentionMask,
+        positions: Int[Array, "#batch query"] | None = None,
+        bias: Bias | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch query d_model"]:
         """Attends from `x` to keys and values computed before."""
-        query = constrain(self.query(x), ("batch", "length", "heads", "head_dim"))
-        mixed = dot_product_attention(query, *keys_values, mask, dropout_rate=self.dropout, dropout_key=key)
+        query = constrain(self._queries(x, positions), ("batch", "length", "heads", "head_dim"))
+        mixed = dot_product_attention(
+            query,
+            *keys_values,
+            mask,
+            bias=bias,
+            soft_cap=self.soft_cap,
+            dropout_rate=self.dropout,
+            dropout_key=key,
+        )
         return self.output(mixed)
 
     def weights(
@@ -117,6 +170,23 @@ class Attention(nnx.Module):
         memory: Float[Array, "batch key d_model"],
         *,
         mask: AttentionMask,
+        positions: Int[Array, "#batch query"] | None = None,
+        bias: Bias | None = None,
     ) -> Float[Array, "batch heads query key"]:
         """The attention weights alone, for looking at them."""
-        return attention_weights(self.query(x), self.key(memory), mask)
+        key, _ = self.keys_values(memory, positions)
+        return attention_weights(self._queries(x, positions), key, mask, bias=bias, soft_cap=self.soft_cap)
+
+    def _queries(
+        self, x: Float[Array, "batch query d_model"], positions: Int[Array, "#batch query"] | None
+    ) -> Float[Array, "batch query heads head_dim"]:
+        return self._placed(self.query(x), self.query_norm, positions)
+
+    def _placed(
+        self, x: Float[Array, "batch length heads head_dim"], norm: Any, positions: Int[Array, "#batch length"] | None
+    ) -> Float[Array, "batch length heads head_dim"]:
+        x = x if norm is None else norm(x)
+        if self.rotary_base is None:
+            return x
+        positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if positions is None else positions
+        return rotate(x, positions, self.rotary_base)

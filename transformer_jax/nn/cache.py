@@ -42,3 +42,29 @@ class KeyValueCache(NamedTuple):
         return KeyValueCache(
             write(self.key, key), write(self.value, value), write(self.positions, positions), self.length + key.shape[1]
         )
+
+    def followed_by(
+        self,
+        key: Float[Array, "batch new heads head_dim"],
+        value: Float[Array, "batch new heads head_dim"],
+        positions: Int[Array, "batch new"],
+    ) -> "KeyValueCache":
+        """All slots and, behind them, `new` tokens: what queries see whose window the cache is."""
+
+        def join(old: Array, new: Array) -> Array:
+            return jnp.concatenate([old, new.astype(old.dtype)], axis=1)
+
+        return KeyValueCache(
+            join(self.key, key), join(self.value, value), join(self.positions, positions), self.length + key.shape[1]
+        )
+
+    def newest(self, capacity: int) -> "KeyValueCache":
+        """The last `capacity` slots: what a layer with a window keeps."""
+        start = self.key.shape[1] - capacity
+        return KeyValueCache(self.key[:, start:], self.value[:, start:], self.positions[:, start:], self.length)
+
+    def take(self, rows: Int[Array, " rows"]) -> "KeyValueCache":
+        """The cache whose row i is this one's row `rows[i]`, in every layer of a stack of them."""
+        axis = self.positions.ndim - 2
+        key, value, positions = (jnp.take(array, rows, axis=axis) for array in (self.key, self.value, self.positions))
+        return KeyValueCache(key, value, positions, self.length)

@@ -9,26 +9,27 @@ from jaxtyping import Array, Float
 class LayerNorm(nnx.Module):
     """Layer normalisation (Ba, Kiros and Hinton 2016): `(x - mean) / sqrt(variance + epsilon) * scale + bias`."""
 
-    def __init__(self, d_model: int, *, epsilon: float = 1e-6):
-        self.scale = nnx.Param(jnp.ones(d_model), axes=("embed",))
-        self.bias = nnx.Param(jnp.zeros(d_model), axes=("embed",))
+    def __init__(self, size: int, *, epsilon: float = 1e-6, axis: str = "embed", use_bias: bool = True):
+        self.scale = nnx.Param(jnp.ones(size), axes=(axis,))
+        self.bias = nnx.Param(jnp.zeros(size), axes=(axis,)) if use_bias else None
         self.epsilon = epsilon
 
-    def __call__(self, x: Float[Array, "*batch d_model"]) -> Float[Array, "*batch d_model"]:
+    def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
         centred = x.astype(jnp.float32) - jnp.mean(x, axis=-1, keepdims=True, dtype=jnp.float32)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return _affine(normal, self.scale[...], self.bias[...]).astype(x.dtype)
+        bias = None if self.bias is None else self.bias[...]
+        return _affine(normal, self.scale[...], bias).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
     """Root mean square normalisation (Zhang and Sennrich 2019): `x / sqrt(mean(x^2) + epsilon) * scale`."""
 
-    def __init__(self, d_model: int, *, epsilon: float = 1e-6):
-        self.scale = nnx.Param(jnp.ones(d_model), axes=("embed",))
+    def __init__(self, size: int, *, epsilon: float = 1e-6, axis: str = "embed"):
+        self.scale = nnx.Param(jnp.ones(size), axes=(axis,))
         self.epsilon = epsilon
 
-    def __call__(self, x: Float[Array, "*batch d_model"]) -> Float[Array, "*batch d_model"]:
+    def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
         x32 = x.astype(jnp.float32)
         normal = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
         return _affine(normal, self.scale[...]).astype(x.dtype)

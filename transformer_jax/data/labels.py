@@ -1,0 +1,85 @@
+"""A vocabulary of labels: every text is one of a few whole strings."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformer_jax.data.nearest import did_you_mean
+from transformer_jax.data.tokenizers import Offsets, TokenizerConfig, known_ids, write_whole
+
+
+@dataclass(frozen=True)
+class Labels(TokenizerConfig):
+    """The labels of a classification: those of the train split, sorted, or `names`."""
+
+    names: tuple[str, ...] = ()
+    """All labels, in the order of their ids; empty: those that occur, sorted as text."""
+
+    def train(self, texts: Iterable[str]) -> "LabelTokenizer":
+        """The labels of the texts; ValueError where there are none."""
+        names = self.names or tuple(sorted(set(texts)))
+        if not names:
+            raise ValueError("there are no labels to learn; check data.source")
+        if len(set(names)) < len(names):
+            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            raise ValueError(f"data.tokenizer.names has {twice!r} twice; every label has one id")
+        return LabelTokenizer(names)
+
+    def load(self, directory: Path, name: str) -> "LabelTokenizer":
+        """What `save` wrote."""
+        path = directory / f"{name}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path.absolute()}, the labels of the run")
+        try:
+            return LabelTokenizer(tuple(json.loads(path.read_bytes())["labels"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path.absolute()}, the labels of the run, is not what was saved") from error
+
+
+class LabelTokenizer:
+    """One id for each label. There are no special tokens: their ids are -1."""
+
+    pad_id, unk_id, bos_id, eos_id = -1, -1, -1, -1
+    mask_id: int | None = None
+
+    def __init__(self, names: tuple[str, ...]):
+        self.names = names
+        self.vocab_size = len(names)
+        self._ids = {name: place for place, name in enumerate(names)}
+        self._content = json.dumps({"labels": names}).encode()
+        self.fingerprint = hashlib.blake2b(self._content, digest_size=12).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """The id of a label; ValueError for one that there is not."""
+        if text not in self._ids:
+            raise ValueError(f"there is no label {text!r} among the {self.vocab_size}{did_you_mean(text, self.names)}")
+        return [self._ids[text]]
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """The ids of many labels."""
+        return [self.encode(text) for text in texts]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        """The id of a label, which spans its whole text."""
+        return self.encode(text), [(0, len(text))]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The label of an id; ValueError for an id outside of the vocabulary, or for another number of them."""
+        known = known_ids(ids, self.vocab_size)
+        if len(known) != 1:
+            raise ValueError(f"a label is one id, not {len(known)}")
+        return self.names[known[0]]
+
+    def piece(self, token_id: int) -> str:
+        """The label of an id."""
+        return self.decode([token_id])
+
+    def starts_word(self, token_id: int) -> bool:
+        """Every label is a word."""
+        return True
+
+    def save(self, directory: Path, name: str) -> None:
+        """Writes `<name>.json`."""
+        write_whole(directory / f"{name}.json", self._content)

@@ -1,0 +1,221 @@
+"""Generation token by token: greedy or random, resumable, so that a caller can show the text as it comes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from transformer_jax.decoding.greedy import Cache, Step
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen from the model's logits; by default it is drawn from the model's distribution."""
+
+    temperature: float = 1.0
+    """Logits are divided by it; 0 is greedy: always the most probable token."""
+    top_k: int = 0
+    """Only so many of the most probable tokens stay; 0: all."""
+    top_p: float = 1.0
+    """Only the most probable tokens that together have this probability stay (Holtzman et al. 2020, section 3.1)."""
+    min_p: float = 0.0
+    """Tokens of less than this times the highest probability are dropped (Nguyen et al. 2024, section 3)."""
+    repetition_penalty: float = 1.0
+    """Above 1: tokens of the prompt and of the text so far become less likely (Keskar et al. 2019, section 4.1)."""
+
+    def check(self) -> None:
+        """Raises ValueError for numbers that describe no choice."""
+        if not (
+            0 <= self.temperature < math.inf
+            and self.top_k >= 0
+            and 0 < self.top_p <= 1
+            and 0 <= self.min_p <= 1
+            and 0 < self.repetition_penalty < math.inf
+        ):
+            raise ValueError(
+                "sampling needs temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1 and "
+                f"repetition_penalty > 0, not {self}"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GenerationState:
+    """A generation under way. To end rows from outside, at a stop string for one, take them out of `alive`."""
+
+    cache: Cache
+    """Holds every token but the last."""
+    last: Int[Array, " batch"]
+    """The token to feed next."""
+    tokens: Int[Array, "batch capacity"]
+    """What has been generated, 0 after the end."""
+    lengths: Int[Array, " batch"]
+    """Generated tokens, an end token included."""
+    log_probs: Float[Array, " batch"]
+    """What the model gives the generated tokens, whatever `sampling` makes of its logits."""
+    alive: Bool[Array, " batch"]
+    """Rows that have neither ended nor reached their limit."""
+    limits: Int[Array, " batch"]
+    """Tokens that a row may have, an end token included."""
+    keys: Key[Array, " batch"]
+    """The randomness of each row; that of a token follows from it and the number of tokens before."""
+    seen: Bool[Array, "batch vocabulary"] | None
+    """The tokens of prompt and text, where there is a repetition penalty."""
+    position: Int[Array, ""]
+    """Number of the token to generate next, from 0."""
+    sampling: Sampling = field(metadata={"static": True})
+    """How tokens are chosen."""
+    end_id: int | None = field(metadata={"static": True})
+    """The token that ends a text; None: nothing does but the limit."""
+    forbidden: tuple[int, ...] = field(metadata={"static": True})
+    """Tokens that are never generated."""
+
+
+def start_generation(
+    logits: Float[Array, "batch vocabulary"],
+    cache: Cache,
+    prompt: Int[Array, "batch prompt_length"],
+    prompt_lengths: Int[Array, " batch"],
+    *,
+    seed: int | Int[Array, ""],
+    row_ids: Int[Array, " batch"],
+    max_new_tokens: Int[Array, " batch"],
+    capacity: int,
+    sampling: Sampling = Sampling(),
+    end_id: int | None = None,
+    forbidden: tuple[int, ...] = (),
+) -> GenerationState:
+    """Chooses the first token from `logits`, what follows the prompts; `cache` holds the whole prompts.
+
+    The prompts stand at the right end of `prompt`, behind their padding. A text ends with `end_id` or, without it, at
+    `max_new_tokens` of its row or `capacity`; with `max_new_tokens` 0 a row generates nothing. The cache needs room for
+    prompt_length + capacity - 1 tokens. What a row draws depends on `seed`, its number in `row_ids` and its own text
+    alone, not on the batch it stands in. Raises ValueError for arguments that generate nothing.
+    """
+    sampling.check()
+    if capacity < 1:
+        raise ValueError(f"capacity is {capacity}: give room for one token at least")
+    batch = prompt.shape[0]
+    limits = jnp.minimum(max_new_tokens, capacity)
+    state = GenerationState(
+        cache=cache,
+        last=jnp.zeros(batch, jnp.int32),
+        tokens=jnp.zeros((batch, capacity), jnp.int32),
+        lengths=jnp.zeros(batch, jnp.int32),
+        log_probs=jnp.zeros(batch, jnp.float32),
+        alive=limits > 0,
+        limits=limits,
+        keys=jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_ids),
+        seen=None if sampling.repetition_penalty == 1 else _seen(prompt, prompt_lengths, logits.shape[1]),
+        position=jnp.zeros((), jnp.int32),
+        sampling=sampling,
+        end_id=end_id,
+        forbidden=forbidden,
+    )
+    return _append(state, logits, cache)
+
+
+def continue_generation(extend: Step, state: GenerationState, steps: int | Int[Array, ""]) -> GenerationState:
+    """The generation at most `steps` tokens further on; it stops early when no row is alive.
+
+    However the steps are cut into calls, the texts are the same.
+    """
+    stop = state.position + steps
+
+    def unfinished(state: GenerationState) -> Array:
+        return (state.position < stop) & state.alive.any()
+
+    def one_more(state: GenerationState) -> GenerationState:
+        logits, cache = extend(state.last[:, None], state.cache)
+        return _append(state, logits[:, -1], cache)
+
+    return jax.lax.while_loop(unfinished, one_more, state)
+
+
+def filtered_logits(
+    logits: Float[Array, "batch vocabulary"], sampling: Sampling, seen: Bool[Array, "batch vocabulary"] | None
+) -> Float[Array, "batch vocabulary"]:
+    """The logits from which a token is drawn, in float32; -inf for those left out.
+
+    In this order: repetition penalty, temperature, top-k, top-p, min-p, each on what the one before has left. Tokens
+    that are exactly as probable as the last one that stays, stay too. With temperature 0, where only the highest logit
+    counts, the penalty is all. `top_p` without `top_k` sorts the vocabulary, which takes long on CPUs.
+    """
+    logits = logits.astype(jnp.float32)
+    if seen is not None:
+        penalty = sampling.repetition_penalty
+        logits = jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if sampling.temperature == 0:
+        return logits
+    logits = logits / sampling.temperature
+    vocabulary = logits.shape[-1]
+    count = min(sampling.top_k or vocabulary, vocabulary)
+    if count < vocabulary or sampling.top_p < 1:
+        best, _ = jax.lax.top_k(logits, count)
+        logits = _at_least(logits, best[:, -1:])
+        if sampling.top_p < 1:
+            probabilities = jnp.exp(best - jax.nn.logsumexp(logits, axis=-1, keepdims=True))
+            more_probable = jnp.cumsum(probabilities, axis=-1) - probabilities
+            stays = jnp.where(more_probable < sampling.top_p, best, jnp.inf)
+            logits = _at_least(logits, jnp.min(stays, axis=-1, keepdims=True))
+    if sampling.min_p > 0:
+        logits = _at_least(logits, jnp.max(logits, axis=-1, keepdims=True) + math.log(sampling.min_p))
+    return logits
+
+
+def cut_at(text: str, stops: Sequence[str], *, more: bool = False) -> tuple[str, bool]:
+    """The text in front of the stop string that is complete first, and whether there is one.
+
+    With `more`, for a text that is still growing, an end that could be the beginning of a stop string is held back: the
+    result is then always the beginning of the results for the longer texts. Raises ValueError for an empty stop string.
+    """
+    if "" in stops:
+        raise ValueError("a stop string is empty, and every text begins with that: leave it out")
+    found = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
+    if found:
+        return text[: min(found)[1]], True
+    beginnings = [stop[:size] for stop in stops for size in range(1, len(stop))] if more else []
+    held_back = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
+    return text[: len(text) - held_back], False
+
+
+def _append(state: GenerationState, logits: Array, cache: Cache) -> GenerationState:
+    """The state with one token more in every row that is alive."""
+    allowed = logits.at[:, jnp.array(state.forbidden, jnp.int32)].set(-jnp.inf) if state.forbidden else logits
+    filtered = filtered_logits(allowed, state.sampling, state.seen)
+    if state.sampling.temperature == 0:
+        chosen = jnp.argmax(filtered, axis=-1)
+    else:
+        keys = jax.vmap(jax.random.fold_in)(state.keys, state.lengths)
+        chosen = jax.vmap(jax.random.categorical)(keys, filtered)
+    token = jnp.where(state.alive, chosen, 0).astype(jnp.int32)
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    added = jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
+    ended = state.position + 1 >= state.limits
+    if state.end_id is not None:
+        ended = ended | (token == state.end_id)
+    return replace(
+        state,
+        cache=cache,
+        last=token,
+        tokens=state.tokens.at[:, state.position].set(token),
+        lengths=state.lengths + state.alive,
+        log_probs=jnp.where(state.alive, state.log_probs + added, state.log_probs),
+        alive=state.alive & ~ended,
+        seen=None if state.seen is None else state.seen.at[jnp.arange(len(token)), token].max(state.alive),
+        position=state.position + 1,
+    )
+
+
+def _at_least(logits: Array, least: Array) -> Array:
+    return jnp.where(logits < least, -jnp.inf, logits)
+
+
+def _seen(prompt: Array, lengths: Array, vocabulary: int) -> Array:
+    """The tokens of each prompt `[batch, vocabulary]`, its padding left out."""
+    batch, width = prompt.shape
+    real = jnp.arange(width)[None] >= width - lengths[:, None]
+    return jnp.zeros((batch, vocabulary), bool).at[jnp.arange(batch)[:, None], prompt].max(real)

@@ -1,0 +1,214 @@
+"""Encoder-only models: BERT (Devlin et al. 2019) and, by its fields, ModernBERT (Warner et al. 2024)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from transformer_jax.models.config import Lengths, TokenModel, Tokens, TransformerConfig
+from transformer_jax.models.heads import LanguageModelHead, Pooler
+from transformer_jax.nn.linear import Linear, dropout
+from transformer_jax.nn.mask import AttentionMask
+from transformer_jax.nn.stack import Stack
+
+HEADS = ("language_model", "sequence", "tokens", "none")
+
+
+@dataclass(frozen=True)
+class EncoderOnlyConfig(TransformerConfig):
+    """A model that reads both ways."""
+
+    token_types: int = 0
+    """Kinds of tokens that are embedded as well, such as those of a pair's first and second text; 0: none."""
+    head: str = "language_model"
+    """language_model (the masked tokens), sequence (one prediction a text), tokens (one a token) or none."""
+    head_bias: bool = True
+    """A bias in the language model head's linear map."""
+    num_outputs: int = 0
+    """Predictions of the heads sequence and tokens; 0: filled in by the task."""
+    head_dropout: float = 0.1
+    """Dropout in front of these heads."""
+
+    def build(self, seed: int) -> "EncoderOnly":
+        """The model with fresh parameters, the same for the same seed."""
+        return EncoderOnly(self, rngs=nnx.Rngs(params=seed))
+
+    def check(self) -> None:
+        """Raises ValueError for a configuration that cannot be built."""
+        super().check()
+        if self.head not in HEADS:
+            raise ValueError(f"model.head is one of {', '.join(HEADS)}, not {self.head!r}")
+        if self.head in ("sequence", "tokens") and self.num_outputs < 1:
+            raise ValueError(f"model.num_outputs must be positive with head {self.head}, not {self.num_outputs}")
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"model.head_dropout is a probability below 1, not {self.head_dropout}")
+        if not self.tie_output:
+            raise ValueError("model.tie_output is always so in an encoder: its head uses the embedding")
+
+    def num_parameters(self) -> int:
+        """Parameters of the model, by a closed formula; rows that only pad the vocabulary are not counted."""
+        d = self.d_model
+        heads = {
+            "language_model": d * d + (d if self.head_bias else 0) + self.norm_parameters(d) + self.vocab_size,
+            "sequence": d * d + d + (d + 1) * self.num_outputs,
+            "tokens": (d + 1) * self.num_outputs,
+            "none": 0,
+        }
+        stack = self.stack_parameters(self.num_layers)
+        return self.embedding_parameters() + self.token_types * d + stack + heads[self.head]
+
+
+def bert(**changes: Any) -> EncoderOnlyConfig:
+    """BERT base (Devlin et al. 2019, section 3), with any field changed; `BERT_SIZES` has the others."""
+    base = EncoderOnlyConfig(
+        d_model=768,
+        num_heads=12,
+        d_ff=3072,
+        num_layers=12,
+        dropout=0.1,
+        attention_dropout=0.1,
+        activation="gelu",
+        norm_epsilon=1e-12,
+        attention_bias=True,
+        embedding_scale=False,
+        embedding_norm=True,
+        positions="learned",
+        max_length=512,
+        token_types=2,
+    )
+    return replace(base, **changes)
+
+
+BERT_SIZES = {
+    name: {"num_layers": layers, "d_model": width, "num_heads": width // 64, "d_ff": 4 * width}
+    for name, layers, width in (
+        ("tiny", 2, 128),
+        ("mini", 4, 256),
+        ("small", 4, 512),
+        ("medium", 8, 512),
+        ("base", 12, 768),
+        ("large", 24, 1024),
+    )
+}
+"""Devlin et al. 2019, section 3, and Turc et al. 2019, table 1: `bert(**BERT_SIZES["tiny"])`."""
+
+
+def modern_bert(**changes: Any) -> EncoderOnlyConfig:
+    """ModernBERT base (Warner et al. 2024, section 2 and table 4), with any field changed."""
+    base = EncoderOnlyConfig(
+        d_model=768,
+        num_heads=12,
+        d_ff=1152,
+        num_layers=22,
+        dropout=0.0,
+        activation="gelu",
+        gated=True,
+        norm_placement="pre",
+        norm_epsilon=1e-5,
+        norm_bias=False,
+        feed_forward_bias=False,
+        embedding_scale=False,
+        embedding_norm=True,
+        positions="rotary",
+        rotary_base=160_000.0,
+        local_rotary_base=10_000.0,
+        pattern=("global", "local", "local"),
+        window=64,
+        first_attention_norm=False,
+        max_length=8192,
+        final_norm=True,
+        head_bias=False,
+        head_dropout=0.0,
+    )
+    return replace(base, **changes)
+
+
+class EncoderOnly(TokenModel):
+    """Vectors of tokens that see each other, and what a head makes of them.
+
+    Raises ValueError for sizes that do not fit and unknown names.
+    """
+
+    def __init__(self, config: EncoderOnlyConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        d = config.d_model
+        types = jax.random.normal(rngs.params(), (config.token_types, d)) * d**-0.5
+        self.token_types = nnx.Param(types, axes=("token_types", "embed")) if config.token_types else None
+        self.encoder = Stack(config, config.num_layers, **config.stack(), rngs=rngs)
+        self.pooler = Pooler(config, rngs=rngs) if config.head == "sequence" else None
+        self.head = _make_head(config, self.embedding.table.shape[0], rngs)
+        self.head_dropout = config.head_dropout
+
+    def __call__(
+        self,
+        tokens: Tokens,
+        *,
+        lengths: Lengths | None = None,
+        segments: Tokens | None = None,
+        positions: Tokens | None = None,
+        token_types: Tokens | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch *length outputs"]:
+        """The head's float32 predictions: `[batch, outputs]` for `sequence`, otherwise for each token; `key`: dropout.
+
+        Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
+        """
+        body_key, head_key = (None, None) if key is None else jax.random.split(key)
+        x = self.encode(
+            tokens, lengths=lengths, segments=segments, positions=positions, token_types=token_types, key=body_key
+        )
+        return self.predict(x, key=head_key)
+
+    def encode(
+        self,
+        tokens: Tokens,
+        *,
+        lengths: Lengths | None = None,
+        segments: Tokens | None = None,
+        positions: Tokens | None = None,
+        token_types: Tokens | None = None,
+        key: PRNGKeyArray | None = None,
+        intermediates: bool = False,
+    ) -> Any:
+        """Vectors `[batch, length, d_model]`, with `intermediates` also an `Intermediates`."""
+        embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
+        added = None
+        if self.token_types is not None:
+            kinds = jnp.zeros_like(tokens) if token_types is None else token_types
+            added = jnp.take(self.token_types[...], kinds, axis=0)
+        return self.encoder(
+            self.embed(tokens, positions, added=added, key=embed_key),
+            mask=AttentionMask(key_lengths=lengths, query_segments=segments, key_segments=segments),
+            positions=positions,
+            key=stack_key,
+            intermediates=intermediates,
+        )
+
+    def predict(
+        self, x: Float[Array, "batch length d_model"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "batch *length outputs"]:
+        """What the head makes of encoded vectors; the vectors themselves where there is none."""
+        if self.head is None:
+            return x
+        if isinstance(self.head, LanguageModelHead):
+            return self.head(x, self.embedding)
+        x = x if self.pooler is None else self.pooler(x)
+        return self.head(dropout(x, self.head_dropout, key)).astype(jnp.float32)
+
+
+def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> LanguageModelHead | Linear | None:
+    if config.head == "none":
+        return None
+    if config.head == "language_model":
+        return LanguageModelHead(config, rows, use_bias=config.head_bias, rngs=rngs)
+    shape = (config.d_model,), (config.num_outputs,)
+    return Linear(*shape, ("embed", "outputs"), dtype=config.dtype, rngs=rngs)
+
+
+def token_types_after(tokens: Tokens, separator: int) -> Tokens:
+    """1 for tokens behind the first separator, 0 up to it: the two texts of a pair (Devlin et al. 2019, figure 2)."""
+    separators = (tokens == separator).astype(jnp.int32)
+    return jnp.minimum(jnp.cumsum(separators, axis=1) - separators, 1)

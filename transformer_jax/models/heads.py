@@ -1,0 +1,42 @@
+"""What turns an encoder's vectors into predictions."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from transformer_jax.nn.embedding import Embedding
+from transformer_jax.nn.feed_forward import ACTIVATIONS
+from transformer_jax.nn.layer import LayerConfig
+from transformer_jax.nn.linear import Linear
+from transformer_jax.nn.named import choose
+
+
+class LanguageModelHead(nnx.Module):
+    """Logits of the tokens themselves, for masked language modelling (Devlin et al. 2019, section 3.1).
+
+    A linear map, the layers' activation, a norm, then the product with the tied embedding and a bias for each token.
+    """
+
+    def __init__(self, config: LayerConfig, rows: int, *, use_bias: bool, rngs: nnx.Rngs):
+        d = config.d_model
+        self.transform = Linear((d,), (d,), ("embed", "mlp"), use_bias=use_bias, dtype=config.dtype, rngs=rngs)
+        self.activation = choose("activation", config.activation, ACTIVATIONS)
+        self.norm = config.make_norm(d)
+        self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
+
+    def __call__(
+        self, x: Float[Array, "batch length d_model"], embedding: Embedding
+    ) -> Float[Array, "batch length rows"]:
+        x = self.norm(self.activation(self.transform(x)))
+        return embedding.logits(x) + self.bias[...].reshape(1, 1, -1)
+
+
+class Pooler(nnx.Module):
+    """One vector for a sequence: tanh of a linear map of the first token's vector (Devlin et al. 2019)."""
+
+    def __init__(self, config: LayerConfig, *, rngs: nnx.Rngs):
+        d = config.d_model
+        self.transform = Linear((d,), (d,), ("embed", "mlp"), dtype=config.dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch d_model"]:
+        return jnp.tanh(self.transform(x[:, 0]))
