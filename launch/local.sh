@@ -40,7 +40,10 @@ done
 trap - INT TERM
 
 if ((status == 0)) && [[ "$sentence" ]]; then
-    echo "attention for \"$sentence\":"
+    echo "who looks at whom:"
     "$VENV/bin/transformer-jax" attention "$run" "$sentence" || status=$?
+    echo "next, try:"
+    echo "  source ${VENV#"$PWD/"}/bin/activate"
+    echo "  echo \"25. Dezember 2031\" | transformer-jax predict $run"
 fi
 exit "$status"

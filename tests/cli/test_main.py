@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -211,11 +212,11 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     def prepare(*arguments: Any) -> Any:
         calls.extend(arguments)
-        return type("Prepared", (), {"run": "the run"})
+        return SimpleNamespace(run=SimpleNamespace(checkpoint_steps=lambda: [7], directory="there"))
 
     monkeypatch.setattr(train_verb, "prepare", prepare)
     monkeypatch.setattr(train_verb, "train", lambda _: True)
-    monkeypatch.setattr(train_verb, "show_result", calls.append)
+    monkeypatch.setattr(train_verb, "show_result", lambda _, steps: calls.append(steps))
     monkeypatch.chdir(tmp_path)
     return calls
 
@@ -225,7 +226,7 @@ def test_train_takes_a_file_a_directory_and_fields(trained: list[Any], tmp_path:
     assert main(["train", file, "--workdir", "there", "--model.num_layers", "3", "--train.steps=7"]) == 0
     experiment, path, directory, shown = trained
     assert (experiment.model.num_layers, experiment.train.steps) == (3, 7)
-    assert (path, directory, shown) == (Path(file), Path("there"), "the run")
+    assert (path, directory, shown) == (Path(file), Path("there"), [7])
 
 
 def test_the_default_directory_is_named_after_the_file(trained: list[Any], tmp_path: Path):
@@ -365,7 +366,12 @@ def test_score_prints_a_number_for_every_pair(run: str, tmp_path: Path, capsys: 
 def test_attention_draws_a_picture_and_a_page(run: str, tmp_path: Path, capsys: Capture):
     directory = tmp_path / "maps"
     assert main(["attention", run, "a short sentence", "--output", str(directory)]) == 0
-    assert capsys.readouterr().out.split() == [str(directory / "attention.png"), str(directory / "attention.html")]
+    lines = [
+        "a short sentence -> A SHORT SENTENCE",
+        str(directory / "attention.png"),
+        str(directory / "attention.html"),
+    ]
+    assert capsys.readouterr().out.splitlines() == lines
     assert (directory / "attention.png").read_bytes().startswith(b"\x89PNG")
     assert "sentence" in (directory / "attention.html").read_text(encoding="utf-8")
 

@@ -88,6 +88,8 @@ def refusal(place, capfd):
         (["--train.seed", "-1"], "train.seed must not be negative, not -1"),
         (["--train.checkpoint", "bset"], "a checkpoint is last, best, a step or average:N, not 'bset'"),
         (["--train.checkpoint", "average:9"], "needs more than the 3 of train.keep"),
+        (["--train.checkpoint", "average:3"], "needs more than the 1 that 1 steps with train.save_every 1000 leave"),
+        (["--train.checkpoint", "best"], "train.checkpoint best needs validation examples"),
         (["--task.label-smoothing", "1"], "task.label_smoothing is at least 0 and below 1, not 1.0"),
         (["--task.scores", "blue"], "unknown score 'blue'; known: bleu"),
         (["--task.decoding.beam-size", "0"], "task.decoding needs beam_size >= 1"),
@@ -168,6 +170,22 @@ def test_an_experiment_file_that_gives_no_experiment_is_refused(refusal, place, 
     if text is not None:
         (place / name).write_text(text, encoding="utf-8")
     assert message in refusal("train", name, "--workdir", "run")
+
+
+def test_a_run_of_another_experiment_is_refused_with_a_few_of_the_changes(refusal):
+    assert main(["train", "tiny.py", "--workdir", "run"]) == 0
+    changes = ["--model.d-ff", "64", "--model.d-model", "32", "--model.num-layers", "2", "--train.seed", "4"]
+    message = refusal(
+        "train", "tiny.py", "--workdir", "run", *changes, "--data.max-length", "9", "--model.gated", "True"
+    )
+    assert message.count(" was ") == 5 and "and 1 more" in message
+
+
+def test_evaluation_on_lines_that_are_all_too_long_is_refused(refusal, place):
+    assert main(["train", "tiny.py", "--workdir", "run"]) == 0
+    write(place / "text" / "long", ["one " * 20])
+    message = refusal("evaluate", "run", "--source", "text/long", "--reference", "text/long")
+    assert "none of 1 examples is within the 16 tokens of the model" in message
 
 
 def test_lines_that_cannot_be_learnt_from_are_skipped_and_counted(place, capfd):

@@ -43,22 +43,3 @@ def test_other_training_text_is_refused_and_the_run_stays_as_it_is(experiment_fi
     assert main(arguments) == 2
     assert "other training text" in capsys.readouterr().err
     assert (tmp_path / "run" / "experiment.json").read_bytes() == before
-
-
-def test_a_mistake_leaves_nothing_behind(experiment_file, tmp_path, capsys):
-    run = tmp_path / "somewhere" / "run"
-    for mistake in (
-        ["--model.num-head", "4"],
-        ["--model.num-heads", "3"],
-        ["--optimizer.name", "adm"],
-        ["--train.checkpoint", "bset"],
-        ["--train.checkpoint", "average:9"],
-        ["--data.max-length", "2"],
-        ["--data.tokens-per-batch", "8"],
-        ["--mesh.tensor", "64"],
-        ["--train.steps", "-1"],
-    ):
-        assert main(["train", str(experiment_file), "--workdir", str(run), *mistake]) == 2, mistake
-        error = capsys.readouterr().err
-        assert error.startswith("error: ") and error.count("\n") == 1, error
-        assert not run.parent.exists(), mistake

@@ -48,7 +48,9 @@ def test_stop_and_go_on_equals_straight(straight, experiment_file, tmp_path, cap
     run = tmp_path / "run"
     assert main(["train", str(experiment_file), "--workdir", str(run), "--train.stop-after", "5"]) == 0
     assert read_metrics(run)[-1]["step"] == 5
+    assert "stopped and saved at step 5; the same command goes on" in capsys.readouterr().out
     assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+    assert "going on from step 5\n" in capsys.readouterr().out
     assert_same_run(straight, run)
     assert [row["step"] for row in read_metrics(run)] == list(range(1, 13))
     capsys.readouterr()
@@ -97,6 +99,7 @@ def test_a_signal_saves_and_the_run_goes_on_equal(straight, experiment_file, tmp
     out, err = process.communicate(timeout=120)
     assert process.returncode == status, err
     assert err == ""
+    assert "stopping after this step" in out and "stopped and saved at step" in out
     saved = Run.open(run).checkpoints().steps()
     assert saved and saved[-1] < 12
     assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
@@ -148,4 +151,4 @@ def test_a_schedule_over_all_steps_refuses_another_number_of_steps(experiment_fi
     arguments = ["train", str(experiment_file), "--workdir", str(tmp_path / "run"), "--optimizer.schedule", "cosine"]
     assert main([*arguments, "--train.steps", "4", "--train.stop-after", "2"]) == 0
     assert main([*arguments, "--train.steps", "6"]) == 2
-    assert "schedule_steps" in capsys.readouterr().err
+    assert "train.steps was 4, now 6 (the cosine schedule ends there)" in capsys.readouterr().err

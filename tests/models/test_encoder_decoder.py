@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig, base, big
+from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
 
 SMALL = EncoderDecoderConfig(
@@ -139,7 +141,7 @@ def test_remat_and_unroll_change_no_number(field):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
-def test_bfloat16_is_for_products_only():
+def test_bfloat16_leaves_parameters_and_logits_in_float32():
     model = dataclasses.replace(SMALL, dtype="bfloat16").build(0)
     assert {leaf.dtype for leaf in named_parameters(model).values()} == {jnp.dtype("float32")}
     logits = logits_of(model)
@@ -154,9 +156,44 @@ def test_dropout_acts_with_a_key_only_and_differs_between_layers_and_sides():
     one, same, two = (logits_of(model, key=jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert (one != two).any()
-    # The same layers twice, on an input of ones: equal masks would give equal zeros.
-    _, inside = model.encoder(jnp.ones((1, 5, 16)), key=jax.random.key(0), intermediates=True)
-    assert not np.allclose(inside.hidden[0], inside.hidden[1])
+    keys = jax.random.split(jax.random.key(0))
+    expected = model.decode(TARGET, model.encode(SOURCE, key=keys[0]), key=keys[1])
+    np.testing.assert_allclose(model(SOURCE, TARGET, key=jax.random.key(0)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_are_scaled_placed_and_dropped_out_as_in_sections_3_4_3_5_and_5_4():
+    model = dataclasses.replace(SMALL, dropout=0.5).build(0)
+    table, tokens = np.asarray(model.embedding.table[...]), np.asarray(SOURCE)
+    expected = np.zeros((3, 7, 16))
+    for row, position, i in np.ndindex(3, 7, 16):
+        angle = position / 10_000 ** (i // 2 * 2 / 16)
+        wave = math.cos(angle) if i % 2 else math.sin(angle)
+        expected[row, position, i] = table[tokens[row, position], i] * math.sqrt(16) + wave
+    np.testing.assert_allclose(model.embed(SOURCE), expected, atol=1e-5)
+    key = jax.random.key(0)
+    np.testing.assert_allclose(model.embed(SOURCE, key=key), dropout(jnp.asarray(expected), 0.5, key), atol=1e-5)
+
+
+def test_every_product_with_parameters_has_bfloat16_operands_backwards_too():
+    model = dataclasses.replace(SMALL, dtype="bfloat16").build(0)
+
+    def loss(model):
+        return jnp.sum(jax.nn.log_softmax(model(SOURCE, TARGET, source_lengths=LENGTHS)))
+
+    found = equations(jax.make_jaxpr(jax.grad(loss))(model).jaxpr)
+    products = [equation.invars for equation in found if equation.primitive.name == "dot_general"]
+    # Scores of attention are float32, and so is their gradient inside of JAX's own function.
+    of_parameters = [operand.aval.dtype.name for pair in products for operand in pair if operand.aval.ndim < 4]
+    assert len(of_parameters) > 40 and set(of_parameters) == {"bfloat16"}
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
 
 
 def test_intermediates_are_what_the_forward_pass_uses():

@@ -8,9 +8,11 @@ from flax import nnx
 
 from transformer_jax.nn.feed_forward import FeedForward
 from transformer_jax.nn.layer import LayerConfig, TransformerLayer
-from transformer_jax.nn.linear import dropout
+from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.norm import LayerNorm, RMSNorm
+from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.nn.positions import sinusoidal_positions
+from transformer_jax.nn.stack import Stack
 
 X = jnp.asarray(np.random.default_rng(0).normal(2, 3, size=(2, 3, 8)).astype(np.float32))
 
@@ -48,6 +50,48 @@ def test_residuals_are_where_the_placement_says(placement):
         y = X + attend(norm(X))
         expected = y + feed(layer.feed_forward_norm(y))
     np.testing.assert_allclose(layer(X), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["post", "pre"])
+def test_dropout_is_on_the_output_of_a_sub_layer_before_it_is_added(placement):
+    config = LayerConfig(d_model=8, num_heads=2, d_ff=16, dropout=0.4, norm_placement=placement)
+    layer = TransformerLayer(config, rngs=nnx.Rngs(0))
+    attend, feed, norm = layer.self_attention, layer.feed_forward, layer.self_attention_norm
+    assert norm is not None
+    _, one, _, _, two = jax.random.split(jax.random.key(3), 5)
+    if placement == "post":
+        y = norm(X + dropout(attend(X), 0.4, one))
+        expected = layer.feed_forward_norm(y + dropout(feed(y), 0.4, two))
+    else:
+        y = X + dropout(attend(norm(X)), 0.4, one)
+        expected = y + dropout(feed(layer.feed_forward_norm(y)), 0.4, two)
+    np.testing.assert_allclose(layer(X, key=jax.random.key(3)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cross_attention", [False, True])
+def test_every_sub_layer_of_every_layer_draws_dropout_of_its_own(cross_attention):
+    config = LayerConfig(d_model=32, num_heads=2, d_ff=8, dropout=0.5, norm_placement="pre", attention_bias=True)
+    stack = Stack(config, 3, cross_attention=cross_attention, rngs=nnx.Rngs(0))
+    # Every sub-layer puts out ones, so a layer adds 0 or 2 for each of its sub-layers.
+    constant = {
+        name: jnp.full_like(value, name.endswith("output/bias")) for name, value in named_parameters(stack).items()
+    }
+    stack, nothing = replace_parameters(stack, constant), jnp.zeros((1, 40, 32))
+    _, inside = stack(nothing, nothing if cross_attention else None, key=jax.random.key(0), intermediates=True)
+    added = np.diff(inside.hidden, axis=0, prepend=0)
+    sub_layers = 3 if cross_attention else 2
+    values, counts = np.unique(added, return_counts=True)
+    np.testing.assert_array_equal(values, 2 * np.arange(sub_layers + 1))
+    shares = [math.comb(sub_layers, k) / 2**sub_layers for k in range(sub_layers + 1)]
+    np.testing.assert_allclose(counts / added.size, shares, atol=0.04)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(added[one].ravel(), added[other].ravel())[0, 1]) < 0.1
+
+
+def test_gradients_of_biases_are_summed_in_float32():
+    linear = Linear((4,), (3,), ("embed", "mlp"), dtype="bfloat16", rngs=nnx.Rngs(0))
+    gradient = jax.grad(lambda linear: jnp.sum(linear(jnp.ones((5000, 4))).astype(jnp.float32)))(linear)
+    np.testing.assert_array_equal(gradient.bias[...], 5000)
 
 
 def test_gated_feed_forward_multiplies_its_branches():

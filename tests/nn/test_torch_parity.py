@@ -13,17 +13,23 @@ from transformer_jax.nn.stack import Stack
 
 torch = pytest.importorskip("torch", reason="PyTorch, the implementation to compare with, is not installed")
 
-D_MODEL, HEADS, D_FF, LAYERS, EPSILON = 16, 4, 32, 3, 1e-5
+D_MODEL, HEADS, D_FF, LAYERS = 16, 4, 32, 3
 LENGTHS, MEMORY_LENGTHS, SIZE, MEMORY_SIZE = [5, 7, 2], [6, 3, 4], 7, 6
 TOLERANCE = 1e-5
 
 FORMS = pytest.mark.parametrize(
-    ("norm_placement", "final_norm", "activation"),
-    [("post", False, "relu"), ("post", True, "relu"), ("pre", False, "gelu"), ("pre", True, "relu")],
+    ("norm_placement", "final_norm", "activation", "epsilon"),
+    # The large epsilon shows where it is added.
+    [
+        ("post", False, "relu", 0.1),
+        ("post", True, "relu", 1e-5),
+        ("pre", False, "gelu", 1e-5),
+        ("pre", True, "relu", 1e-6),
+    ],
 )
 
 
-def our_stack(norm_placement, final_norm, activation, *, cross_attention):
+def our_stack(norm_placement, final_norm, activation, epsilon, *, cross_attention):
     config = LayerConfig(
         d_model=D_MODEL,
         num_heads=HEADS,
@@ -31,7 +37,7 @@ def our_stack(norm_placement, final_norm, activation, *, cross_attention):
         dropout=0.0,
         activation=activation,
         norm_placement=norm_placement,
-        norm_epsilon=EPSILON,
+        norm_epsilon=epsilon,
         attention_bias=True,
     )
     stack = Stack(config, LAYERS, cross_attention=cross_attention, final_norm=final_norm, rngs=nnx.Rngs(0))
@@ -44,12 +50,12 @@ def our_stack(norm_placement, final_norm, activation, *, cross_attention):
     return replace_parameters(stack, noisy)
 
 
-def torch_stack(norm_placement, final_norm, activation, *, cross_attention):
+def torch_stack(norm_placement, final_norm, activation, epsilon, *, cross_attention):
     kind = "Decoder" if cross_attention else "Encoder"
     layer = getattr(torch.nn, f"Transformer{kind}Layer")(
-        D_MODEL, HEADS, D_FF, 0.0, activation, EPSILON, batch_first=True, norm_first=norm_placement == "pre"
+        D_MODEL, HEADS, D_FF, 0.0, activation, epsilon, batch_first=True, norm_first=norm_placement == "pre"
     )
-    norm = torch.nn.LayerNorm(D_MODEL, EPSILON) if final_norm else None
+    norm = torch.nn.LayerNorm(D_MODEL, epsilon) if final_norm else None
     options = {} if cross_attention else {"enable_nested_tensor": False}
     return getattr(torch.nn, f"Transformer{kind}")(layer, LAYERS, norm, **options).train()
 
@@ -123,8 +129,8 @@ def compare(ours, our_call, theirs, their_call, *, cross_attention, rng):
 
 
 @FORMS
-def test_encoder_equals_torch(norm_placement, final_norm, activation):
-    form = (norm_placement, final_norm, activation)
+def test_encoder_equals_torch(norm_placement, final_norm, activation, epsilon):
+    form = (norm_placement, final_norm, activation, epsilon)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(len(LENGTHS), SIZE, D_MODEL)).astype(np.float32)
     mask = AttentionMask(key_lengths=jnp.asarray(LENGTHS))
@@ -139,8 +145,8 @@ def test_encoder_equals_torch(norm_placement, final_norm, activation):
 
 
 @FORMS
-def test_decoder_equals_torch(norm_placement, final_norm, activation):
-    form = (norm_placement, final_norm, activation)
+def test_decoder_equals_torch(norm_placement, final_norm, activation, epsilon):
+    form = (norm_placement, final_norm, activation, epsilon)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(len(LENGTHS), SIZE, D_MODEL)).astype(np.float32)
     memory = rng.normal(size=(len(LENGTHS), MEMORY_SIZE, D_MODEL)).astype(np.float32)

@@ -1,9 +1,12 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.tasks import translator as translator_module
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.tasks.translator import Decoding, Translator
 
@@ -43,6 +46,36 @@ def test_scores_are_log_probabilities_over_the_length_penalty(translator):
 def test_a_line_that_is_too_long_is_named_and_not_cut(translator):
     with pytest.raises(ValueError, match="line 2 has 31 tokens, more than the 20"):
         translator.translate(["short", "x" * 30])
+
+
+def test_one_string_is_not_taken_letter_by_letter(translator):
+    with pytest.raises(TypeError, match="a list of lines"):
+        translator.translate("a line")
+    with pytest.raises(TypeError, match="a list of lines"):
+        translator.score(["a", "b"], "ab")
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_parameters_that_are_not_finite_are_no_translation(translator, beam_size):
+    broken = jax.tree.map(lambda array: array * jnp.nan, translator.model)
+    decoding = Decoding(beam_size=beam_size, extra_length=4)
+    with pytest.raises(FloatingPointError, match="line 2 has no translation"):
+        Translator(broken, translator.tokenizer.source, translator.tokenizer.target, decoding).translate(["", "words"])
+
+
+def test_a_batch_to_score_is_bounded_on_its_longer_side(translator, monkeypatch):
+    shapes = []
+
+    def record(model, source, lengths, target, targets):
+        shapes.append((source.shape, target.shape))
+        return jnp.zeros(len(source))
+
+    monkeypatch.setattr(translator_module, "_log_probabilities", record)
+    source, target = translator.tokenizer
+    few = Translator(translator.model, source, target, Decoding(tokens_per_batch=64), max_length=20)
+    assert few.score(["a"] * 20, ["b" * 17, *["b"] * 19]) == [0.0] * 20
+    assert sum(rows for (rows, _), _ in shapes) >= 20
+    assert all(rows * max(width, other) <= 64 for (rows, width), (_, other) in shapes)
 
 
 def test_evaluation_reports_loss_scores_and_what_was_left_out(translator):

@@ -103,6 +103,16 @@ def test_weight_decay_shrinks_matrices_and_leaves_norms_and_biases_alone(name):
         np.testing.assert_allclose(after[key], before * np.float32(kept), rtol=1e-6, err_msg=key)
 
 
+def test_adafactor_factors_linear_maps_and_no_bias_however_its_heads_are_shaped():
+    axes = {"kernel": ("layers", "embed", "heads", "head_dim"), "bias": ("layers", "heads", "head_dim")}
+    shapes = {"kernel": (2, 64, 32, 32), "bias": (2, 32, 32)}
+    config = constant("adafactor")
+    optimizer = make_optimizer(config, axes, make_schedule(config, 64, 100))
+    state = jax.eval_shape(optimizer.init, {name: jax.ShapeDtypeStruct(shapes[name], jnp.float32) for name in axes})
+    kept = [leaf.shape for leaf in jax.tree.leaves(state)]
+    assert (2, 1024) in kept and (2, 64) in kept and (2, 32) not in kept and (2, 32, 32) not in kept
+
+
 def as_layers(tree):
     """The stack's parameters, each layer by itself and every linear map a matrix."""
     split = {}

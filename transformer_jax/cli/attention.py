@@ -17,8 +17,10 @@ def main(arguments: Sequence[str]) -> None:
     with user_input():
         run, options = open_run(parser, arguments)
         directory = Path(options.output or run.directory / "attention")
-        maps = run.predictor(options.checkpoint).attention(options.sentence, options.target)
+        predictor = run.predictor(options.checkpoint)
+        target = predictor.predict([options.sentence])[0] if options.target is None else options.target
+        maps = predictor.attention(options.sentence, target)
         directory.mkdir(parents=True, exist_ok=True)
         png, html = directory / "attention.png", directory / "attention.html"
         draw_attention(maps, png, html)
-    print(f"{png}\n{html}")
+    print(f"{options.sentence} -> {target}\n{png}\n{html}")

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str]) -> None:
             examples, skipped = read_files(run, options.source, options.reference), {}
         steps = run.checkpoint_steps(options.checkpoint)
         predictor = run.predictor_of(steps)
-    scores: dict[str, Any] = {"checkpoint": steps, **run.experiment.task.evaluate(predictor, examples)}
+        found = run.experiment.task.evaluate(predictor, examples)
+    scores: dict[str, Any] = {"checkpoint": steps, **found}
     if skipped:
         scores["skipped"] = scores.get("skipped", 0) + sum(skipped.values())
     if options.json:

@@ -1,5 +1,6 @@
 """`transformer-jax train EXPERIMENT.py`: from a file to a trained, evaluated run; started again it goes on."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ without a file, these are the fields of a translation from files:"""
 
 def main(arguments: Sequence[str]) -> None:
     """Trains, then shows the result."""
+    began = time.monotonic()
     parser = Parser("train", "Learns what an experiment file says.", add_help=False, epilog=EPILOG)
     parser.add_argument("experiment", metavar="EXPERIMENT.py", nargs="?", help="has a function experiment()")
     parser.add_argument("--workdir", metavar="RUN", help="the run directory; default: runs/<name of the file>")
@@ -39,7 +41,11 @@ def main(arguments: Sequence[str]) -> None:
         experiment = apply_overrides(experiment, overrides, f"{parser.prog} {file}")
         prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / file.stem))
     if train(prepared):
-        show_result(prepared.run)
+        with user_input():
+            steps = prepared.run.checkpoint_steps()
+        show_result(prepared.run, steps)
+        minutes, seconds = divmod(round(time.monotonic() - began), 60)
+        print(f"done in {minutes} min {seconds} s; the run is in {prepared.run.directory}", flush=True)
 
 
 def _example() -> Experiment:

@@ -57,21 +57,23 @@ def dot_product_attention(
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), as `attention_weights` has it.
 
     Goes to JAX's own function, but for what that does not know: dropout on the weights and soft caps. Where the mask
-    follows from its description, the function gets that instead of a `[query, key]` array, so that it can choose a
-    kernel.
+    follows from its description, the function gets that instead of a `[query, key]` array. Today it computes the same
+    either way, with XLA; a fused kernel needs the description.
     """
     dropped = dropout_key is not None and dropout_rate > 0
     if dropped or soft_cap:
         weights = attention_weights(query, key, mask, bias=bias, soft_cap=soft_cap)
         weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, jnp.repeat(value, query.shape[2] // value.shape[2], axis=2))
-    described: dict[str, Any] = {"mask": mask.array(query.shape[1], key.shape[1])}
+    described: dict[str, Any]
     if mask.is_structural:
         described = {
             "is_causal": mask.causal,
             "local_window_size": mask.window,
             "key_value_seq_lengths": mask.key_lengths,
         }
+    else:
+        described = {"mask": mask.array(query.shape[1], key.shape[1])}
     bias = None if bias is None else bias.astype(query.dtype)
     return jax.nn.dot_product_attention(query, key, value, bias, **described)
 

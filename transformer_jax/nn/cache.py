@@ -33,15 +33,29 @@ class KeyValueCache(NamedTuple):
         key: Float[Array, "batch new heads head_dim"],
         value: Float[Array, "batch new heads head_dim"],
         positions: Int[Array, "batch new"],
+        *,
+        index: Int[Array, ""] | None = None,
     ) -> "KeyValueCache":
-        """The cache with `new` tokens more; the caller sees to it that they fit."""
+        """The cache with `new` tokens more, of a stack in the layer `index`; the caller sees to it that they fit."""
+        end = self.length if index is None else self.length[index]
 
         def write(old: Array, new: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), self.length, axis=1)
+            new, start = new.astype(old.dtype), (0, end) + (0,) * (new.ndim - 2)
+            if index is None:
+                return jax.lax.dynamic_update_slice(old, new, start)
+            return jax.lax.dynamic_update_slice(old, new[None], (index, *start))
 
-        return KeyValueCache(
-            write(self.key, key), write(self.value, value), write(self.positions, positions), self.length + key.shape[1]
-        )
+        length = end + key.shape[1]
+        length = length if index is None else self.length.at[index].set(length)
+        return KeyValueCache(write(self.key, key), write(self.value, value), write(self.positions, positions), length)
+
+    def layer(self, index: Int[Array, ""] | None) -> "KeyValueCache":
+        """One layer of a stack; None: the cache is one layer's already."""
+        return self if index is None else jax.tree.map(lambda array: array[index], self)
+
+    def replaced(self, layer: "KeyValueCache", index: Int[Array, ""] | None) -> "KeyValueCache":
+        """The cache of a stack with another one for a layer."""
+        return layer if index is None else jax.tree.map(lambda old, new: old.at[index].set(new), self, layer)
 
     def followed_by(
         self,

@@ -88,7 +88,7 @@ class LayerConfig:
     first_attention_norm: bool = True
     """Whether the first layer's self-attention has a norm; ModernBERT's has none, its embeddings have one."""
     dtype: str = "float32"
-    """Type of matrix products: float32 or bfloat16; parameters stay float32."""
+    """float32 or bfloat16: of products and of vectors between layers; parameters, norms and losses are float32."""
 
     def kinds(self, num_layers: int) -> list[LayerKind]:
         """The kind of every layer; ValueError for a pattern that there cannot be."""
@@ -224,15 +224,23 @@ class TransformerLayer(nnx.Module):
         positions: Int[Array, "batch length"],
         memory_mask: AttentionMask = EVERYTHING,
         position_bias: PositionBias | None = None,
+        index: Int[Array, ""] | None = None,
     ) -> tuple[Vectors, LayerCache]:
-        """The layer for `length` more tokens: they see the cached ones and, causally, each other."""
+        """The layer for `length` more tokens: they see the cached ones and, causally, each other.
+
+        With `index`, `cache.own` is that of a whole stack, of which this is the layer of that number.
+        """
         own, memory, cross_attention = cache.own, cache.memory, self.cross_attention
 
         def attend_self(h: Vectors) -> Vectors:
             nonlocal own
             new = (*self.self_attention.keys_values(h, positions), positions)
-            seen = own.append(*new) if self.window is None else own.followed_by(*new)
-            own = seen.newest(own.key.shape[1])
+            if self.window is None:
+                own = own.append(*new, index=index)
+                seen = own.layer(index)
+            else:
+                seen = own.layer(index).followed_by(*new)
+                own = own.replaced(seen.newest(own.positions.shape[-1]), index)
             mask = self._narrowed(AttentionMask(causal=True, query_positions=positions, key_positions=seen.positions))
             bias = None if position_bias is None else position_bias(positions, seen.positions)
             return self.self_attention.attend(h, (seen.key, seen.value), mask=mask, positions=positions, bias=bias)

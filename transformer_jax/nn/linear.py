@@ -38,8 +38,8 @@ class Linear(nnx.Module):
         y = jnp.tensordot(x.astype(self.dtype), kernel, axes=self.inputs)
         if self.bias is None:
             return y
-        bias = self.bias[...].astype(self.dtype)
-        return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+        # Broadcast before the cast: the gradient of the bias is then summed in float32.
+        return y + jnp.broadcast_to(self.bias[...], y.shape).astype(self.dtype)
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: PRNGKeyArray | None) -> Float[Array, "..."]:
@@ -47,4 +47,4 @@ def dropout(x: Float[Array, "..."], rate: float, key: PRNGKeyArray | None) -> Fl
     if key is None or rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+    return jnp.where(keep, (x.astype(jnp.float32) / (1 - rate)).astype(x.dtype), jnp.zeros_like(x))

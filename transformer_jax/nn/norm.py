@@ -1,5 +1,7 @@
 """Normalisation over the last axis, computed in float32 whatever the type of the input."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,11 +17,7 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        centred = x.astype(jnp.float32) - jnp.mean(x, axis=-1, keepdims=True, dtype=jnp.float32)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + self.epsilon)
-        bias = None if self.bias is None else self.bias[...]
-        return _affine(normal, self.scale[...], bias).astype(x.dtype)
+        return _layer_norm(x, self.scale[...], None if self.bias is None else self.bias[...], self.epsilon)
 
 
 class RMSNorm(nnx.Module):
@@ -30,9 +28,23 @@ class RMSNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        x32 = x.astype(jnp.float32)
-        normal = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
-        return _affine(normal, self.scale[...]).astype(x.dtype)
+        return _rms_norm(x, self.scale[...], self.epsilon)
+
+
+# The backward pass keeps the input alone and computes the rest again: next to products it costs nothing, and memory is
+# what bounds a batch.
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=3)
+def _layer_norm(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
+    centred = x.astype(jnp.float32) - jnp.mean(x, axis=-1, keepdims=True, dtype=jnp.float32)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return _affine(centred * jax.lax.rsqrt(variance + epsilon), scale, bias).astype(x.dtype)
+
+
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=2)
+def _rms_norm(x: Array, scale: Array, epsilon: float) -> Array:
+    x32 = x.astype(jnp.float32)
+    normal = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
+    return _affine(normal, scale).astype(x.dtype)
 
 
 def _affine(x: Array, scale: Array, bias: Array | None = None) -> Array:

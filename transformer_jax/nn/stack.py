@@ -114,11 +114,13 @@ class Stack(nnx.Module):
                 x = y
             return x, inside
 
+        # Inside of a loop nothing can be merged with what is computed again, so that needs no barrier there.
+        repeated = jax.checkpoint(run, prevent_cse=self.unroll) if self.remat else run
         run = jax.checkpoint(run) if self.remat else run
         first, scanned, last = self._groups()
         keys = [None] * 3 if key is None else self._split(key)
         x, before = run(x, first, keys[0])
-        x, inside = self._scan(lambda x, group: run(x, *group), x, (scanned, keys[1]))
+        x, inside = self._scan(lambda x, group: repeated(x, *group), x, (scanned, keys[1]))
         x, after = run(x, last, keys[2])
         x = x if self.final_norm is None else self.final_norm(x)
         return (x, self._in_order(before, inside, after)) if intermediates else x
@@ -144,26 +146,41 @@ class Stack(nnx.Module):
     ) -> tuple[Vectors, StackCache]:
         """The stack for `length` more tokens, given the cache of those before."""
 
-        def run(x: Vectors, group: Any) -> tuple[Vectors, tuple[LayerCache, ...]]:
+        def run(x: Vectors, layers: Any, caches: Any, index: Array | None = None) -> tuple[Vectors, Any]:
             new = []
-            for layer, kept in zip(*group, strict=True):
+            for layer, kept in zip(layers, caches, strict=True):
                 x, kept = layer.extend(
-                    x, kept, positions=positions, memory_mask=memory_mask, position_bias=self.position_bias
+                    x,
+                    kept,
+                    positions=positions,
+                    memory_mask=memory_mask,
+                    position_bias=self.position_bias,
+                    index=index,
                 )
                 new.append(kept)
             return x, tuple(new)
 
+        def repeated(carry: Any, over: Any) -> tuple[Any, None]:
+            x, own = carry
+            layers, memories, index = over
+            x, caches = run(x, layers, map(LayerCache, own, memories), index)
+            return (x, tuple(cache.own for cache in caches)), None
+
         first, scanned, last = self._groups()
-        x, before = run(x, (first, cache.first))
-        x, inside = self._scan(run, x, (scanned, cache.layers))
-        x, after = run(x, (last, cache.last))
+        x, before = run(x, first, cache.first)
+        # The caches of all layers travel along and get a few rows each: as inputs and outputs of the loop they would be
+        # copied whole.
+        own, memories = tuple(kept.own for kept in cache.layers), tuple(kept.memory for kept in cache.layers)
+        (x, own), _ = self._scan(repeated, (x, own), (scanned, memories, jnp.arange(self.repeats)))
+        x, after = run(x, last, cache.last)
+        inside = tuple(map(LayerCache, own, memories))
         return (x if self.final_norm is None else self.final_norm(x)), StackCache(before, inside, after)
 
     def _groups(self) -> Any:
         """The layers in front of the scan, of its period, and behind it."""
         return [tuple(getattr(self, name) for name in names) for names in self.names]
 
-    def _scan(self, body: Any, x: Vectors, over: Any) -> tuple[Vectors, Any]:
+    def _scan(self, body: Any, x: Any, over: Any) -> tuple[Any, Any]:
         return jax.lax.scan(body, x, over, unroll=self.unroll) if self.repeats else (x, ())
 
     def _bias(self, x: Vectors, positions: Int[Array, "#batch length"] | None) -> Bias | None:

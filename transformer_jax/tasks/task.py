@@ -12,6 +12,8 @@ from transformer_jax.data.tokenizers import Tokenizer
 
 Tokenizers = Mapping[str, Tokenizer]
 """The tokenizer of every feature; where the vocabulary is shared, the same object."""
+COUNTS = ("examples", "skipped")
+"""What `evaluate` says beside metrics: how many examples were scored and how many left out."""
 Sums = dict[str, tuple[Array, Array]]
 """Each metric as (sum, weight), so that micro-batches and devices add up and are divided once."""
 
@@ -66,5 +68,8 @@ class Task:
         return {"loss": "lower"}
 
     def evaluate(self, predictor: Any, examples: Sequence[Example]) -> dict[str, Any]:
-        """Metrics of the predictions for examples, by name; those of text such as `bleu`."""
+        """Metrics of the predictions for examples, by name, and `COUNTS`; those of text such as `bleu`.
+
+        Raises ValueError when no example can be scored.
+        """
         return {}

@@ -90,7 +90,10 @@ class Translation(Task):
         """
         kept = [example for example in examples if predictor.takes(example["source"], example["target"])]
         if not kept:
-            raise ValueError(f"none of {len(examples)} examples is short enough; raise data.max_length")
+            raise ValueError(
+                f"none of {len(examples)} examples is within the {predictor.max_length} tokens of the model "
+                "(data.max_length, which a trained run keeps); shorten the lines"
+            )
         sources, targets = ([example[feature] for example in kept] for feature in self.features)
         tokens = sum(len(ids) + 1 for ids in predictor.tokenizer.target.encode_batch(targets))
         result: dict[str, Any] = {"examples": len(kept), "loss": -sum(predictor.score(sources, targets)) / tokens}

@@ -1,5 +1,6 @@
 """A trained encoder-decoder as people use it: texts in, texts out."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,6 +87,12 @@ class Translator:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.tokenizer))
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{tokenizer.vocab_size:,} {side} tokens" for side, tokenizer in self.tokenizer._asdict().items()
+        )
+        return f"Translator({sizes}, {self.decoding}, max_length={self.max_length})"
+
     def translate(self, lines: Sequence[str]) -> list[str]:
         """The best translation of every line; an empty line stays empty.
 
@@ -100,7 +107,8 @@ class Translator:
         if not 1 <= n_best <= self.decoding.beam_size:
             raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
         found = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
-        for batch in self._batches(lines):
+        encoded = self._encoded(lines)
+        for batch in self._batches(encoded, {i: len(encoded[i]) for i, line in enumerate(lines) if line.strip()}):
             result = self._search(jnp.asarray(batch.tokens), jnp.asarray(batch.lengths))
             tokens, lengths, scores, log_probs = (
                 np.asarray(array) for array in (result.tokens, result.lengths, result.scores, result.log_probs)
@@ -115,6 +123,8 @@ class Translator:
                     for i in range(n_best)
                     if lengths[row, i] > 0
                 ]
+                if not found[line] or not math.isfinite(found[line][0].score):
+                    raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
         return found
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -122,12 +132,13 @@ class Translator:
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
         tokenizer = self.tokenizer.target
-        encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(targets))]
+        encoded = self._encoded(sources)
+        answers = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(_listed(targets))]
+        self._refuse_long(answers)
+        sizes = {i: max(map(len, pair)) for i, pair in enumerate(zip(encoded, answers, strict=True))}
         scores = [0.0] * len(sources)
-        for batch in self._batches(sources, allow_empty=True):
-            rows = [encoded[line] for line in batch.lines]
-            self._refuse_long(rows, batch.lines)
-            target, lengths = _pad(rows, len(batch.tokens), _width(max(map(len, rows))))
+        for batch in self._batches(encoded, sizes):
+            target, lengths = _pad([answers[line] for line in batch.lines], *batch.tokens.shape)
             values = _log_probabilities(self.model, batch.tokens, batch.lengths, target, lengths)
             for line, value in zip(batch.lines, values.tolist(), strict=False):
                 scores[line] = value
@@ -178,15 +189,18 @@ class Translator:
             forbidden=tuple(sorted({tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id} - {tokenizer.eos_id})),
         )
 
-    def _batches(self, lines: Sequence[str], *, allow_empty: bool = False) -> Iterator["_Lines"]:
-        """The lines in batches of similar length, padded to a few fixed shapes."""
+    def _encoded(self, lines: Sequence[str]) -> list[list[int]]:
+        """Source tokens and an end token."""
         tokenizer = self.tokenizer.source
-        encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(lines))]
-        self._refuse_long(encoded, range(len(encoded)))
+        encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(_listed(lines))]
+        self._refuse_long(encoded)
+        return encoded
+
+    def _batches(self, encoded: list[list[int]], sizes: dict[int, int]) -> Iterator["_Lines"]:
+        """The lines that have a size, in batches of similar sizes, padded to a few fixed shapes."""
         widths: dict[int, list[int]] = {}
-        for i in sorted(range(len(lines)), key=lambda i: len(encoded[i])):
-            if allow_empty or lines[i].strip():
-                widths.setdefault(_width(len(encoded[i])), []).append(i)
+        for line in sorted(sizes, key=lambda line: sizes[line]):
+            widths.setdefault(_width(sizes[line]), []).append(line)
         for width, members in widths.items():
             rows = max(self.decoding.tokens_per_batch // width, 1)
             rows = min(rows, _width(len(members)))
@@ -194,14 +208,22 @@ class Translator:
                 chunk = members[start : start + rows]
                 yield _Lines(chunk, *_pad([encoded[i] for i in chunk], rows, width))
 
-    def _refuse_long(self, encoded: Sequence[Sequence[int]], lines: Sequence[int]) -> None:
-        for ids, line in zip(encoded, lines, strict=True):
+    def _refuse_long(self, encoded: Sequence[Sequence[int]]) -> None:
+        for line, ids in enumerate(encoded, 1):
             if len(ids) > self.max_length:
-                raise ValueError(f"line {line + 1} has {len(ids)} tokens, more than the {self.max_length} of the model")
+                raise ValueError(f"line {line} has {len(ids)} tokens, more than the {self.max_length} of the model")
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    """The lines; TypeError for a single string, which would be taken letter by letter."""
+    if isinstance(lines, str):
+        raise TypeError("give a list of lines, as in translate([line]), not one string")
+    return list(lines)
 
 
 class _Lines(NamedTuple):
     lines: list[int]
+    """Their numbers."""
     tokens: np.ndarray
     lengths: np.ndarray
 

@@ -61,7 +61,7 @@ def _draw(axes: "Axes", rows: list[dict[str, Any]], metrics: dict[str, str]) -> 
             continue
         steps, values = zip(*points, strict=True)
         drawn += values
-        marker = "o" if name.startswith("validation_") else None
+        marker = "o" if name.startswith("validation_") or len(points) == 1 else None
         axes.plot(steps, values, color=color, linewidth=1.5, marker=marker, markersize=3.5, clip_on=False)
         text, align = f"{name.replace('_', ' ')}  {values[-1]:.4g}", "right" if position else "left"
         axes.text(position, 1.05, text, color=color, size=10, weight="bold", ha=align, transform=axes.transAxes)
@@ -70,6 +70,7 @@ def _draw(axes: "Axes", rows: list[dict[str, Any]], metrics: dict[str, str]) -> 
     axes.set_xlim(0, rows[-1]["step"])
     axes.xaxis.set_major_locator(MaxNLocator(4 if len(metrics) == 1 else 8, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.minorticks_off()
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)

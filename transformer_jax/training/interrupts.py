@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C as a wish to stop at the next step, so that the run can save first."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -31,6 +32,8 @@ class Interrupts:
     def _remember(self, number: int, _: FrameType | None) -> None:
         self.signal = number
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Not print: the signal may have come in the middle of one.
+        os.write(1, b"stopping after this step; Ctrl-C again stops at once\n")
         if self._may_raise:
             raise Interrupted
 

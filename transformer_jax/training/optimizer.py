@@ -162,7 +162,7 @@ def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.Gr
         array = array if of[0] == "layers" else array[None]
         matrix = _matrix(name, of)
         if matrix is None:
-            return array
+            return array if decayed({name: of})[name] else array.reshape(array.shape[0], -1)
         rows = 1
         for axis in matrix[0]:
             rows *= array.shape[axis + (of[0] != "layers")]

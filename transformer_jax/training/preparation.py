@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ LOCK = ".lock"
 """File in the run directory: whoever trains there holds it."""
 WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
 """What preparation leaves in a run directory, before the experiment makes it a run."""
+MOST_LISTED = 5
+"""Changed fields that a refusal names."""
 PROBE = "A text, to see what a task makes of texts: Zürich, 2017-06-12, [MASK]."
 MAY_CHANGE = (
     "mesh.",
@@ -134,6 +137,7 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
         save_tokenizers(tokenizers, directory / "tokenizer", shared=data.shared_vocabulary)
     (directory / TEXT).write_text(text + "\n", encoding="utf-8")
     write_experiment(directory, experiment, file)
+    print(f"model: {experiment.model.num_parameters():,} parameters", flush=True)
     return Prepared(run, mesh, split, plan, validation, text, lock)
 
 
@@ -191,9 +195,21 @@ def _check_train(experiment: Experiment) -> None:
     if train.best and train.best.removeprefix(VALIDATION) not in known:
         names = [VALIDATION + name for name in known]
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
-    if averaged(train.checkpoint) > train.keep:
+    needed, saved = averaged(train.checkpoint), math.ceil(train.steps / (train.save_every or train.steps))
+    if needed > train.keep:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {train.keep} of train.keep; raise it"
+        )
+    if needed > saved:
+        raise ValueError(
+            f"train.checkpoint {train.checkpoint} needs more than the {saved} that {train.steps} steps with "
+            f"train.save_every {train.save_every} leave; lower train.save_every, or set train.checkpoint to last"
+        )
+    if train.checkpoint == "best" and not (
+        train.best and train.validation_examples and "validation" in data.source.splits
+    ):
+        raise ValueError(
+            "train.checkpoint best needs validation examples, train.validation_examples and train.best; or take last"
         )
     if train.stop_after is not None and train.stop_after < 1:
         raise ValueError(f"train.stop_after must be at least 1, not {train.stop_after}")
@@ -227,7 +243,8 @@ def _check_same(experiment: Experiment, directory: Path) -> None:
     """Raises ValueError unless the directory holds a run of this experiment, but for fields that may change."""
     refused = refused_changes(read_tree(directory), experiment)
     if refused:
-        hint = " (set optimizer.schedule_steps to train longer)" if "train.steps" in refused else ""
+        schedule = experiment.optimizer.schedule
+        hint = f" (the {schedule} schedule ends there)" if "train.steps" in refused else ""
         raise ValueError(f"{directory} holds a run of another experiment: {refused}{hint}; use another --workdir")
 
 
@@ -239,7 +256,9 @@ def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
     refused = {path: pair for path, pair in changed.items() if not path.startswith(MAY_CHANGE)}
     if "train.steps" in changed and depends_on_steps(experiment.optimizer):
         refused["train.steps"] = changed["train.steps"]
-    return "; ".join(f"{path} was {was!r}, now {now!r}" for path, (was, now) in sorted(refused.items()))
+    listed = [f"{path} was {was!r}, now {now!r}" for path, (was, now) in sorted(refused.items())]
+    more = [f"and {len(listed) - MOST_LISTED} more"] if len(listed) > MOST_LISTED else []
+    return "; ".join(listed[:MOST_LISTED] + more)
 
 
 def _lock(directory: Path) -> IO[str]:

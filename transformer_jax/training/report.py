@@ -7,8 +7,8 @@ from transformer_jax.training.curves import draw_curves
 from transformer_jax.training.run import Run
 
 
-def show_result(run: Run, samples: int = 5) -> None:
-    """Prints scores on the test split and a few predictions, and draws `curves.png`."""
+def show_result(run: Run, steps: list[int], samples: int = 5) -> None:
+    """Draws `curves.png`; prints scores on the test split and a few predictions of the parameters at `steps`."""
     source, task = run.experiment.data.source, run.experiment.task
     picture = draw_curves(run.directory)
     if picture is not None:
@@ -17,7 +17,6 @@ def show_result(run: Run, samples: int = 5) -> None:
     if split is None:
         return
     examples, skipped = run.examples(split)
-    steps = run.checkpoint_steps()
     predictor = run.predictor_of(steps)
     print(f"evaluating {len(examples):,} {split} examples with the parameters of step {', '.join(map(str, steps))}")
     if skipped:

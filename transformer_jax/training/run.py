@@ -96,7 +96,10 @@ class Run:
             return [best]
         if count:
             if len(steps) < count:
-                raise ValueError(f"{checkpoint} needs {count} checkpoints, but only {len(steps)} are kept: {steps}")
+                raise ValueError(
+                    f"{checkpoint} needs {count} checkpoints, but only {len(steps)} are kept: {steps}; "
+                    f"use --checkpoint last or average:{len(steps)}"
+                )
             return steps[-count:]
         if int(checkpoint) in steps:
             return [int(checkpoint)]

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from transformer_jax.data.pipeline import batches
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
+from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.checkpoint import Checkpoints
 from transformer_jax.training.interrupts import Interrupted, Interrupts
 from transformer_jax.training.metrics import MetricsLog
@@ -27,6 +28,9 @@ from transformer_jax.training.step import (
     make_step,
 )
 from transformer_jax.training.values import to_tree
+
+DROPOUT = 2**31 - 1
+"""Number of the run's stream of dropout bits."""
 
 
 def train(prepared: Prepared) -> bool:
@@ -57,7 +61,8 @@ class Trainer:
         axes, _ = partition(parameter_axes(abstract_model(experiment.model)), self.frozen)
         self.optimizer = make_optimizer(experiment.optimizer, axes, schedule)
         self.update = make_step(experiment.task, self.optimizer, schedule, self.config.accumulate, self.frozen)
-        self.key = jax.random.key(self.config.seed, impl=self.config.random_bits)
+        # The same seed gives the parameters, from the key itself and small numbers folded into it.
+        self.key = jax.random.fold_in(jax.random.key(self.config.seed, impl=self.config.random_bits), DROPOUT)
         self.throughput = Throughput()
         self.first = jax.process_index() == 0
 
@@ -89,6 +94,8 @@ class Trainer:
                         ending = ending or self.interrupts.signal is not None
                         if ending or self._due(step, self.config.save_every):
                             self._save(checkpoints, state, step, scores)
+                        if ending and step < self.config.steps:
+                            log.message(f"stopped and saved at step {step:,}; the same command goes on from there")
                         self.throughput.resume()
                     if ending:
                         break
@@ -117,8 +124,11 @@ class Trainer:
                 scores = task.evaluate(predictor, prepared.validation)
         except Interrupted:
             return {}
-        found = {name: value for name, value in scores.items() if isinstance(value, numbers.Real)}
-        return {VALIDATION + name: float(value) for name, value in found.items()}
+        return {
+            VALIDATION + name: float(value)
+            for name, value in scores.items()
+            if isinstance(value, numbers.Real) and name not in COUNTS
+        }
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
         values = self._fetch(step, metrics)
@@ -176,6 +186,8 @@ class Trainer:
         restored = found.optimizer or {}
         leaves = [restored[name] for name in named_leaves(fresh.optimizer)]
         optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), leaves)
+        if self.first:
+            print(f"going on from step {found.step:,}", flush=True)
         step = jax.device_put(np.int32(found.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
 

@@ -1,0 +1,151 @@
+"""One training step of the encoder-decoder, here and in PyTorch, side by side.
+
+    python benchmarks/against_pytorch.py [--rows 64 --length 32 --width 128 --layers 4 --rounds 15]
+
+Both do the same work: embeddings, post-norm stacks with causal and padding masks, tied output, dropout, label
+smoothing, backward pass, Adam. PyTorch runs eagerly with `torch.nn.Transformer`, float32, on as many threads as there
+are cores; on a GPU where both find one. Rounds alternate, so that a busy machine slows both.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import torch
+
+from transformer_jax import MeshConfig, OptimizerConfig, Translation, base
+from transformer_jax.nn.parameters import parameter_axes
+from transformer_jax.parallel.mesh import make_mesh
+from transformer_jax.training.optimizer import make_optimizer, make_schedule
+from transformer_jax.training.step import abstract_model, init_state, make_step
+
+DROPOUT, SMOOTHING = 0.1, 0.1
+
+
+def ours(options: argparse.Namespace, source: np.ndarray, target: np.ndarray) -> Callable[[], float]:
+    """A function that makes one step and waits for its loss."""
+    model = base(
+        d_model=options.width,
+        num_heads=options.heads,
+        d_ff=options.feed_forward,
+        num_layers=options.layers,
+        dropout=DROPOUT,
+        vocab_size=options.vocabulary,
+        source_vocab_size=options.vocabulary,
+    )
+    config = OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=1)
+    schedule = make_schedule(config, options.width, 1000)
+    optimizer = make_optimizer(config, parameter_axes(abstract_model(model)), schedule)
+    step = make_step(Translation(label_smoothing=SMOOTHING), optimizer, schedule)
+    mesh = make_mesh(MeshConfig(data=1))
+    state = init_state(model, optimizer, 0, mesh)
+    key = jax.random.key(0, impl=options.random_bits)
+    lengths = np.full(options.rows, options.length, np.int32)
+    batch = {"source": source, "source_length": lengths, "target": target, "target_length": lengths}
+
+    def run() -> float:
+        nonlocal state
+        with jax.set_mesh(mesh):
+            state, metrics = step(state, batch, key)
+        return float(metrics["loss"])
+
+    return run
+
+
+class Reference(torch.nn.Module):
+    """`torch.nn.Transformer` with shared embeddings, sinusoids and a tied output."""
+
+    def __init__(self, options: argparse.Namespace):
+        super().__init__()
+        width = options.width
+        self.embedding = torch.nn.Embedding(options.vocabulary, width)
+        torch.nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.transformer = torch.nn.Transformer(
+            width, options.heads, options.layers, options.layers, options.feed_forward, DROPOUT, batch_first=True
+        )
+        self.dropout = torch.nn.Dropout(DROPOUT)
+        angles = torch.arange(options.length)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
+        self.register_buffer("positions", torch.stack([angles.sin(), angles.cos()], -1).reshape(options.length, width))
+        self.scale = width**0.5
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.embedding(tokens) * self.scale + self.positions[: tokens.shape[1]])
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        causal = torch.nn.Transformer.generate_square_subsequent_mask(target.shape[1], device=target.device)
+        y = self.transformer(
+            self.embed(source),
+            self.embed(target),
+            tgt_mask=causal,
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
+            tgt_is_causal=True,
+        )
+        return y @ self.embedding.weight.T
+
+
+def theirs(options: argparse.Namespace, source: np.ndarray, target: np.ndarray) -> Callable[[], float]:
+    """The same in PyTorch."""
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    torch.manual_seed(0)
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = Reference(options).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-9)
+    source_ids, target_ids = (torch.tensor(array, dtype=torch.int64, device=device) for array in (source, target))
+    padding = torch.zeros(source_ids.shape, dtype=torch.bool, device=device)
+
+    def run() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(source_ids, target_ids, padding)[:, :-1]
+        labels = target_ids[:, 1:]
+        loss = torch.nn.functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), label_smoothing=SMOOTHING
+        )
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in (
+        ("rows", 64),
+        ("length", 32),
+        ("width", 128),
+        ("heads", 4),
+        ("feed_forward", 512),
+        ("layers", 4),
+        ("vocabulary", 10_000),
+        ("rounds", 15),
+    ):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    parser.add_argument("--random-bits", default="rbg", choices=("rbg", "threefry2x32"))
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    shape = (options.rows, options.length)
+    source, target = (rng.integers(4, options.vocabulary, shape).astype(np.int32) for _ in range(2))
+    runs = {"transformer_jax": ours(options, source, target), "PyTorch": theirs(options, source, target)}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():  # the first step compiles
+        print(f"loss of the first step {run():.3f}", flush=True)
+        run()
+    for _ in range(options.rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    for name, times in seconds.items():
+        print(f"{name:<16} median {statistics.median(times):.4f} s a step, best {min(times):.4f} s")
+    ratios = sorted(b / a for a, b in zip(*seconds.values(), strict=True))
+    print(f"PyTorch / transformer_jax, round by round: median {statistics.median(ratios):.2f}", end="")
+    print(f", from {ratios[0]:.2f} to {ratios[-1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
