@@ -4,7 +4,8 @@ One English sentence has several translations, so that train, validation and tes
 
     transformer-jax train experiments/tatoeba_en_de.py --data.source.directory DIRECTORY
 
-DIRECTORY holds de-en.tsv.gz (English, a tab, German on every line). Time and result: see benchmarks/RESULTS.md.
+DIRECTORY holds de-en.tsv.gz (English, a tab, German on every line). Time and result: not measured yet; a GPU is
+recommended, 2 CPU cores would take most of a day.
 """
 
 from transformer_jax import (

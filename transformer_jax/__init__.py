@@ -20,13 +20,25 @@ if TYPE_CHECKING:
     from transformer_jax.data.sources import Tfds as Tfds
     from transformer_jax.data.subwords import ByteBPE as ByteBPE
     from transformer_jax.data.subwords import WordPiece as WordPiece
+    from transformer_jax.data.text import Text as Text
     from transformer_jax.data.tokenizers import Bytes as Bytes
     from transformer_jax.data.tokenizers import SentencePiece as SentencePiece
+    from transformer_jax.decoding.sampling import Sampling as Sampling
+    from transformer_jax.models.decoder_only import DecoderOnly as DecoderOnly
+    from transformer_jax.models.decoder_only import DecoderOnlyConfig as DecoderOnlyConfig
+    from transformer_jax.models.decoder_only import gpt2 as gpt2
+    from transformer_jax.models.decoder_only import llama as llama
     from transformer_jax.models.encoder_decoder import EncoderDecoder as EncoderDecoder
     from transformer_jax.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
     from transformer_jax.models.encoder_decoder import base as base
     from transformer_jax.models.encoder_decoder import big as big
+    from transformer_jax.models.encoder_only import EncoderOnly as EncoderOnly
+    from transformer_jax.models.encoder_only import EncoderOnlyConfig as EncoderOnlyConfig
+    from transformer_jax.models.encoder_only import bert as bert
+    from transformer_jax.models.encoder_only import modern_bert as modern_bert
     from transformer_jax.parallel.mesh import MeshConfig as MeshConfig
+    from transformer_jax.tasks.generator import Generation as Generation
+    from transformer_jax.tasks.language_modelling import LanguageModelling as LanguageModelling
     from transformer_jax.tasks.task import Task as Task
     from transformer_jax.tasks.translation import Translation as Translation
     from transformer_jax.tasks.translator import Decoding as Decoding
@@ -42,24 +54,36 @@ _HOMES = {
     "Bytes": "data.tokenizers",
     "DataConfig": "data.config",
     "Dates": "data.dates",
+    "DecoderOnly": "models.decoder_only",
+    "DecoderOnlyConfig": "models.decoder_only",
     "Decoding": "tasks.translator",
     "EncoderDecoder": "models.encoder_decoder",
     "EncoderDecoderConfig": "models.encoder_decoder",
+    "EncoderOnly": "models.encoder_only",
+    "EncoderOnlyConfig": "models.encoder_only",
     "Experiment": "training.experiment",
     "Files": "data.sources",
+    "Generation": "tasks.generator",
     "Labels": "data.labels",
+    "LanguageModelling": "tasks.language_modelling",
     "MeshConfig": "parallel.mesh",
     "OptimizerConfig": "training.optimizer",
+    "Sampling": "decoding.sampling",
     "SentencePiece": "data.tokenizers",
     "Source": "data.sources",
     "Task": "tasks.task",
+    "Text": "data.text",
     "Tfds": "data.sources",
     "TrainConfig": "training.experiment",
     "Translation": "tasks.translation",
     "WordPiece": "data.subwords",
     "base": "models.encoder_decoder",
+    "bert": "models.encoder_only",
     "big": "models.encoder_decoder",
+    "gpt2": "models.decoder_only",
+    "llama": "models.decoder_only",
     "load": "training.run",
+    "modern_bert": "models.encoder_only",
     "run_experiment": "cli.main",
 }
 

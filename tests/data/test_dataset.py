@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transformer_jax.data.dataset import CHUNK, Encoder, TokenizedSplit, tokenize_split
+from transformer_jax.data.dataset import CHUNK, TokenizedSplit, tokenize_split
 
 END = 3
 
@@ -18,17 +18,17 @@ def pairs(*texts):
     return [{"source": text, "target": text[::-1] + "!"} for text in texts]
 
 
-def tokenize(
-    examples, directory, *, max_length=10, features=("source", "target"), encoder: Encoder = encode
-) -> TokenizedSplit:
-    encoders = dict.fromkeys(features, encoder)
-    return tokenize_split(examples, encoders, max_length=max_length, directory=directory, key="key")
+def tokenize(examples, directory, *, max_length=10, features=("source", "target"), encoder=encode) -> TokenizedSplit:
+    def columns(rows):
+        return {name: encoder([row[name] for row in rows]) for name in features}
+
+    return tokenize_split(examples, features, columns, max_length=max_length, directory=directory, key="key")
 
 
 def test_what_is_read_is_what_the_encoder_gave(tmp_path):
     examples = pairs("ab", "c", "def")
     split = tokenize(examples, tmp_path)
-    assert len(split) == 3 and split.features == ("source", "target")
+    assert len(split) == 3 and split.columns == ("source", "target")
     for index, example in enumerate(examples):
         found = split[index]
         for feature, text in example.items():
@@ -136,8 +136,8 @@ def killed():
     yield from [{{"text": "a"}}] * {2 * CHUNK}
     os._exit(9)
 
-encoders = {{"text": lambda texts: [[1]] * len(texts)}}
-tokenize_split(killed(), encoders, max_length=9, directory=Path({str(tmp_path)!r}), key="key")
+encode = lambda rows: {{"text": [[1]] * len(rows)}}
+tokenize_split(killed(), ["text"], encode, max_length=9, directory=Path({str(tmp_path)!r}), key="key")
 """
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 9

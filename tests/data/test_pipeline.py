@@ -17,11 +17,13 @@ def split(tmp_path_factory):
     sizes = random.integers(1, 40, (300, 2)).tolist()
     examples = [{"source": "s" * source, "target": "t" * target} for source, target in sizes]
 
-    def encode(texts):
-        return [random.integers(1, 100, len(text)).tolist() for text in texts]
+    def encode(rows):
+        return {
+            name: [random.integers(1, 100, len(row[name])).tolist() for row in rows] for name in ("source", "target")
+        }
 
-    encoders = {"source": encode, "target": encode}
-    return tokenize_split(examples, encoders, max_length=64, directory=tmp_path_factory.mktemp("cache"), key="train")
+    directory = tmp_path_factory.mktemp("cache")
+    return tokenize_split(examples, ("source", "target"), encode, max_length=64, directory=directory, key="train")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_batches_hold_the_ids_of_their_examples_and_zeros(split, plan):
     for position, batch in enumerate(batches(split, plan, stop=plan.batches_per_epoch)):
         bucket, examples = plan.batch(position)
         assert batch["example"].tolist() == examples.tolist()
-        for feature, length in zip(split.features, plan.shapes[bucket].lengths, strict=True):
+        for feature, length in zip(split.columns, plan.shapes[bucket].lengths, strict=True):
             assert batch[feature].shape == (plan.shapes[bucket].rows, length)
             for row, example in enumerate(examples.tolist()):
                 ids = split[example][feature].tolist() if example >= 0 else []
@@ -88,7 +90,7 @@ def test_without_a_stop_batches_go_on_over_epochs(split, plan):
 
 
 def test_shapes_are_those_of_the_plan(split, plan):
-    found = {tuple(batch[feature].shape for feature in split.features) for batch in batches(split, plan, stop=200)}
+    found = {tuple(batch[feature].shape for feature in split.columns) for batch in batches(split, plan, stop=200)}
     assert found == {tuple((shape.rows, length) for length in shape.lengths) for shape in plan.shapes}
 
 

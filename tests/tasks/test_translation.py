@@ -25,8 +25,8 @@ TASK = Translation(decoding=Decoding(extra_length=4))
 def batch_of(pairs, width):
     """Encoded pairs, padded to `width`."""
     batch = {}
-    for (feature, encode), texts in zip(TASK.encoders(TOKENIZERS).items(), zip(*pairs, strict=True), strict=True):
-        rows = encode(list(texts))
+    examples = [{"source": source, "target": target} for source, target in pairs]
+    for feature, rows in TASK.encode(TOKENIZERS, examples).items():
         batch[feature] = np.array([row + [0] * (width - len(row)) for row in rows], np.int32)
         batch[f"{feature}_length"] = np.array([len(row) for row in rows], np.int32)
     return batch
@@ -40,11 +40,12 @@ def loss():
 
 
 def test_sources_end_and_targets_start_and_end_with_their_tokens():
-    encode = TASK.encoders(TOKENIZERS)
     letters = TOKENIZER.encode("ab")
-    assert list(encode) == ["source", "target"]
-    assert encode["source"](["ab", ""]) == [[*letters, TOKENIZER.eos_id], [TOKENIZER.eos_id]]
-    assert encode["target"](["ab"]) == [[TOKENIZER.bos_id, *letters, TOKENIZER.eos_id]]
+    columns = TASK.encode(TOKENIZERS, [{"source": "ab", "target": "ab"}])
+    assert columns == {
+        "source": [[*letters, TOKENIZER.eos_id]],
+        "target": [[TOKENIZER.bos_id, *letters, TOKENIZER.eos_id]],
+    }
 
 
 def test_the_model_takes_the_sizes_of_the_vocabularies():

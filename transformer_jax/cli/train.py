@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("train", "Learns what an experiment file says.", add_help=False, epilog=EPILOG)
     parser.add_argument("experiment", metavar="EXPERIMENT.py", nargs="?", help="has a function experiment()")
     parser.add_argument("--workdir", metavar="RUN", help="the run directory; default: runs/<name of the file>")
+    parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
     with user_input():
         options, overrides = parser.split(arguments)
         asks = bool({"-h", "--help"} & set(overrides))
@@ -37,9 +38,10 @@ def main(arguments: Sequence[str]) -> None:
         elif options.experiment is None:
             parser.error("name an experiment file, such as experiments/quickstart.py")
         file = Path(options.experiment or "EXPERIMENT.py")
-        experiment = load_experiment_file(file) if options.experiment else _example()
+        experiment = load_experiment_file(file, options.variant or "experiment") if options.experiment else _example()
         experiment = apply_overrides(experiment, overrides, f"{parser.prog} {file}")
-        prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / file.stem))
+        name = f"{file.stem}_{options.variant}" if options.variant else file.stem
+        prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / name))
     if train(prepared):
         with user_input():
             steps = prepared.run.checkpoint_steps()

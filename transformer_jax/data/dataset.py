@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int, Int32
@@ -15,13 +16,13 @@ from jaxtyping import Int, Int32
 from transformer_jax.data.lines import is_text
 from transformer_jax.data.sources import Example
 
-Encoder = Callable[[list[str]], list[list[int]]]
-"""Texts to token ids, special tokens included."""
+Encoder = Callable[[list[Example]], Mapping[str, list[list[int]]]]
+"""Examples to the columns of a batch: token ids, special tokens included."""
 
 CHUNK = 1_000
 FACTS = "facts.json"
 LENGTHS = "lengths"
-"""Of every example, the number of ids of every feature; the ids themselves lie end to end in `<feature>.ids`."""
+"""Of every example, the number of ids of every column; the ids themselves lie end to end in `<column>.ids`."""
 ID = np.dtype("<i4")
 
 
@@ -53,53 +54,65 @@ class TokenizedSplit:
             found = file.stat().st_size if file.is_file() else 0
             if found != size:
                 raise ValueError(f"{file} has {found} bytes, not {size}; delete {directory} to make it again")
-        self.features: tuple[str, ...] = tuple(facts["features"])
+        self.columns: tuple[str, ...] = tuple(facts["columns"])
         self.skipped: dict[str, int] = facts["skipped"]
         """How many examples were left out, by reason."""
-        self.lengths: Int32[np.ndarray, "examples features"] = np.fromfile(directory / LENGTHS, ID).reshape(
-            -1, len(self.features)
+        self.lengths: Int32[np.ndarray, "examples columns"] = np.fromfile(directory / LENGTHS, ID).reshape(
+            -1, len(self.columns)
         )
         self._ends = np.cumsum(self.lengths, axis=0, dtype=np.int64)
-        self._ids = [np.asarray(np.memmap(directory / f"{name}.ids", ID, "r")) for name in self.features]
+        self._ids = [np.asarray(np.memmap(directory / f"{name}.ids", ID, "r")) for name in self.columns]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Int32[np.ndarray, " length"]]:
-        """The ids of every feature of an example."""
+        """The ids of every column of an example."""
         starts = self._ends[index] - self.lengths[index]
         return {
             name: ids[start:end]
-            for name, ids, start, end in zip(self.features, self._ids, starts, self._ends[index], strict=True)
+            for name, ids, start, end in zip(self.columns, self._ids, starts, self._ends[index], strict=True)
         }
 
     def padded(
-        self, feature: str, examples: Int[np.ndarray, " rows"], length: int
+        self, column: str, examples: Int[np.ndarray, " rows"], length: int
     ) -> tuple[Int32[np.ndarray, "rows {length}"], Int32[np.ndarray, " rows"]]:
-        """A feature's ids of some examples, padded with 0 to `length`, and how many are real; -1 is an empty row."""
-        place = self.features.index(feature)
+        """A column's ids of some examples, padded with 0 to `length`, and how many are real; -1 is an empty row."""
+        place = self.columns.index(column)
         lengths = np.where(examples < 0, 0, self.lengths[examples, place])
-        columns = np.arange(length)
-        real = columns < lengths[:, None]
+        places = np.arange(length)
+        real = places < lengths[:, None]
         starts = self._ends[examples, place] - lengths
         padded = np.zeros(real.shape, np.int32)
-        padded[real] = self._ids[place][(starts[:, None] + columns)[real]]
+        padded[real] = self._ids[place][(starts[:, None] + places)[real]]
         return padded, lengths
+
+    def tokens_at(
+        self, examples: Int[np.ndarray, "*shape"], places: Int[np.ndarray, "*shape"]
+    ) -> Int32[np.ndarray, "*shape"]:
+        """The ids of the first column at these places of these examples."""
+        return self._ids[0][self._ends[examples, 0] - self.lengths[examples, 0] + places]
 
     def report(self, name: str) -> str:
         """One line that says what there is, and what was left out and why."""
         totals = self.lengths.sum(axis=0, dtype=np.int64)
-        tokens = " and ".join(f"{total:,} {feature}" for total, feature in zip(totals, self.features, strict=True))
+        tokens = " and ".join(f"{total:,} {column}" for total, column in zip(totals, self.columns, strict=True))
         line = f"{name}: {len(self):,} examples, {tokens} tokens"
         return f"{line}; {reasons(self.skipped)}" if self.skipped else line
 
 
 def tokenize_split(
-    examples: Iterable[Example], encoders: Mapping[str, Encoder], *, max_length: int, directory: Path, key: str
+    examples: Iterable[Example],
+    features: Sequence[str],
+    encode: Encoder,
+    *,
+    max_length: int | None,
+    directory: Path,
+    key: str,
 ) -> TokenizedSplit:
     """The split of `directory/key`, made from the examples unless it is there.
 
-    Examples with an empty or undecodable text, or with a feature of more than `max_length` ids, are skipped and
+    Examples with an empty or undecodable feature, or with a column of more than `max_length` ids, are skipped and
     counted. Raises ValueError when a feature is missing or nothing is left.
     """
     place = directory / key
@@ -108,7 +121,7 @@ def tokenize_split(
     partial = directory / f"{key}.{uuid.uuid4().hex}.partial"
     partial.mkdir(parents=True)
     try:
-        _write(examples, encoders, max_length, partial)
+        _write(examples, features, encode, max_length, partial)
         partial.rename(place)
     except OSError:
         # Another process may have been quicker; what it wrote is the same.
@@ -123,32 +136,35 @@ def _complete(place: Path) -> bool:
     return (place / FACTS).is_file()
 
 
-def _write(examples: Iterable[Example], encoders: Mapping[str, Encoder], max_length: int, directory: Path) -> None:
+def _write(
+    examples: Iterable[Example], features: Sequence[str], encode: Encoder, max_length: int | None, directory: Path
+) -> None:
     """Writes the files of a split, a chunk of examples at a time; the facts come last."""
     skipped: Counter[str] = Counter()
-    iterator = readable(examples, list(encoders), skipped)
-    names = [LENGTHS, *(f"{name}.ids" for name in encoders)]
+    iterator = readable(examples, features, skipped)
+    files: dict[str, IO[bytes]] = {}
     with ExitStack() as stack:
-        lengths_file, *ids_files = [stack.enter_context((directory / name).open("wb")) for name in names]
+        lengths_file = stack.enter_context((directory / LENGTHS).open("wb"))
         while chunk := list(islice(iterator, CHUNK)):
-            columns = [encode([example[name] for example in chunk]) for name, encode in encoders.items()]
-            rows = [row for row in zip(*columns, strict=True) if _fits(row, max_length, skipped)]
+            columns = encode(chunk)
+            files = files or {name: stack.enter_context((directory / f"{name}.ids").open("wb")) for name in columns}
+            rows = [row for row in zip(*columns.values(), strict=True) if _fits(row, max_length, skipped)]
             lengths_file.write(np.array([[len(ids) for ids in row] for row in rows], ID).tobytes())
-            for feature, file in enumerate(ids_files):
-                file.write(np.fromiter(chain.from_iterable(row[feature] for row in rows), ID).tobytes())
-    sizes = {name: (directory / name).stat().st_size for name in names}
+            for column, file in enumerate(files.values()):
+                file.write(np.fromiter(chain.from_iterable(row[column] for row in rows), ID).tobytes())
+    sizes = {name: (directory / name).stat().st_size for name in [LENGTHS, *(f"{name}.ids" for name in files)]}
     if not sizes[LENGTHS]:
         raise ValueError("there are no examples to learn from" + (f": {reasons(skipped)}" if skipped else ""))
-    facts = {"features": list(encoders), "skipped": dict(skipped), "bytes": sizes}
+    facts = {"columns": list(files), "skipped": dict(skipped), "bytes": sizes}
     (directory / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _fits(row: tuple[list[int], ...], max_length: int, skipped: Counter[str]) -> bool:
-    """Whether every feature has 1 to `max_length` ids; the reason is counted."""
+def _fits(row: tuple[list[int], ...], max_length: int | None, skipped: Counter[str]) -> bool:
+    """Whether every column has 1 to `max_length` ids; the reason is counted."""
     sizes = [len(ids) for ids in row]
     if min(sizes) == 0:
         skipped["empty"] += 1
-    elif max(sizes) > max_length:
+    elif max_length is not None and max(sizes) > max_length:
         skipped[f"longer than {max_length} tokens"] += 1
     else:
         return True

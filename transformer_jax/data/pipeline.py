@@ -1,29 +1,35 @@
 """Batches as arrays, made ahead of the device."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from transformer_jax.data.dataset import TokenizedSplit
+from transformer_jax.data.packing import PackedPlan, segments
 from transformer_jax.data.plan import BatchPlan
 
 Batch = dict[str, np.ndarray]
-"""All int32: every feature's ids `[rows, length]`, padded with 0, and `<feature>_length` `[rows]`; `example` `[rows]`.
+"""All int32, a row each for an example or a piece of the packed text.
 
-`example` is the index in the split, -1 for an empty row.
+Of a plan: every column's ids `[rows, length]`, padded with 0, and `<column>_length` `[rows]`; `example` `[rows]` is the
+index in the split, -1 for an empty row. Of a packed plan: `tokens`, `segments` (from 1) and `positions` (in a segment),
+all `[rows, length + 1]`.
 """
+Augment = Callable[[Batch, int], Batch]
+"""From a batch and the number of its epoch to what is drawn anew in each."""
 
 
 def batches(
     split: TokenizedSplit,
-    plan: BatchPlan,
+    plan: BatchPlan | PackedPlan,
     start: int = 0,
     *,
     stop: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    augment: Augment = lambda batch, epoch: batch,
 ) -> Iterator[Batch]:
     """The batches from position `start` to `stop` (or for ever), or one process's share of the rows of each.
 
@@ -39,16 +45,32 @@ def batches(
     grain = _grain()
 
     def make(position: int) -> Batch:
+        def mine(rows: np.ndarray) -> np.ndarray:
+            share = len(rows) // process_count
+            return rows[process_index * share : (process_index + 1) * share]
+
+        if isinstance(plan, PackedPlan):
+            documents, places = map(mine, plan.batch(position))
+            return _packed(split, documents, places)
         bucket, examples = plan.batch(position)
-        share = len(examples) // process_count
-        mine = examples[process_index * share : (process_index + 1) * share]
-        batch: Batch = {"example": mine.astype(np.int32)}
-        for feature, length in zip(split.features, plan.shapes[bucket].lengths, strict=True):
-            batch[feature], batch[f"{feature}_length"] = split.padded(feature, mine, length)
-        return batch
+        batch = _padded(split, mine(examples), plan.shapes[bucket].lengths)
+        return augment(batch, position // plan.batches_per_epoch)
 
     positions = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(make)
     return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+def _padded(split: TokenizedSplit, examples: np.ndarray, lengths: Sequence[int]) -> Batch:
+    batch: Batch = {"example": examples.astype(np.int32)}
+    for column, length in zip(split.columns, lengths, strict=True):
+        batch[column], batch[f"{column}_length"] = split.padded(column, examples, length)
+    return batch
+
+
+def _packed(split: TokenizedSplit, documents: np.ndarray, places: np.ndarray) -> Batch:
+    numbers, positions = segments(places)
+    arrays = {"tokens": split.tokens_at(documents, places), "segments": numbers, "positions": positions}
+    return {name: array.astype(np.int32) for name, array in arrays.items()}
 
 
 def _grain() -> Any:

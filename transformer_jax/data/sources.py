@@ -95,7 +95,7 @@ class Files(Source):
         facts = (names, self.features, self.columns)
         if self.holdout:
             facts += (split, self.holdout, self.holdout_by, bool(self.validation), bool(self.test))
-        return _digest_files(paths, facts)
+        return digest_files(paths, facts)
 
     def _paths(self, split: str) -> list[Path]:
         _check(self, split)
@@ -168,7 +168,7 @@ class Tfds(Source):
         """A hash of the files that the split is in, and of the fields that decide how they are read."""
         parts = self._builder(split).info.splits[getattr(self, split)].file_instructions
         ranges = [(part.skip, part.take) for part in parts]
-        return _digest_files([Path(part.filename) for part in parts], (ranges, self.features, self.columns))
+        return digest_files([Path(part.filename) for part in parts], (ranges, self.features, self.columns))
 
     def _builder(self, split: str) -> Any:
         """The reader of the prepared set, checked to have the split."""
@@ -201,7 +201,8 @@ def _check(source: Files | Tfds, split: str) -> None:
         raise ValueError(f"data.source.columns {source.columns} are not one for each of {source.features}")
 
 
-def _digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:
+def digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:
+    """A hash of the content of files and of some facts."""
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=12)
     for path in paths:
         with path.open("rb") as file:

@@ -1,5 +1,7 @@
 """Losses."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -28,3 +30,30 @@ def cross_entropy(
         real = jnp.where(jnp.arange(logits.shape[-1]).reshape(1, 1, -1) < vocab_size, logits, 0.0)
     uniform = log_normalizer - jnp.sum(real, axis=-1) / vocab_size
     return (1 - label_smoothing) * plain + label_smoothing * uniform, plain
+
+
+def chunked_cross_entropy(
+    logits: Callable[[Float[Array, "batch chunk d_model"]], Float[Array, "batch chunk rows"]],
+    vectors: Float[Array, "batch length d_model"],
+    labels: Int[Array, "batch length"],
+    *,
+    chunk: int,
+    vocab_size: int,
+) -> Float[Array, "batch length"]:
+    """`cross_entropy` of `logits(vectors)` without ever holding the logits of more than `chunk` positions of each row.
+
+    The backward pass computes them again, chunk by chunk: a third product for the memory of all logits.
+    """
+    batch, length, _ = vectors.shape
+
+    def in_chunks(array: Array) -> Array:
+        widths = [(0, 0), (0, -length % chunk)] + [(0, 0)] * (array.ndim - 2)
+        parts = jnp.pad(array, widths).reshape(batch, -1, chunk, *array.shape[2:])
+        return jnp.moveaxis(parts, 1, 0)
+
+    @jax.checkpoint
+    def losses(vectors: Array, labels: Array) -> Array:
+        return cross_entropy(logits(vectors), labels, vocab_size=vocab_size)[1]
+
+    _, found = jax.lax.scan(lambda _, part: (None, losses(*part)), None, (in_chunks(vectors), in_chunks(labels)))
+    return jnp.moveaxis(found, 0, 1).reshape(batch, -1)[:, :length]

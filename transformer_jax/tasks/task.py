@@ -1,14 +1,17 @@
 """What a task is: the part of a run that knows what is learnt."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 
 Tokenizers = Mapping[str, Tokenizer]
 """The tokenizer of every feature; where the vocabulary is shared, the same object."""
@@ -41,11 +44,34 @@ class Task:
     """From examples to loss, metrics and predictions. A task of your own overrides these methods."""
 
     features: ClassVar[tuple[str, ...]] = ()
-    """The keys of an example that are tokenised, in the order of the plan's lengths."""
+    """What an example has; one that lacks some of it, or has it empty, is skipped."""
+    packed: ClassVar[bool] = False
+    """Whether examples are laid end to end in rows of data.max_length, rather than each in a row of its own."""
 
-    def encoders(self, tokenizers: Tokenizers) -> dict[str, Callable[[list[str]], list[list[int]]]]:
-        """For each feature, texts to token ids with the special tokens that the task wants."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `encode` gives."""
+        return self.features
+
+    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
+        """The vocabularies of the features that are tokenised."""
+        return dict.fromkeys(self.features, data.tokenizer)
+
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> dict[str, list[list[int]]]:
+        """The token ids of every column of some examples, with the special tokens that the task wants."""
         raise NotImplementedError
+
+    def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays of a batch, `augment` included, to go through a step without data."""
+        tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+        if self.packed:
+            return dict.fromkeys(("tokens", "segments", "positions"), tokens)
+        lengths = jax.ShapeDtypeStruct((rows,), jnp.int32)
+        return dict.fromkeys(self.columns, tokens) | dict.fromkeys([f"{name}_length" for name in self.columns], lengths)
+
+    def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
+        """A batch with what is drawn anew in every epoch, such as masks: a function of seed, epoch and examples."""
+        return batch
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> Any:
         """The model's configuration with the sizes of the features' vocabularies filled in.
@@ -73,3 +99,13 @@ class Task:
         Raises ValueError when no example can be scored.
         """
         return {}
+
+    def samples(self, predictor: Any, examples: Sequence[Example]) -> list[str]:
+        """Lines that show a person what the predictor makes of some examples."""
+        first, last = self.features[0], self.features[-1]
+        predictions = predictor.predict([example[first] for example in examples])
+        lines = []
+        for example, prediction in zip(examples, predictions, strict=True):
+            wrong = "" if prediction == example[last] else f"  (not {example[last]})"
+            lines += [example[first], f"  -> {prediction}{wrong}"]
+        return lines

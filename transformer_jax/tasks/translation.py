@@ -1,8 +1,7 @@
 """Translation: a source text to a target text, by an encoder-decoder model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.scores import check_scores, text_scores
@@ -33,12 +31,15 @@ class Translation(Task):
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
 
-    def encoders(self, tokenizers: Tokenizers) -> dict[str, Callable[[list[str]], list[list[int]]]]:
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> dict[str, list[list[int]]]:
         """Source tokens and an end token; a start token, target tokens and an end token."""
         source, target = tokenizers["source"], tokenizers["target"]
+        sources, targets = (
+            tokenizers[name].encode_batch([example[name] for example in examples]) for name in self.features
+        )
         return {
-            "source": partial(_encode, source, before=[], after=[source.eos_id]),
-            "target": partial(_encode, target, before=[target.bos_id], after=[target.eos_id]),
+            "source": [[*ids, source.eos_id] for ids in sources],
+            "target": [[target.bos_id, *ids, target.eos_id] for ids in targets],
         }
 
     def resolve(
@@ -100,7 +101,3 @@ class Translation(Task):
         if len(kept) < len(examples):
             result["skipped"] = len(examples) - len(kept)
         return result | text_scores(predictor.translate(sources), targets, self.scores, self.bleu_tokenize)
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str], before: list[int], after: list[int]) -> list[list[int]]:
-    return [before + ids + after for ids in tokenizer.encode_batch(texts)]

@@ -18,6 +18,7 @@ from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.rows import grouped, listed, padded
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Translator:
         found = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
         encoded = self._encoded(lines)
         for batch in self._batches(encoded, {i: len(encoded[i]) for i, line in enumerate(lines) if line.strip()}):
-            result = self._search(jnp.asarray(batch.tokens), jnp.asarray(batch.lengths))
+            result = self.search_tokens(jnp.asarray(batch.tokens), jnp.asarray(batch.lengths))
             tokens, lengths, scores, log_probs = (
                 np.asarray(array) for array in (result.tokens, result.lengths, result.scores, result.log_probs)
             )
@@ -133,12 +134,12 @@ class Translator:
             raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
         tokenizer = self.tokenizer.target
         encoded = self._encoded(sources)
-        answers = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(_listed(targets))]
+        answers = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(targets))]
         self._refuse_long(answers)
         sizes = {i: max(map(len, pair)) for i, pair in enumerate(zip(encoded, answers, strict=True))}
         scores = [0.0] * len(sources)
         for batch in self._batches(encoded, sizes):
-            target, lengths = _pad([answers[line] for line in batch.lines], *batch.tokens.shape)
+            target, lengths = padded([answers[line] for line in batch.lines], *batch.tokens.shape)
             values = _log_probabilities(self.model, batch.tokens, batch.lengths, target, lengths)
             for line, value in zip(batch.lines, values.tolist(), strict=False):
                 scores[line] = value
@@ -177,7 +178,8 @@ class Translator:
         pair = ((self.tokenizer.source, source, 1), (self.tokenizer.target, target, 2))
         return all(len(tokenizer.encode(text)) + special <= self.max_length for tokenizer, text, special in pair)
 
-    def _search(self, source: Array, lengths: Array) -> BeamResult:
+    def search_tokens(self, source: Array, lengths: Array) -> BeamResult:
+        """The search for source tokens `[batch, length]` that end in the end token, of these lengths."""
         tokenizer = self.tokenizer.target
         return _search(
             self.model,
@@ -192,21 +194,14 @@ class Translator:
     def _encoded(self, lines: Sequence[str]) -> list[list[int]]:
         """Source tokens and an end token."""
         tokenizer = self.tokenizer.source
-        encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(_listed(lines))]
+        encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(lines))]
         self._refuse_long(encoded)
         return encoded
 
     def _batches(self, encoded: list[list[int]], sizes: dict[int, int]) -> Iterator["_Lines"]:
-        """The lines that have a size, in batches of similar sizes, padded to a few fixed shapes."""
-        widths: dict[int, list[int]] = {}
-        for line in sorted(sizes, key=lambda line: sizes[line]):
-            widths.setdefault(_width(sizes[line]), []).append(line)
-        for width, members in widths.items():
-            rows = max(self.decoding.tokens_per_batch // width, 1)
-            rows = min(rows, _width(len(members)))
-            for start in range(0, len(members), rows):
-                chunk = members[start : start + rows]
-                yield _Lines(chunk, *_pad([encoded[i] for i in chunk], rows, width))
+        """The lines that have a size, in batches of similar sizes."""
+        for lines, width, rows in grouped(sizes, self.decoding.tokens_per_batch):
+            yield _Lines(lines, *padded([encoded[line] for line in lines], rows, width))
 
     def _refuse_long(self, encoded: Sequence[Sequence[int]]) -> None:
         for line, ids in enumerate(encoded, 1):
@@ -214,35 +209,11 @@ class Translator:
                 raise ValueError(f"line {line} has {len(ids)} tokens, more than the {self.max_length} of the model")
 
 
-def _listed(lines: Sequence[str]) -> list[str]:
-    """The lines; TypeError for a single string, which would be taken letter by letter."""
-    if isinstance(lines, str):
-        raise TypeError("give a list of lines, as in translate([line]), not one string")
-    return list(lines)
-
-
 class _Lines(NamedTuple):
     lines: list[int]
     """Their numbers."""
     tokens: np.ndarray
     lengths: np.ndarray
-
-
-def _width(length: int) -> int:
-    """The array length for sequences of this length: one of a few, so that few shapes are compiled."""
-    step = 8
-    while length > 8 * step:
-        step *= 2
-    return -(-length // step) * step
-
-
-def _pad(sequences: Sequence[Sequence[int]], rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right-padded tokens `[rows, width]` and lengths `[rows]`; rows without a sequence have length 0."""
-    tokens, lengths = np.zeros((rows, width), np.int32), np.zeros(rows, np.int32)
-    for row, ids in enumerate(sequences):
-        tokens[row, : len(ids)] = ids
-        lengths[row] = len(ids)
-    return tokens, lengths
 
 
 @partial(jax.jit, static_argnames=("decoding", "start_id", "end_id", "forbidden"))

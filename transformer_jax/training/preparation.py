@@ -3,20 +3,20 @@
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from transformer_jax.data.config import DataConfig
-from transformer_jax.data.dataset import Encoder, TokenizedSplit, reasons, tokenize_split
+from transformer_jax.data.dataset import TokenizedSplit, readable, reasons, tokenize_split
+from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
@@ -37,7 +37,8 @@ WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
 """What preparation leaves in a run directory, before the experiment makes it a run."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
-PROBE = "A text, to see what a task makes of texts: Zürich, 2017-06-12, [MASK]."
+PROBES = 20
+"""Examples that show what a task makes of text."""
 MAY_CHANGE = (
     "mesh.",
     "task.decoding.",
@@ -64,7 +65,7 @@ class Prepared:
     run: Run
     mesh: Mesh
     split: TokenizedSplit
-    plan: BatchPlan
+    plan: BatchPlan | PackedPlan
     validation: list[Example]
     """Examples that are scored while training."""
     text: str
@@ -104,41 +105,49 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
 
 
 def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lock: IO[str], resumed: bool) -> Prepared:
-    task, data, train = experiment.task, experiment.data, experiment.train
+    task, data = experiment.task, experiment.data
+    kinds = task.vocabularies(data)
     if resumed:
-        tokenizers = load_tokenizers(data, task.features, directory / "tokenizer")
+        tokenizers = load_tokenizers(data, kinds, directory / "tokenizer")
     else:
-        tokenizers = train_tokenizers(data, task.features)
+        tokenizers = train_tokenizers(data, task.features, kinds)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
     text = _fingerprint(experiment)
     if resumed:
         _check_text(directory, text)
-    encoders = task.encoders(tokenizers)
+    max_length = None if task.packed else data.max_length
     split = tokenize_split(
         data.source.examples("train"),
-        encoders,
-        max_length=data.max_length,
+        task.features,
+        lambda examples: task.encode(tokenizers, examples),
+        max_length=max_length,
         directory=cache,
-        key=_cache_key(data, text, encoders, tokenizers),
+        key=_cache_key(experiment, text, max_length, tokenizers),
     )
     print(split.report("train"), flush=True)
-    plan = BatchPlan(
-        split.lengths,
-        tokens_per_batch=data.tokens_per_batch,
-        num_buckets=data.num_buckets,
-        batch_multiple=data.batch_multiple,
-        seed=train.seed,
-    )
+    plan = _plan(experiment, split)
     run = Run(directory, experiment, tokenizers)
     validation = _validation(run)
     if not resumed:
-        save_tokenizers(tokenizers, directory / "tokenizer", shared=data.shared_vocabulary)
+        save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
     (directory / TEXT).write_text(text + "\n", encoding="utf-8")
     write_experiment(directory, experiment, file)
     print(f"model: {experiment.model.num_parameters():,} parameters", flush=True)
     return Prepared(run, mesh, split, plan, validation, text, lock)
+
+
+def _plan(experiment: Experiment, split: TokenizedSplit) -> BatchPlan | PackedPlan:
+    data = experiment.data
+    size: dict[str, Any] = {
+        "tokens_per_batch": data.tokens_per_batch,
+        "batch_multiple": data.batch_multiple,
+        "seed": experiment.train.seed,
+    }
+    if experiment.task.packed:
+        return PackedPlan(split.lengths[:, 0], length=data.max_length, **size)
+    return BatchPlan(split.lengths, num_buckets=data.num_buckets, **size)
 
 
 def _validation(run: Run) -> list[Example]:
@@ -170,11 +179,12 @@ def _fingerprint(experiment: Experiment) -> str:
     return digest.hexdigest()
 
 
-def _cache_key(data: DataConfig, text: str, encoders: Mapping[str, Encoder], tokenizers: Tokenizers) -> str:
-    """A name for the tokenised text that changes whenever the text, a vocabulary or the special tokens do."""
-    vocabularies = [tokenizers[name].fingerprint for name in encoders]
-    special = [encode([PROBE]) for encode in encoders.values()]
-    parts = [text, data.max_length, vocabularies, special]
+def _cache_key(experiment: Experiment, text: str, max_length: int | None, tokenizers: Tokenizers) -> str:
+    """A name for the tokenised text that changes whenever the text, a vocabulary or what a task makes of them does."""
+    task = experiment.task
+    vocabularies = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
+    examples = readable(experiment.data.source.examples("train"), task.features, Counter())
+    parts = [text, max_length, vocabularies, task.encode(tokenizers, list(itertools.islice(examples, PROBES)))]
     return "train-" + hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
@@ -226,14 +236,12 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
             f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
             f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
         )
-    model = task.resolve(experiment.model, data, dict.fromkeys(task.features, 8))
+    model = task.resolve(experiment.model, data, dict.fromkeys(task.vocabularies(data), 8))
     schedule = make_schedule(experiment.optimizer, model.d_model, train.steps)
     frozen = experiment.optimizer.frozen
     axes, _ = partition(parameter_axes(abstract_model(model)), frozen)
     optimizer = make_optimizer(experiment.optimizer, axes, schedule)
-    tokens = jax.ShapeDtypeStruct((data.batch_multiple, 8), jnp.int32)
-    batch = dict.fromkeys(task.features, tokens)
-    batch |= {f"{name}_length": jax.ShapeDtypeStruct(tokens.shape[:1], jnp.int32) for name in task.features}
+    batch = task.abstract_batch(data.batch_multiple, 8)
     state = jax.eval_shape(lambda: fresh_state(model, optimizer, train.seed, frozen))
     step = make_step(task, optimizer, schedule, train.accumulate, frozen)
     jax.eval_shape(step, state, batch, jax.random.key(0))

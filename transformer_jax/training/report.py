@@ -23,10 +23,5 @@ def show_result(run: Run, steps: list[int], samples: int = 5) -> None:
         print(f"  {reasons(skipped)}")
     for name, value in task.evaluate(predictor, examples).items():
         print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
-    first, last = task.features[0], task.features[-1]
-    shown = list(itertools.islice(examples, samples))
-    for example, prediction in zip(shown, predictor.predict([example[first] for example in shown]), strict=True):
-        print(
-            f"  {example[first]}\n    -> {prediction}"
-            + ("" if prediction == example[last] else f"  (not {example[last]})")
-        )
+    for line in task.samples(predictor, list(itertools.islice(examples, samples))):
+        print(f"  {line}")

@@ -59,7 +59,7 @@ class Run:
             raise FileNotFoundError(f"{directory} is not a run directory: it has no {EXPERIMENT}")
         experiment = from_tree(load_experiment_file(directory / SOURCE), read_tree(directory))
         task, data = experiment.task, experiment.data
-        return cls(directory, experiment, load_tokenizers(data, task.features, directory / "tokenizer"))
+        return cls(directory, experiment, load_tokenizers(data, task.vocabularies(data), directory / "tokenizer"))
 
     def examples(self, split: str, most: int | None = None) -> tuple[list[Example], dict[str, int]]:
         """The (first) examples of a split, and how many before them were skipped as empty or undecodable.

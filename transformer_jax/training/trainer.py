@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from transformer_jax.data.pipeline import batches
+from transformer_jax.data.pipeline import Batch, batches
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.checkpoint import Checkpoints
@@ -194,7 +194,12 @@ class Trainer:
     def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:
         where = batch_sharding(self.prepared.mesh)
         share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        for batch in batches(self.prepared.split, self.prepared.plan, start, stop=stop, **share):
+        tokenizers, seed = self.prepared.run.tokenizers, self.config.seed
+
+        def augment(batch: Batch, epoch: int) -> Batch:
+            return self.experiment.task.augment(batch, tokenizers, seed=seed, epoch=epoch)
+
+        for batch in batches(self.prepared.split, self.prepared.plan, start, stop=stop, augment=augment, **share):
             yield {name: jax.make_array_from_process_local_data(where, array) for name, array in batch.items()}
 
     def _due(self, step: int, every: int) -> bool:

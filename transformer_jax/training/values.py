@@ -76,8 +76,8 @@ def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]
     return found
 
 
-def load_experiment_file(path: str | Path) -> Experiment:
-    """What `experiment()` in a Python file returns, its values checked against their types.
+def load_experiment_file(path: str | Path, function: str = "experiment") -> Experiment:
+    """What a function of a Python file returns, its values checked against their types.
 
     Executes the file, as a module of its own. Raises FileNotFoundError or ValueError with one line.
     """
@@ -91,15 +91,15 @@ def load_experiment_file(path: str | Path) -> Experiment:
     sys.modules[module.__name__] = module
     try:
         exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), module.__dict__)
-        function = getattr(module, "experiment", None)
-        result = function() if callable(function) else None
+        found = getattr(module, function, None)
+        result = found() if callable(found) else None
     except Exception as error:
         del sys.modules[module.__name__]
         raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}") from error
-    if function is None:
-        raise ValueError(f"{path} has no function experiment(); define one that returns an Experiment")
+    if found is None:
+        raise ValueError(f"{path} has no function {function}(); define one that returns an Experiment")
     if not isinstance(result, Experiment):
-        raise ValueError(f"experiment() in {path} must return an Experiment, not {result!r}")
+        raise ValueError(f"{function}() in {path} must return an Experiment, not {result!r}")
     try:
         return from_tree(result, to_tree(result))
     except ValueError as error:

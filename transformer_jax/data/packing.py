@@ -1,0 +1,74 @@
+"""Documents end to end, cut into rows of one length: nothing is padding."""
+
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int
+
+from transformer_jax.data.plan import Shape
+
+Places = Int[np.ndarray, "rows length"]
+
+
+class PackedPlan:
+    """The rows of every epoch, a pure function of (seed, epoch, lengths), for all processes together.
+
+    An epoch lays all documents end to end, in an order of its own, and cuts that into rows of `length + 1` tokens that
+    begin with the last token of another: there are `length` inputs and `length` tokens to predict. Where the first cut
+    is, and which rows make a batch, differ between epochs. Tokens that do not fill a batch are left out, others each
+    time; a corpus of less than a batch is repeated to fill it. Raises ValueError when not even `batch_multiple` rows
+    fit.
+    """
+
+    def __init__(
+        self,
+        lengths: Int[np.ndarray, " documents"],
+        *,
+        length: int,
+        tokens_per_batch: int,
+        batch_multiple: int,
+        seed: int,
+    ):
+        rows = tokens_per_batch // length // batch_multiple * batch_multiple
+        if not rows:
+            raise ValueError(
+                f"{batch_multiple} rows (data.batch_multiple) of {length} tokens (data.max_length) are more than "
+                f"data.tokens_per_batch {tokens_per_batch}; set it to {length * batch_multiple}"
+            )
+        self.seed = seed
+        self.length = length
+        self.shapes = [Shape(rows, (length + 1,))]
+        self._lengths = lengths.astype(np.int64)
+        self._total = int(self._lengths.sum())
+        self.batches_per_epoch = max(self._total // length // rows, 1)
+        # Two epochs: the threads that work ahead may be in the next one.
+        self._epoch = lru_cache(maxsize=2)(self._deal)
+
+    def batch(self, position: int) -> tuple[Places, Places]:
+        """The document of every token of a batch, and the token's place in it; positions count over all epochs."""
+        epoch, place = divmod(position, self.batches_per_epoch)
+        order, ends, starts = self._epoch(epoch)
+        stream = (starts[place][:, None] + np.arange(self.length + 1)) % self._total
+        index = np.searchsorted(ends, stream, side="right")
+        documents = order[index]
+        return documents, stream - (ends[index] - self._lengths[documents])
+
+    def _deal(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The documents in order, their ends in the stream, and the starts of the rows `[batches, rows]`."""
+        # NumPy promises the bits of Philox for all its versions, which it does not of its permutations.
+        random = np.random.Philox(key=[self.seed, epoch])
+        order = random.random_raw(len(self._lengths)).argsort(kind="stable")
+        first = int(random.random_raw() % np.uint64(self.length))
+        (rows, _), batches = self.shapes[0], self.batches_per_epoch
+        shuffled = random.random_raw(batches * rows).argsort(kind="stable")
+        starts = (first + shuffled * self.length).reshape(batches, rows)
+        return order, np.cumsum(self._lengths[order]), starts
+
+
+def segments(places: Places) -> tuple[Places, Places]:
+    """The numbers, from 1, of a row's pieces of documents, and the position of every token in its piece, from 0."""
+    columns = np.arange(places.shape[1])[None]
+    begins = places == 0
+    begins[:, 0] = True
+    starts = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
+    return np.cumsum(begins, axis=1), columns - starts

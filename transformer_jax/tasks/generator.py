@@ -1,0 +1,308 @@
+"""A trained decoder-only model as people use it: a prompt in, its continuation out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.decoding.beam import beam_search
+from transformer_jax.decoding.sampling import (
+    GenerationState,
+    Sampling,
+    continue_generation,
+    cut_at,
+    start_generation,
+)
+from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
+from transformer_jax.parallel.axes import constrain
+from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.rows import grouped, listed, padded
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How a text is continued."""
+
+    max_new_tokens: int = 256
+    """Tokens of a continuation at most; prompt and continuation stay within data.max_length."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the next token is chosen."""
+    beam_size: int = 1
+    """Above 1: the continuation that beam search finds, and no sampling."""
+    length_penalty: float = 0.6
+    """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha of beam search."""
+    stop: tuple[str, ...] = ()
+    """Texts at which a continuation ends; they are left out."""
+    seed: int = 0
+    """Chooses among the possible continuations."""
+    chunk: int = 16
+    """Tokens that are generated before anything is looked at or shown."""
+    tokens_per_batch: int = 8192
+    """Tokens, of prompts and continuations, that are worked on at once."""
+
+    def check(self) -> None:
+        """Raises ValueError for numbers that generate nothing."""
+        self.sampling.check()
+        cut_at("", self.stop)
+        if min(self.max_new_tokens, self.beam_size, self.chunk, self.tokens_per_batch) < 1:
+            raise ValueError(
+                f"task.generation needs max_new_tokens, beam_size, chunk and tokens_per_batch of at least 1, not {self}"
+            )
+
+
+class TextGenerator:
+    """Continues, scores and embeds texts. Unpacks into its parts: `model, tokenizer = generator`."""
+
+    def __init__(
+        self, model: DecoderOnly, tokenizer: Tokenizer, generation: Generation = Generation(), *, max_length: int
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.generation = generation
+        self.max_length = max_length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.tokenizer))
+
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """The continuation of every prompt; an empty prompt gives a text from its beginning.
+
+        What a prompt gets depends on the seed and its place in the list, not on the others. Raises ValueError for a
+        prompt that leaves no room in the context.
+        """
+        encoded = self._prompts(prompts)
+        found = [""] * len(encoded)
+        for lines, tokens, lengths in self._batches(encoded):
+            if self.generation.beam_size > 1:
+                texts = self._search(tokens, lengths)
+            else:
+                *_, texts = self._sample(tokens, lengths, lines)
+            for line, text in zip(lines, texts, strict=False):
+                found[line] = text
+        return found
+
+    predict = generate
+
+    def stream(self, prompt: str) -> Iterator[str]:
+        """The continuation of one prompt in pieces, as they come."""
+        ((lines, tokens, lengths),) = self._batches(self._prompts([prompt]))
+        shown = ""
+        for text, *_ in self._sample(tokens, lengths, lines):
+            yield text.removeprefix(shown)
+            shown = text
+
+    def losses(self, texts: Sequence[str], *, stride: int = 0) -> list[tuple[float, int]]:
+        """Of every text: the sum of its tokens' losses in nats, and the number of tokens, its end token included.
+
+        A text of more than `max_length` tokens is read in windows that move on by `stride` (0: by their length); every
+        token is predicted once, in the first window that has it.
+        """
+        stride = stride or self.max_length
+        rows, owners, seen = [], [], []
+        for owner, ids in enumerate(self.tokenizer.encode_batch(listed(texts))):
+            tokens = [self.tokenizer.bos_id, *ids, self.tokenizer.eos_id]
+            start, done = 0, 0
+            while done < len(tokens) - 1:
+                end = min(start + self.max_length, len(tokens) - 1)
+                rows.append(tokens[start : end + 1])
+                owners.append(owner)
+                seen.append(done - start)
+                start, done = start + stride, end
+        found = [(0.0, 0)] * len(texts)
+        budget = self.generation.tokens_per_batch
+        for lines, width, count in grouped({i: len(row) for i, row in enumerate(rows)}, budget):
+            tokens, lengths = padded([rows[i] for i in lines], count, width)
+            first = np.zeros(count, np.int32)
+            first[: len(lines)] = [seen[i] for i in lines]
+            values = np.asarray(_losses(self.model, tokens, first, lengths))
+            for i, value in zip(lines, values.tolist(), strict=False):
+                total, number = found[owners[i]]
+                found[owners[i]] = total + value, number + len(rows[i]) - 1 - seen[i]
+        return found
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """The log-probability, in nats, of every text with its end token; see `losses` for long texts."""
+        return [-loss for loss, _ in self.losses(texts)]
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector for every text: the mean of its tokens' vectors behind the last layer."""
+        encoded = [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(texts))]
+        self._refuse_long(encoded)
+        found: list[list[float]] = [[] for _ in encoded]
+        for lines, width, count in grouped(dict(enumerate(map(len, encoded))), self.generation.tokens_per_batch):
+            tokens, lengths = padded([encoded[i] for i in lines], count, width)
+            for i, vector in zip(lines, np.asarray(_means(self.model, tokens, lengths)).tolist(), strict=False):
+                found[i] = vector
+        return found
+
+    def _prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        encoded = [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(prompts))]
+        self._refuse_long(encoded)
+        return encoded
+
+    def _refuse_long(self, encoded: list[list[int]]) -> None:
+        for line, ids in enumerate(encoded, 1):
+            if len(ids) > self.max_length:
+                raise ValueError(
+                    f"line {line} has {len(ids)} tokens, its start token included: more than the context of "
+                    f"{self.max_length}"
+                )
+
+    def _batches(self, encoded: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """Prompts of similar length, padded on the left."""
+        sizes = dict(enumerate(map(len, encoded)))
+        for lines, width, count in grouped(sizes, self.generation.tokens_per_batch, self.generation.max_new_tokens):
+            yield lines, *padded([encoded[i] for i in lines], count, width, left=True)
+
+    def _limits(self, lengths: np.ndarray) -> np.ndarray:
+        """Tokens that every row may get: none in a row without a prompt."""
+        room = self.max_length + 1 - lengths  # the last token is only predicted
+        return np.where(lengths > 0, np.minimum(room, self.generation.max_new_tokens), 0).astype(np.int32)
+
+    def _forbidden(self) -> tuple[int, ...]:
+        tokenizer = self.tokenizer
+        return tuple(sorted({tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id} - {tokenizer.eos_id, -1}))
+
+    def _sample(self, tokens: np.ndarray, lengths: np.ndarray, lines: list[int]) -> Iterator[list[str]]:
+        """The texts of all rows, longer each time."""
+        generation = self.generation
+        row_ids = np.zeros(len(tokens), np.int32)
+        row_ids[: len(lines)] = lines
+        limits = self._limits(lengths)
+        state = _start(
+            self.model,
+            tokens,
+            lengths,
+            row_ids,
+            limits,
+            jnp.int32(generation.seed),
+            capacity=generation.max_new_tokens,
+            sampling=generation.sampling,
+            end_id=self.tokenizer.eos_id,
+            forbidden=self._forbidden(),
+        )
+        while True:
+            alive = np.asarray(state.alive)
+            cut = [
+                cut_at(self._text(ids, length), generation.stop, more=bool(more))
+                for ids, length, more in zip(np.asarray(state.tokens), np.asarray(state.lengths), alive, strict=True)
+            ]
+            ended = np.array([stopped for _, stopped in cut])
+            alive = alive & ~ended
+            yield [
+                text if not more else text.removesuffix("\ufffd") for (text, _), more in zip(cut, alive, strict=True)
+            ]
+            if not alive.any():
+                return
+            state = _continue(self.model, replace(state, alive=jnp.asarray(alive)), generation.chunk)
+
+    def _search(self, tokens: np.ndarray, lengths: np.ndarray) -> list[str]:
+        """The best continuations that beam search finds."""
+        generation = self.generation
+        result = _beam(
+            self.model,
+            tokens,
+            lengths,
+            self._limits(lengths),
+            beam_size=generation.beam_size,
+            alpha=generation.length_penalty,
+            capacity=generation.max_new_tokens,
+            end_id=self.tokenizer.eos_id,
+            forbidden=self._forbidden(),
+        )
+        best = zip(np.asarray(result.tokens[:, 0]), np.asarray(result.lengths[:, 0]), strict=True)
+        return [cut_at(self._text(ids, length), generation.stop)[0] for ids, length in best]
+
+    def _text(self, ids: np.ndarray, length: int) -> str:
+        return self.tokenizer.decode(ids[:length].tolist())
+
+
+@partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden"))
+def _start(
+    model: DecoderOnly,
+    tokens: Array,
+    lengths: Array,
+    row_ids: Array,
+    limits: Array,
+    seed: Array,
+    *,
+    capacity: int,
+    sampling: Sampling,
+    end_id: int,
+    forbidden: tuple[int, ...],
+) -> GenerationState:
+    tokens = constrain(tokens, ("batch", "length"))
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + capacity)
+    logits, cache = model.prefill(tokens, lengths, cache)
+    return start_generation(
+        logits[:, -1],
+        cache,
+        tokens,
+        lengths,
+        seed=seed,
+        row_ids=row_ids,
+        max_new_tokens=limits,
+        capacity=capacity,
+        sampling=sampling,
+        end_id=end_id,
+        forbidden=forbidden,
+    )
+
+
+@partial(jax.jit, donate_argnums=1)
+def _continue(model: DecoderOnly, state: GenerationState, steps: int) -> GenerationState:
+    return continue_generation(model.extend, state, steps)
+
+
+@partial(jax.jit, static_argnames=("beam_size", "alpha", "capacity", "end_id", "forbidden"))
+def _beam(
+    model: DecoderOnly,
+    tokens: Array,
+    lengths: Array,
+    limits: Array,
+    *,
+    beam_size: int,
+    alpha: float,
+    capacity: int,
+    end_id: int,
+    forbidden: tuple[int, ...],
+) -> Any:
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + capacity)
+    if tokens.shape[1] > 1:
+        _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
+    return beam_search(
+        model.extend,
+        DecoderOnlyCache.take,
+        cache,
+        tokens[:, -1:],
+        beam_size=beam_size,
+        end_id=end_id,
+        max_new_tokens=limits,
+        capacity=capacity,
+        alpha=alpha,
+        forbidden=forbidden,
+    )
+
+
+@jax.jit
+def _losses(model: DecoderOnly, tokens: Array, first: Array, lengths: Array) -> Array:
+    """Summed losses `[rows]` of the predictions from `first` on of right-padded rows."""
+    tokens = constrain(tokens, ("batch", "length"))
+    _, losses = cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], vocab_size=model.embedding.vocab_size)
+    places = jnp.arange(tokens.shape[1] - 1)[None]
+    counted = (first[:, None] <= places) & (places < lengths[:, None] - 1)
+    return jnp.sum(jnp.where(counted, losses, 0), axis=1)
+
+
+@jax.jit
+def _means(model: DecoderOnly, tokens: Array, lengths: Array) -> Array:
+    """The mean vector `[rows, d_model]` of right-padded rows."""
+    vectors = model.vectors(constrain(tokens, ("batch", "length"))).astype(jnp.float32)
+    real = (jnp.arange(tokens.shape[1])[None] < lengths[:, None])[:, :, None]
+    return jnp.sum(vectors * real, axis=1) / jnp.maximum(lengths, 1)[:, None]

@@ -1,0 +1,100 @@
+"""Causal language modelling: the next token of running text, by a decoder-only model."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Example
+from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyConfig
+from transformer_jax.tasks.generator import Generation, TextGenerator
+from transformer_jax.tasks.losses import chunked_cross_entropy, cross_entropy
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
+
+
+@dataclass(frozen=True)
+class LanguageModelling(Task):
+    """Learns `text`, documents packed end to end in rows of `data.max_length` tokens (Radford et al. 2018)."""
+
+    features: ClassVar[tuple[str, ...]] = ("text",)
+    packed: ClassVar[bool] = True
+
+    generation: Generation = field(default_factory=Generation)
+    """How texts are continued."""
+    stride: int = 0
+    """Evaluation moves windows of data.max_length on by so many tokens; 0: by their length, so that none overlap."""
+    loss_chunk: int = 0
+    """Logits of so many positions of a row exist at once, to save memory where the vocabulary is large; 0: of all."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The documents."""
+        return ("tokens",)
+
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> dict[str, list[list[int]]]:
+        """A start token, the document, an end token."""
+        tokenizer = tokenizers["text"]
+        encoded = tokenizer.encode_batch([example["text"] for example in examples])
+        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}
+
+    def resolve(self, model: DecoderOnlyConfig, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
+        """The model with its vocabulary size; ValueError where data, generation and model contradict each other."""
+        if not isinstance(model, DecoderOnlyConfig):
+            raise ValueError(f"LanguageModelling needs a DecoderOnlyConfig as its model, not {type(model).__name__}")
+        if model.positions == "learned" and model.max_length < data.max_length:
+            raise ValueError(
+                f"model.max_length {model.max_length} is below data.max_length {data.max_length}; raise it"
+            )
+        if not 0 <= self.stride <= data.max_length or self.loss_chunk < 0:
+            raise ValueError(f"task.stride is 0 to data.max_length and task.loss_chunk not negative, not {self}")
+        self.generation.check()
+        if model.vocab_size not in (0, vocab_sizes["text"]):
+            raise ValueError("model.vocab_size follows from the tokenizer; set data.tokenizer.vocab_size instead")
+        return replace(model, vocab_size=vocab_sizes["text"])
+
+    def loss(self, model: DecoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`: of every token given those before it in its document and its row."""
+        tokens, segments = batch["tokens"], batch["segments"]
+        vectors = model.vectors(
+            tokens[:, :-1], segments=segments[:, :-1], positions=batch["positions"][:, :-1], key=key
+        )
+        labels, vocab_size = tokens[:, 1:], model.embedding.vocab_size
+        if self.loss_chunk:
+            chunk = self.loss_chunk
+            losses = chunked_cross_entropy(model.logits, vectors, labels, chunk=chunk, vocab_size=vocab_size)
+        else:
+            _, losses = cross_entropy(model.logits(vectors), labels, vocab_size=vocab_size)
+        weights = (segments[:, 1:] == segments[:, :-1]).astype(jnp.float32)
+        return {"loss": (jnp.sum(losses * weights), jnp.sum(weights))}
+
+    def predictor(self, model: DecoderOnly, tokenizers: Tokenizers, data: DataConfig) -> TextGenerator:
+        """The model with `generate`, `stream`, `score` and `embed`."""
+        return TextGenerator(model, tokenizers["text"], self.generation, max_length=data.max_length)
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """The loss, and what follows from it."""
+        return {"loss": "lower", "perplexity": "lower", "bits_per_byte": "lower"}
+
+    def evaluate(self, predictor: TextGenerator, examples: Sequence[Example]) -> dict[str, Any]:
+        """Loss and perplexity of a token, and bits for a byte of text, which vocabularies do not change.
+
+        Documents end in an end token, which is predicted too. Those longer than data.max_length are read in windows.
+        """
+        texts = [example["text"] for example in examples]
+        found = predictor.losses(texts, stride=self.stride)
+        total, tokens = sum(loss for loss, _ in found), sum(count for _, count in found)
+        return {
+            "examples": len(texts),
+            "tokens": tokens,
+            "loss": total / tokens,
+            "perplexity": math.exp(min(total / tokens, 700)),
+            "bits_per_byte": total / math.log(2) / sum(len(text.encode()) for text in texts),
+        }
+
+    def samples(self, predictor: TextGenerator, examples: Sequence[Example]) -> list[str]:
+        """A text from its beginning."""
+        return predictor.generate([""])[0].splitlines()

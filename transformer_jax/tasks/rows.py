@@ -1,0 +1,47 @@
+"""Texts of any length as arrays of a few fixed shapes."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def listed(lines: Sequence[str]) -> list[str]:
+    """The lines; TypeError for a single string, which would be taken letter by letter."""
+    if isinstance(lines, str):
+        raise TypeError("give a list of lines, as in [line], not one string")
+    return list(lines)
+
+
+def grouped(sizes: dict[int, int], tokens_per_batch: int, extra: int = 0) -> Iterator[tuple[list[int], int, int]]:
+    """Line numbers of similar sizes with the width and the rows of their array, shortest first.
+
+    Arrays have one of a few shapes, so that few are compiled: there can be more rows than lines. Width times rows, with
+    `extra` tokens more in each row, is at most `tokens_per_batch`, where one row is not more than that already.
+    """
+    widths: dict[int, list[int]] = {}
+    for line in sorted(sizes, key=lambda line: sizes[line]):
+        widths.setdefault(_width(sizes[line]), []).append(line)
+    for width, members in widths.items():
+        rows = min(max(tokens_per_batch // (width + extra), 1), _width(len(members)))
+        for start in range(0, len(members), rows):
+            yield members[start : start + rows], width, rows
+
+
+def padded(
+    sequences: Sequence[Sequence[int]], rows: int, width: int, *, left: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens `[rows, width]`, padded with 0 on the right (or left), and lengths `[rows]`: 0 without a sequence."""
+    tokens, lengths = np.zeros((rows, width), np.int32), np.zeros(rows, np.int32)
+    for row, ids in enumerate(sequences):
+        start = width - len(ids) if left else 0
+        tokens[row, start : start + len(ids)] = ids
+        lengths[row] = len(ids)
+    return tokens, lengths
+
+
+def _width(length: int) -> int:
+    """The array length for sequences of this length: one of a few."""
+    step = 8
+    while length > 8 * step:
+        step *= 2
+    return -(-length // step) * step
