@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.losses import chunked_cross_entropy, cross_entropy
 
 LOGITS = np.random.default_rng(0).normal(size=(2, 3, 7)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 7, (2, 3))
@@ -32,3 +32,40 @@ def test_rows_that_pad_the_vocabulary_take_no_smoothing():
 def test_gradients_of_huge_logits_are_finite():
     gradient = jax.grad(lambda x: cross_entropy(x, jnp.asarray(LABELS), vocab_size=7, label_smoothing=0.1)[0].sum())
     assert jnp.isfinite(gradient(jnp.asarray(LOGITS) * 1e4)).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 7, 20])
+def test_chunked_loss_and_gradients_equal_the_plain_ones(chunk):
+    rng = np.random.default_rng(2)
+    vectors, table = jnp.asarray(rng.normal(size=(2, 7, 5))), jnp.asarray(rng.normal(size=(11, 5)))
+    labels, weights = jnp.asarray(rng.integers(0, 11, (2, 7))), jnp.asarray(rng.normal(size=(2, 7)))
+
+    def logits(vectors, table):
+        return jnp.einsum("bld,vd->blv", vectors, table)
+
+    def plain(vectors, table):
+        return jnp.sum(weights * cross_entropy(logits(vectors, table), labels, vocab_size=11)[1])
+
+    def chunked(vectors, table):
+        def of_chunk(part):
+            return logits(part, table)
+
+        return jnp.sum(weights * chunked_cross_entropy(of_chunk, vectors, labels, chunk=chunk, vocab_size=11))
+
+    expected = jax.value_and_grad(plain, argnums=(0, 1))(vectors, table)
+    found = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1)))(vectors, table)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_chunked_loss_never_holds_all_logits():
+    def loss(vectors, table):
+        def logits(part):
+            return jnp.einsum("bld,vd->blv", part, table)
+
+        labels = jnp.zeros((4, 64), jnp.int32)
+        return jnp.sum(chunked_cross_entropy(logits, vectors, labels, chunk=8, vocab_size=1000))
+
+    shapes = jax.ShapeDtypeStruct((4, 64, 16), jnp.float32), jax.ShapeDtypeStruct((1000, 16), jnp.float32)
+    text = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(*shapes))
+    assert "f32[4,8,1000]" in text and "4,64,1000" not in text and "8,4,8,1000" not in text

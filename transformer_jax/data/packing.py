@@ -68,7 +68,6 @@ class PackedPlan:
 def segments(places: Places) -> tuple[Places, Places]:
     """The numbers, from 1, of a row's pieces of documents, and the position of every token in its piece, from 0."""
     columns = np.arange(places.shape[1])[None]
-    begins = places == 0
-    begins[:, 0] = True
+    begins = (places == 0) | (columns == 0)
     starts = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
     return np.cumsum(begins, axis=1), columns - starts

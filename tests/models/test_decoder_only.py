@@ -1,0 +1,140 @@
+"""What a decoder-only model may see, and that its caches change nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.models.decoder_only import GPT2_SIZES, DecoderOnlyConfig, gpt2, llama
+from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.nn.positions import POSITIONS
+
+SMALL = {"d_model": 16, "num_heads": 4, "d_ff": 24, "num_layers": 3, "vocab_size": 21}
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(3, 21, (3, 12)), jnp.int32)
+FORMS = {
+    "gpt2": gpt2(**SMALL, max_length=32, dropout=0.0, attention_dropout=0.0),
+    "llama": llama(**SMALL, num_kv_heads=2),
+    "windows": llama(**SMALL, pattern=("local", "global"), window=3, local_rotary_base=100.0),
+    "caps": llama(**SMALL, query_key_norm=True, soft_cap=5.0, head_dim=6, pattern=("local",), window=4),
+    **{name: DecoderOnlyConfig(**SMALL, positions=name, dropout=0.0, max_length=32) for name in POSITIONS},
+}
+
+
+@pytest.fixture(params=FORMS)
+def config(request):
+    return FORMS[request.param]
+
+
+@pytest.fixture
+def model(config, randomised):
+    return randomised(config.build(0))
+
+
+def test_parameter_count_is_the_closed_formula(config):
+    leaves = named_parameters(jax.eval_shape(lambda: config.build(0)))
+    count = sum(leaf.size for leaf in leaves.values())
+    padding = (24 - 21) * 16 * (1 if config.tie_output else 2)
+    assert config.num_parameters() == count - padding
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("small", 124.44), ("medium", 354.82), ("large", 774.03), ("xl", 1557.61)]
+)
+def test_the_gpt2_family_has_its_published_sizes(name, millions):
+    config = gpt2(**GPT2_SIZES[name], vocab_size=50_257)
+    assert config.num_parameters() / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_position_has_no_gradient_from_later_embeddings(model, packed):
+    segments = jnp.asarray([[1] * 5 + [2] * 7] * 3) if packed else None
+    positions = jnp.asarray([[*range(5), *range(7)]] * 3) if packed else None
+    embed = type(model).embed
+
+    def at(x, position):
+        def given(self, tokens, positions=None, **_):
+            placed = embed(self, tokens, positions) - embed(self, jnp.zeros_like(tokens), positions)
+            return placed + x
+
+        type(model).embed = given
+        try:
+            logits = model(TOKENS, segments=segments, positions=positions)
+        finally:
+            type(model).embed = embed
+        return jnp.sum(logits[:, position, :21] ** 2)
+
+    for position in (0, 4, 5, 9):
+        gradient = np.asarray(jax.grad(at)(jnp.ones((3, 12, 16)), position))
+        seen = np.abs(gradient).sum(axis=(0, 2)) > 0
+        assert not seen[position + 1 :].any()
+        assert seen[position]
+        assert not packed or position < 5 or not seen[:5].any(), "a document sees no other"
+
+
+def logits_of(model, tokens, **described):
+    return np.asarray(jax.jit(lambda model: model(tokens, **described))(model))[..., :21]
+
+
+@pytest.mark.parametrize("pieces", [[12], [1] * 12, [5, 1, 1, 4, 1]], ids=["at once", "one by one", "in pieces"])
+def test_cached_decoding_equals_the_full_forward_pass(model, pieces):
+    @jax.jit
+    def cached(model):
+        cache, outputs, start = model.start_cache(3, 12), [], 0
+        for size in pieces:
+            logits, cache = model.extend(TOKENS[:, start : start + size], cache)
+            outputs.append(logits)
+            start += size
+        return jnp.concatenate(outputs, axis=1)
+
+    np.testing.assert_allclose(cached(model)[..., :21], logits_of(model, TOKENS), rtol=1e-4, atol=2e-5)
+
+
+def test_prompts_of_different_length_go_on_as_if_alone(model):
+    lengths = [5, 2, 8]
+    prompt = jnp.stack([jnp.concatenate([jnp.zeros(8 - n, jnp.int32), TOKENS[i, :n]]) for i, n in enumerate(lengths)])
+    more = jnp.asarray([[4, 5, 6]] * 3, jnp.int32)
+
+    @jax.jit
+    def batched(model):
+        first, cache = model.prefill(prompt, jnp.asarray(lengths), model.start_cache(3, 11))
+        one, cache = model.extend(more[:, :1], cache)
+        rest, _ = model.extend(more[:, 1:], cache)
+        return jnp.concatenate([first[:, -1:], one, rest], axis=1)
+
+    found = np.asarray(batched(model))[..., :21]
+    for i, n in enumerate(lengths):
+        alone = logits_of(model, jnp.concatenate([TOKENS[i, :n], more[i]])[None])[0, n - 1 :]
+        np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=2e-5)
+
+
+def test_packed_documents_give_what_they_give_alone(model):
+    documents = [TOKENS[0, :5], TOKENS[1, :4], TOKENS[2, :3]]
+    segments = jnp.asarray([[1] * 5 + [2] * 4 + [3] * 3])
+    positions = jnp.asarray([[*range(5), *range(4), *range(3)]])
+    packed = logits_of(model, jnp.concatenate(documents)[None], segments=segments, positions=positions)[0]
+    alone = [logits_of(model, document[None])[0] for document in documents]
+    np.testing.assert_allclose(packed, np.concatenate(alone), rtol=1e-4, atol=2e-5)
+
+
+def test_a_local_layer_keeps_no_more_than_its_window():
+    model = FORMS["windows"].build(0)
+    cache = model.start_cache(2, 100).layers
+    sizes = {kept.own.positions.shape[-1] for group in cache for kept in group}
+    assert sizes == {3, 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
+        ({"pattern": ("locl",)}, "model.pattern is made of global and local"),
+        ({"window": 0}, "model.window must be positive"),
+        ({"soft_cap": -1.0}, "model.soft_cap must not be negative"),
+        ({"positions": "rotary", "head_dim": 3}, "even head_dim"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(FORMS["gpt2"], **change).build(0)(TOKENS)
