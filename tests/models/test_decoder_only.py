@@ -1,6 +1,7 @@
 """What a decoder-only model may see, and that its caches change nothing."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from transformer_jax.models.decoder_only import GPT2_SIZES, DecoderOnlyConfig, g
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import POSITIONS
 
-SMALL = {"d_model": 16, "num_heads": 4, "d_ff": 24, "num_layers": 3, "vocab_size": 21}
+SMALL: dict[str, Any] = {"d_model": 16, "num_heads": 4, "d_ff": 24, "num_layers": 3, "vocab_size": 21}
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(3, 21, (3, 12)), jnp.int32)
 FORMS = {
     "gpt2": gpt2(**SMALL, max_length=32, dropout=0.0, attention_dropout=0.0),

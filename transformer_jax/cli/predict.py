@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import read_lines, written
@@ -13,6 +13,7 @@ from transformer_jax.cli.parser import open_run, run_parser
 DESCRIPTION = """\
 Predicts an output for every line of input; an empty line stays empty.
 With --scores a line is score<TAB>text, where score is what the search ranked by: log-probability over length penalty.
+A text generator writes to a terminal as it goes, line breaks included.
 With --n-best N it is number<TAB>text, or number<TAB>score<TAB>text: the number of the input line, from 1, then its
 N best outputs, best first, each on a line (fewer where the search found fewer)."""
 LINES = 2_048
@@ -38,14 +39,27 @@ def main(arguments: Sequence[str]) -> None:
     if typing:
         print("type a line and press Enter; Ctrl-D ends", file=sys.stderr)
     with stack:
+        streams = out.isatty() and hasattr(predictor, "stream") and options.n_best is None and not options.scores
         for first in itertools.count(1, 1 if typing else LINES):
             with user_input():
-                chunk = list(itertools.islice(lines, 1 if typing else LINES))
+                chunk = list(itertools.islice(lines, 1 if typing or streams else LINES))
+                if streams and chunk:
+                    _stream(predictor, chunk[0], out)
+                    continue
                 rows = list(_rows(predictor, chunk, first, options.n_best, options.scores))
             if not chunk:
                 break
             out.writelines(f"{row}\n" for row in rows)
             out.flush()
+
+
+def _stream(predictor: Any, line: str, out: IO[str]) -> None:
+    """Writes one output as it comes."""
+    for piece in predictor.stream(line):
+        out.write(piece)
+        out.flush()
+    out.write("\n")
+    out.flush()
 
 
 def _rows(predictor: Any, lines: list[str], first: int, n_best: int | None, scores: bool) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """A trained decoder-only model as people use it: a prompt in, its continuation out."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +23,10 @@ from transformer_jax.decoding.sampling import (
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.rows import grouped, listed, padded
+from transformer_jax.tasks.rows import array_width, grouped, listed, padded
+
+TURNS = 2**20
+"""More than the prompts of a call: what a prompt's number is raised by each time that its context is full."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Generation:
     """How a text is continued."""
 
     max_new_tokens: int = 256
-    """Tokens of a continuation at most; prompt and continuation stay within data.max_length."""
+    """Tokens of a continuation at most. Where a text outgrows data.max_length it goes on from its last half of that."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the next token is chosen."""
     beam_size: int = 1
@@ -78,11 +82,12 @@ class TextGenerator:
         """
         encoded = self._prompts(prompts)
         found = [""] * len(encoded)
-        for lines, tokens, lengths in self._batches(encoded):
+        for lines, rows in self._batches(encoded):
+            batch = [encoded[line] for line in lines]
             if self.generation.beam_size > 1:
-                texts = self._search(tokens, lengths)
+                texts = self._search(batch, rows)
             else:
-                *_, texts = self._sample(tokens, lengths, lines)
+                *_, texts = self._sample(batch, lines, rows)
             for line, text in zip(lines, texts, strict=False):
                 found[line] = text
         return found
@@ -91,9 +96,8 @@ class TextGenerator:
 
     def stream(self, prompt: str) -> Iterator[str]:
         """The continuation of one prompt in pieces, as they come."""
-        ((lines, tokens, lengths),) = self._batches(self._prompts([prompt]))
         shown = ""
-        for text, *_ in self._sample(tokens, lengths, lines):
+        for (text,) in self._sample(self._prompts([prompt]), [0], 1):
             yield text.removeprefix(shown)
             shown = text
 
@@ -154,73 +158,85 @@ class TextGenerator:
                     f"{self.max_length}"
                 )
 
-    def _batches(self, encoded: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-        """Prompts of similar length, padded on the left."""
-        sizes = dict(enumerate(map(len, encoded)))
-        for lines, width, count in grouped(sizes, self.generation.tokens_per_batch, self.generation.max_new_tokens):
-            yield lines, *padded([encoded[i] for i in lines], count, width, left=True)
+    def _batches(self, prompts: list[list[int]]) -> Iterator[tuple[list[int], int]]:
+        """The numbers of prompts of similar length, and the rows of their array."""
+        sizes = dict(enumerate(map(len, prompts)))
+        for lines, _, rows in grouped(sizes, self.generation.tokens_per_batch, self.generation.max_new_tokens):
+            yield lines, rows
 
-    def _limits(self, lengths: np.ndarray) -> np.ndarray:
-        """Tokens that every row may get: none in a row without a prompt."""
+    def _limits(self, lengths: np.ndarray, written: Sequence[Sequence[int]]) -> np.ndarray:
+        """Tokens that every row may get before its context is full: none in a row without a prompt."""
         room = self.max_length + 1 - lengths  # the last token is only predicted
-        return np.where(lengths > 0, np.minimum(room, self.generation.max_new_tokens), 0).astype(np.int32)
+        room[: len(written)] = np.minimum(
+            room[: len(written)], [self.generation.max_new_tokens - len(ids) for ids in written]
+        )
+        return np.where(lengths > 0, room, 0).astype(np.int32)
 
     def _forbidden(self) -> tuple[int, ...]:
         tokenizer = self.tokenizer
         return tuple(sorted({tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id} - {tokenizer.eos_id, -1}))
 
-    def _sample(self, tokens: np.ndarray, lengths: np.ndarray, lines: list[int]) -> Iterator[list[str]]:
-        """The texts of all rows, longer each time."""
-        generation = self.generation
-        row_ids = np.zeros(len(tokens), np.int32)
-        row_ids[: len(lines)] = lines
-        limits = self._limits(lengths)
-        state = _start(
-            self.model,
-            tokens,
-            lengths,
-            row_ids,
-            limits,
-            jnp.int32(generation.seed),
-            capacity=generation.max_new_tokens,
-            sampling=generation.sampling,
-            end_id=self.tokenizer.eos_id,
-            forbidden=self._forbidden(),
-        )
-        while True:
-            alive = np.asarray(state.alive)
-            cut = [
-                cut_at(self._text(ids, length), generation.stop, more=bool(more))
-                for ids, length, more in zip(np.asarray(state.tokens), np.asarray(state.lengths), alive, strict=True)
-            ]
-            ended = np.array([stopped for _, stopped in cut])
-            alive = alive & ~ended
-            yield [
-                text if not more else text.removesuffix("\ufffd") for (text, _), more in zip(cut, alive, strict=True)
-            ]
-            if not alive.any():
+    def _sample(self, prompts: list[list[int]], lines: list[int], rows: int) -> Iterator[list[str]]:
+        """The texts of all prompts, longer each time."""
+        generation, half = self.generation, max(self.max_length // 2, 1)
+        contexts, written = prompts, [[] for _ in prompts]
+        texts, done = [""] * len(prompts), np.zeros(rows, bool)
+        done[len(prompts) :] = True
+        for turn in itertools.count():
+            given = [[] if over else context for context, over in zip(contexts, done, strict=False)]
+            tokens, lengths = padded(given, rows, array_width(max(map(len, given))), left=True)
+            state = _start(
+                self.model,
+                tokens,
+                lengths,
+                # Another number in every turn, so that none draws again what one before has drawn.
+                np.array([*lines, *[0] * (rows - len(lines))], np.int32) + turn * TURNS,
+                self._limits(lengths, written),
+                jnp.int32(generation.seed),
+                capacity=min(generation.max_new_tokens, self.max_length),
+                sampling=generation.sampling,
+                end_id=self.tokenizer.eos_id,
+                forbidden=self._forbidden(),
+            )
+            while True:
+                new = [
+                    ids[:n].tolist() for ids, n in zip(np.asarray(state.tokens), state.lengths.tolist(), strict=True)
+                ]
+                for i in np.flatnonzero(~done):
+                    ids = written[i] + new[i]
+                    ended = ids[-1:] == [self.tokenizer.eos_id] or len(ids) >= generation.max_new_tokens
+                    text, stopped = cut_at(self.tokenizer.decode(ids), generation.stop, more=not ended)
+                    done[i] = ended or stopped
+                    # The end may be the first bytes of a character.
+                    texts[i] = text if done[i] else text.removesuffix("\ufffd")
+                yield list(texts)
+                alive = state.alive & ~done
+                if not alive.any():
+                    break
+                state = _continue(self.model, replace(state, alive=alive), jnp.int32(generation.chunk))
+            if done.all():
                 return
-            state = _continue(self.model, replace(state, alive=jnp.asarray(alive)), generation.chunk)
+            written = [before + more for before, more in zip(written, new, strict=False)]
+            contexts = [(context + more)[-half:] for context, more in zip(contexts, new, strict=False)]
 
-    def _search(self, tokens: np.ndarray, lengths: np.ndarray) -> list[str]:
-        """The best continuations that beam search finds."""
+    def _search(self, prompts: list[list[int]], rows: int) -> list[str]:
+        """The best continuations that beam search finds within the context."""
         generation = self.generation
+        tokens, lengths = padded(prompts, rows, array_width(max(map(len, prompts))), left=True)
         result = _beam(
             self.model,
             tokens,
             lengths,
-            self._limits(lengths),
+            self._limits(lengths, [[]] * len(prompts)),
             beam_size=generation.beam_size,
             alpha=generation.length_penalty,
-            capacity=generation.max_new_tokens,
+            capacity=min(generation.max_new_tokens, self.max_length),
             end_id=self.tokenizer.eos_id,
             forbidden=self._forbidden(),
         )
         best = zip(np.asarray(result.tokens[:, 0]), np.asarray(result.lengths[:, 0]), strict=True)
-        return [cut_at(self._text(ids, length), generation.stop)[0] for ids, length in best]
-
-    def _text(self, ids: np.ndarray, length: int) -> str:
-        return self.tokenizer.decode(ids[:length].tolist())
+        decoded = [self.tokenizer.decode(ids[:length].tolist()) for ids, length in best]
+        return [cut_at(text, generation.stop)[0] for text in decoded]
 
 
 @partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden"))
@@ -256,7 +272,7 @@ def _start(
 
 
 @partial(jax.jit, donate_argnums=1)
-def _continue(model: DecoderOnly, state: GenerationState, steps: int) -> GenerationState:
+def _continue(model: DecoderOnly, state: GenerationState, steps: Array) -> GenerationState:
     return continue_generation(model.extend, state, steps)
 
 

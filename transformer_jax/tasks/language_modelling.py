@@ -41,7 +41,7 @@ class LanguageModelling(Task):
         encoded = tokenizer.encode_batch([example["text"] for example in examples])
         return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}
 
-    def resolve(self, model: DecoderOnlyConfig, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
         """The model with its vocabulary size; ValueError where data, generation and model contradict each other."""
         if not isinstance(model, DecoderOnlyConfig):
             raise ValueError(f"LanguageModelling needs a DecoderOnlyConfig as its model, not {type(model).__name__}")

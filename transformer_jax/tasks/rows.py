@@ -20,9 +20,9 @@ def grouped(sizes: dict[int, int], tokens_per_batch: int, extra: int = 0) -> Ite
     """
     widths: dict[int, list[int]] = {}
     for line in sorted(sizes, key=lambda line: sizes[line]):
-        widths.setdefault(_width(sizes[line]), []).append(line)
+        widths.setdefault(array_width(sizes[line]), []).append(line)
     for width, members in widths.items():
-        rows = min(max(tokens_per_batch // (width + extra), 1), _width(len(members)))
+        rows = min(max(tokens_per_batch // (width + extra), 1), array_width(len(members)))
         for start in range(0, len(members), rows):
             yield members[start : start + rows], width, rows
 
@@ -39,7 +39,7 @@ def padded(
     return tokens, lengths
 
 
-def _width(length: int) -> int:
+def array_width(length: int) -> int:
     """The array length for sequences of this length: one of a few."""
     step = 8
     while length > 8 * step:

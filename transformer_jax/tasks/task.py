@@ -15,8 +15,8 @@ from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 
 Tokenizers = Mapping[str, Tokenizer]
 """The tokenizer of every feature; where the vocabulary is shared, the same object."""
-COUNTS = ("examples", "skipped")
-"""What `evaluate` says beside metrics: how many examples were scored and how many left out."""
+COUNTS = ("examples", "skipped", "tokens")
+"""What `evaluate` says beside metrics: how much was scored and how many examples were left out."""
 Sums = dict[str, tuple[Array, Array]]
 """Each metric as (sum, weight), so that micro-batches and devices add up and are divided once."""
 

@@ -1,0 +1,117 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.decoding.sampling import Sampling
+from transformer_jax.models.decoder_only import gpt2, llama
+from transformer_jax.tasks.generator import Generation, TextGenerator
+
+TOKENIZER = Bytes().train([])
+SIZE = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 2, "vocab_size": 260}
+PROMPTS = ["ab", "", "a longer prompt", "xyz"]
+GREEDY = Generation(max_new_tokens=12, sampling=Sampling(temperature=0.0), chunk=5)
+FREE = dataclasses.replace(GREEDY, sampling=Sampling())
+FORBIDDEN = [TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.unk_id]
+
+
+@pytest.fixture(scope="module", params=["learned", "windows"])
+def model(request):
+    if request.param == "learned":
+        return gpt2(**SIZE, max_length=64).build(0)
+    return llama(**SIZE, pattern=("local", "global"), window=4).build(0)
+
+
+def make(model, generation=GREEDY, max_length=64):
+    return TextGenerator(model, TOKENIZER, generation, max_length=max_length)
+
+
+def greedy_by_hand(model, prompt, count):
+    """The most probable next token, again and again, reading the whole text each time."""
+    ids = [TOKENIZER.bos_id, *TOKENIZER.encode(prompt)]
+    start = len(ids)
+    for _ in range(count):
+        logits = np.array(model(jnp.asarray([ids]))[0, -1, :260])
+        logits[FORBIDDEN] = -np.inf
+        ids.append(int(logits.argmax()))
+        if ids[-1] == TOKENIZER.eos_id:
+            break
+    return TOKENIZER.decode(ids[start:])
+
+
+def test_greedy_continuations_are_those_of_reading_everything_again(model):
+    found = make(model).generate(PROMPTS)
+    assert found == [greedy_by_hand(model, prompt, 12) for prompt in PROMPTS]
+    assert make(model, dataclasses.replace(GREEDY, beam_size=1, tokens_per_batch=16)).generate(PROMPTS) == found
+
+
+def test_a_seed_and_a_place_give_a_text_whatever_stands_beside(model):
+    found = make(model, FREE).generate(PROMPTS)
+    assert found == make(model, dataclasses.replace(FREE, chunk=1, tokens_per_batch=1)).generate(PROMPTS)
+    assert found[:1] == make(model, FREE).generate(PROMPTS[:1])
+    assert found != make(model, dataclasses.replace(FREE, seed=1)).generate(PROMPTS)
+    same = make(model, FREE).generate(["ab"] * 3)
+    assert len(set(same)) == 3, "other places draw other texts"
+
+
+def test_a_stream_is_the_text_in_pieces(model):
+    for prompt in PROMPTS:
+        pieces = list(make(model, FREE).stream(prompt))
+        assert "".join(pieces) == make(model, FREE).generate([prompt])[0]
+        assert len(pieces) == 4  # the first token, then five, five and one
+
+
+def test_a_stop_string_ends_the_text_and_is_left_out(model):
+    (text,) = make(model, FREE).generate(["ab"])
+    stop = text[4:6]
+    found = make(model, dataclasses.replace(FREE, stop=(stop, "never"))).generate(["ab"])
+    assert found == [text[: text.index(stop)]]
+
+
+def test_a_text_goes_on_when_the_context_is_full():
+    model = llama(**SIZE).build(0)
+    long = make(model, dataclasses.replace(GREEDY, max_new_tokens=30), max_length=16)
+    ids = [TOKENIZER.bos_id, *TOKENIZER.encode("ab")]
+    context, written = ids, []
+    while len(written) < 30:
+        logits = np.array(model(jnp.asarray([context]))[0, -1, :260])
+        logits[FORBIDDEN] = -np.inf
+        written.append(int(logits.argmax()))
+        context = [*context, written[-1]]
+        if len(context) > 16:
+            context = context[-8:]
+    assert TOKENIZER.eos_id not in written
+    assert long.generate(["ab"]) == [TOKENIZER.decode(written)]
+
+
+def test_beam_search_finds_what_is_at_least_as_probable_as_greedy_search(model):
+    generation = dataclasses.replace(GREEDY, length_penalty=0.0, max_new_tokens=4)
+    searched = make(model, dataclasses.replace(generation, beam_size=260)).generate(PROMPTS)
+    plain = make(model, generation).generate(PROMPTS)
+    for prompt, best, greedy in zip(PROMPTS, searched, plain, strict=True):
+        scores = make(model).score([prompt + best, prompt + greedy])
+        assert scores[0] >= scores[1] - 1e-4
+
+
+def test_a_prompt_longer_than_the_context_is_refused(model):
+    with pytest.raises(ValueError, match="line 2 has 21 tokens, its start token included: more than the context of 20"):
+        make(model, max_length=20).generate(["short", "x" * 20])
+    assert len(make(model, max_length=20).generate(["x" * 19])[0]) > 0
+
+
+def test_embeddings_are_means_of_the_last_vectors(model):
+    found = make(model).embed(["abc", "z"])
+    vectors = model.vectors(jnp.asarray([[TOKENIZER.bos_id, *TOKENIZER.encode("abc")]]))
+    np.testing.assert_allclose(found[0], np.asarray(vectors)[0].mean(axis=0), atol=1e-5)
+    assert isinstance(found[1][0], float) and len(found[1]) == 16
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_new_tokens": 0}, {"beam_size": 0}, {"chunk": 0}, {"stop": ("",)}, {"sampling": Sampling(temperature=-1.0)}],
+)
+def test_numbers_that_generate_nothing_are_refused(change):
+    with pytest.raises(ValueError, match=r"task.generation|empty|temperature"):
+        dataclasses.replace(GREEDY, **change).check()
