@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformer_jax.data.config import DataConfig as DataConfig
     from transformer_jax.data.dates import Dates as Dates
     from transformer_jax.data.labels import Labels as Labels
+    from transformer_jax.data.python_docs import PythonDocs as PythonDocs
     from transformer_jax.data.sources import Files as Files
     from transformer_jax.data.sources import Source as Source
     from transformer_jax.data.sources import Tfds as Tfds
@@ -37,8 +38,13 @@ if TYPE_CHECKING:
     from transformer_jax.models.encoder_only import bert as bert
     from transformer_jax.models.encoder_only import modern_bert as modern_bert
     from transformer_jax.parallel.mesh import MeshConfig as MeshConfig
+    from transformer_jax.tasks.classification import Classification as Classification
+    from transformer_jax.tasks.classification import PairClassification as PairClassification
     from transformer_jax.tasks.generator import Generation as Generation
     from transformer_jax.tasks.language_modelling import LanguageModelling as LanguageModelling
+    from transformer_jax.tasks.masked_language_modelling import (
+        MaskedLanguageModelling as MaskedLanguageModelling,
+    )
     from transformer_jax.tasks.task import Task as Task
     from transformer_jax.tasks.translation import Translation as Translation
     from transformer_jax.tasks.translator import Decoding as Decoding
@@ -52,6 +58,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ByteBPE": "data.subwords",
     "Bytes": "data.tokenizers",
+    "Classification": "tasks.classification",
     "DataConfig": "data.config",
     "Dates": "data.dates",
     "DecoderOnly": "models.decoder_only",
@@ -66,8 +73,11 @@ _HOMES = {
     "Generation": "tasks.generator",
     "Labels": "data.labels",
     "LanguageModelling": "tasks.language_modelling",
+    "MaskedLanguageModelling": "tasks.masked_language_modelling",
     "MeshConfig": "parallel.mesh",
     "OptimizerConfig": "training.optimizer",
+    "PairClassification": "tasks.classification",
+    "PythonDocs": "data.python_docs",
     "Sampling": "decoding.sampling",
     "SentencePiece": "data.tokenizers",
     "Source": "data.sources",

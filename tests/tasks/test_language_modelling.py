@@ -32,7 +32,7 @@ def generator(model):
 
 
 def documents():
-    return TASK.encode(TOKENIZERS, [{"text": text} for text in TEXTS])["tokens"]
+    return TASK.encode(TOKENIZERS, [{"text": text} for text in TEXTS], max_length=8)["tokens"]
 
 
 def loss_of(model, ids):

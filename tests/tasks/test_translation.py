@@ -26,7 +26,7 @@ def batch_of(pairs, width):
     """Encoded pairs, padded to `width`."""
     batch = {}
     examples = [{"source": source, "target": target} for source, target in pairs]
-    for feature, rows in TASK.encode(TOKENIZERS, examples).items():
+    for feature, rows in TASK.encode(TOKENIZERS, examples, max_length=16).items():
         batch[feature] = np.array([row + [0] * (width - len(row)) for row in rows], np.int32)
         batch[f"{feature}_length"] = np.array([len(row) for row in rows], np.int32)
     return batch
@@ -41,7 +41,7 @@ def loss():
 
 def test_sources_end_and_targets_start_and_end_with_their_tokens():
     letters = TOKENIZER.encode("ab")
-    columns = TASK.encode(TOKENIZERS, [{"source": "ab", "target": "ab"}])
+    columns = TASK.encode(TOKENIZERS, [{"source": "ab", "target": "ab"}], max_length=16)
     assert columns == {
         "source": [[*letters, TOKENIZER.eos_id]],
         "target": [[TOKENIZER.bos_id, *letters, TOKENIZER.eos_id]],

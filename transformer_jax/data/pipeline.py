@@ -15,7 +15,7 @@ Batch = dict[str, np.ndarray]
 
 Of a plan: every column's ids `[rows, length]`, padded with 0, and `<column>_length` `[rows]`; `example` `[rows]` is the
 index in the split, -1 for an empty row. Of a packed plan: `tokens`, `segments` (from 1) and `positions` (in a segment),
-all `[rows, length + 1]`.
+all `[rows, length + 1]`, and the `example` `[rows]` and `place` `[rows]` in it of the first token.
 """
 Augment = Callable[[Batch, int], Batch]
 """From a batch and the number of its epoch to what is drawn anew in each."""
@@ -51,9 +51,10 @@ def batches(
 
         if isinstance(plan, PackedPlan):
             documents, places = map(mine, plan.batch(position))
-            return _packed(split, documents, places)
-        bucket, examples = plan.batch(position)
-        batch = _padded(split, mine(examples), plan.shapes[bucket].lengths)
+            batch = _packed(split, documents, places)
+        else:
+            bucket, examples = plan.batch(position)
+            batch = _padded(split, mine(examples), plan.shapes[bucket].lengths)
         return augment(batch, position // plan.batches_per_epoch)
 
     positions = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(make)
@@ -69,7 +70,13 @@ def _padded(split: TokenizedSplit, examples: np.ndarray, lengths: Sequence[int])
 
 def _packed(split: TokenizedSplit, documents: np.ndarray, places: np.ndarray) -> Batch:
     numbers, positions = segments(places)
-    arrays = {"tokens": split.tokens_at(documents, places), "segments": numbers, "positions": positions}
+    arrays = {
+        "tokens": split.tokens_at(documents, places),
+        "segments": numbers,
+        "positions": positions,
+        "example": documents[:, 0],
+        "place": places[:, 0],
+    }
     return {name: array.astype(np.int32) for name, array in arrays.items()}
 
 

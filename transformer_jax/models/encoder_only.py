@@ -206,9 +206,3 @@ def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> Language
         return LanguageModelHead(config, rows, use_bias=config.head_bias, rngs=rngs)
     shape = (config.d_model,), (config.num_outputs,)
     return Linear(*shape, ("embed", "outputs"), dtype=config.dtype, rngs=rngs)
-
-
-def token_types_after(tokens: Tokens, separator: int) -> Tokens:
-    """1 for tokens behind the first separator, 0 up to it: the two texts of a pair (Devlin et al. 2019, figure 2)."""
-    separators = (tokens == separator).astype(jnp.int32)
-    return jnp.minimum(jnp.cumsum(separators, axis=1) - separators, 1)

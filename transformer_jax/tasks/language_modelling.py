@@ -35,7 +35,9 @@ class LanguageModelling(Task):
         """The documents."""
         return ("tokens",)
 
-    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> dict[str, list[list[int]]]:
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
         """A start token, the document, an end token."""
         tokenizer = tokenizers["text"]
         encoded = tokenizer.encode_batch([example["text"] for example in examples])

@@ -70,3 +70,49 @@ SCORES: dict[str, Callable[[list[str], list[str], str], dict[str, Any]]] = {
     "chrf": _chrf,
     "exact_match": _exact_match,
 }
+
+
+def agreement_scores(found: Any, right: Any, names: Sequence[str]) -> dict[str, float]:
+    """The named scores of predicted labels or numbers; those of labels in percent, correlations from -1 to 1."""
+    scores = LABEL_SCORES | NUMBER_SCORES
+    return {name: float(choose("score", name, scores)(found, right)) for name in names}
+
+
+def check_agreement_scores(names: Sequence[str], *, numbers: bool) -> None:
+    """Raises ValueError for a score that there is not of labels, or of `numbers`."""
+    for name in names:
+        choose("score", name, NUMBER_SCORES if numbers else LABEL_SCORES)
+
+
+def _accuracy(found: Any, right: Any) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return 100 * accuracy_score(right, found)
+
+
+def _f1(found: Any, right: Any) -> float:
+    from sklearn.metrics import f1_score
+
+    return 100 * f1_score(right, found, average="macro")
+
+
+def _matthews(found: Any, right: Any) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return 100 * matthews_corrcoef(right, found)
+
+
+def _pearson(found: Any, right: Any) -> Any:
+    from scipy.stats import pearsonr
+
+    return pearsonr(right, found)[0]
+
+
+def _spearman(found: Any, right: Any) -> Any:
+    from scipy.stats import spearmanr
+
+    return spearmanr(right, found)[0]
+
+
+LABEL_SCORES: dict[str, Callable[[Any, Any], Any]] = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}
+NUMBER_SCORES: dict[str, Callable[[Any, Any], Any]] = {"pearson": _pearson, "spearman": _spearman}

@@ -57,8 +57,13 @@ class Task:
         """The vocabularies of the features that are tokenised."""
         return dict.fromkeys(self.features, data.tokenizer)
 
-    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> dict[str, list[list[int]]]:
-        """The token ids of every column of some examples, with the special tokens that the task wants."""
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
+        """The token ids of every column of some examples, with the special tokens that the task wants.
+
+        What is longer than `max_length` afterwards is skipped and counted, where examples are not packed.
+        """
         raise NotImplementedError
 
     def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -121,7 +121,7 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
     split = tokenize_split(
         data.source.examples("train"),
         task.features,
-        lambda examples: task.encode(tokenizers, examples),
+        lambda examples: task.encode(tokenizers, examples, max_length=data.max_length),
         max_length=max_length,
         directory=cache,
         key=_cache_key(experiment, text, max_length, tokenizers),
@@ -184,7 +184,8 @@ def _cache_key(experiment: Experiment, text: str, max_length: int | None, tokeni
     task = experiment.task
     vocabularies = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
     examples = readable(experiment.data.source.examples("train"), task.features, Counter())
-    parts = [text, max_length, vocabularies, task.encode(tokenizers, list(itertools.islice(examples, PROBES)))]
+    probes = task.encode(tokenizers, list(itertools.islice(examples, PROBES)), max_length=experiment.data.max_length)
+    parts = [text, max_length, experiment.data.max_length, vocabularies, probes]
     return "train-" + hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 

@@ -1,0 +1,57 @@
+"""The sentiment of film-review sentences (SST-2, Socher et al. 2013), from scratch: 6,920 sentences, no pretraining.
+
+    transformer-jax train experiments/bert/sst2.py --data.source.directory DIRECTORY
+
+DIRECTORY holds train.tsv and dev.tsv (label, a tab, sentence). Kim 2014 reports 82.7 % on test with random embeddings.
+"""
+
+from transformer_jax import (
+    Classification,
+    DataConfig,
+    Experiment,
+    Files,
+    OptimizerConfig,
+    TrainConfig,
+    WordPiece,
+    bert,
+    run_experiment,
+)
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        task=Classification(label_smoothing=0.1, scores=("accuracy", "f1")),
+        data=DataConfig(
+            source=Files(
+                directory="data/sst2",
+                train=("train.tsv",),
+                validation=("dev.tsv",),
+                features=("text", "label"),
+                columns=("1", "0"),
+            ),
+            tokenizer=WordPiece(vocab_size=8_000),
+            max_length=64,
+            tokens_per_batch=2_048,
+            num_buckets=3,
+        ),
+        model=bert(
+            d_model=128,
+            num_heads=4,
+            d_ff=256,
+            num_layers=2,
+            max_length=64,
+            dropout=0.3,
+            attention_dropout=0.0,
+            head_dropout=0.3,
+        ),
+        optimizer=OptimizerConfig(
+            name="adamw", schedule="linear", learning_rate=5e-4, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
+        ),
+        train=TrainConfig(
+            steps=1_500, evaluate_every=150, save_every=150, validation_examples=872, best="validation_accuracy"
+        ),
+    )
+
+
+if __name__ == "__main__":
+    run_experiment(__file__)

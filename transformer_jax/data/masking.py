@@ -1,0 +1,55 @@
+"""Which tokens a masked language model has to find (Devlin et al. 2019, section 3.1)."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+Tokens = Int[np.ndarray, "rows length"]
+
+
+class Masked(NamedTuple):
+    """A batch with masked tokens."""
+
+    tokens: Tokens
+    """What the model sees."""
+    chosen: Bool[np.ndarray, "rows length"]
+    """Where it has to predict what stood there."""
+
+
+def mask_tokens(
+    tokens: Tokens,
+    real: Bool[np.ndarray, "rows length"],
+    keys: Int[np.ndarray, "rows 2"],
+    *,
+    seed: int,
+    epoch: int,
+    rate: float,
+    mask_id: int,
+    vocab_size: int,
+    special: Collection[int],
+    word_starts: Bool[np.ndarray, " vocab"] | None = None,
+) -> Masked:
+    """Chooses real tokens with probability `rate`: 80 % become the mask, 10 % another token, 10 % stay as they are.
+
+    Tokens of `special` are neither chosen nor put in. With `word_starts` (for every token, whether it begins a word) a
+    word's tokens are chosen together. What is drawn in a row depends on seed, epoch, its `keys` and nothing else.
+    """
+    rows, length = tokens.shape
+    draws = np.empty((3, rows, length))
+    for row, (one, other) in enumerate(keys.tolist()):
+        bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, one + 1, other + 1]).random_raw(3 * length)
+        draws[:, row] = ((bits >> np.uint64(11)) * 2.0**-53).reshape(3, length)
+    choice, kind, other = draws
+    ordinary = real & ~np.isin(tokens, list(special))
+    if word_starts is not None:
+        begins = word_starts[tokens] | ~ordinary
+        begins[:, 1:] |= ~ordinary[:, :-1]
+        start = np.maximum.accumulate(np.where(begins, np.arange(length)[None], 0), axis=1)
+        choice = np.take_along_axis(choice, start, axis=1)
+    chosen = ordinary & (choice < rate)
+    possible = np.setdiff1d(np.arange(vocab_size), list(special))
+    random = possible[(other * len(possible)).astype(np.int64)]
+    seen = np.where(kind < 0.8, mask_id, np.where(kind < 0.9, random, tokens))
+    return Masked(np.where(chosen, seen, tokens).astype(np.int32), chosen)

@@ -1,0 +1,86 @@
+"""The documentation inside of every CPython: real English and code, a corpus for everyone with no download."""
+
+import ast
+import functools
+import hashlib
+import sys
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformer_jax.data.sources import SPLITS, Example, Source
+
+TOPICS = "topics"
+"""The label of the language reference."""
+LEFT_OUT = {"idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages", "test", "turtledemo"}
+SHORTEST = 40
+"""Docstrings of fewer characters say too little."""
+
+
+@dataclass(frozen=True)
+class PythonDocs(Source):
+    """The Python language reference and the docstrings of the standard library, each once, of the Python that runs.
+
+    `text` is the document, `label` the top-level module that it comes from, or topics for the reference. Splits depend
+    on the text alone.
+    """
+
+    most_common: int = 0
+    """Only documents with one of so many labels, those that most documents have; 0: all."""
+    holdout: float = 0.1
+    """Share of the documents for validation, and as much for test."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The documents of a split; ValueError for one that there is not."""
+        if split not in SPLITS or not 0 < self.holdout < 0.5:
+            raise ValueError(
+                f"splits are {', '.join(SPLITS)} and data.source.holdout is below 0.5, not {split!r}, {self}"
+            )
+        documents = _documents()
+        counts = Counter(label for _, label in documents)
+        # Equally common labels in the order of their names, so that the choice is always the same.
+        common = sorted(counts, key=lambda label: (-counts[label], label))[: self.most_common or None]
+        for text, label in documents:
+            if label in common and self._split_of(text) == split:
+                yield {"text": text, "label": label}
+
+    def fingerprint(self, split: str) -> str:
+        """The version of Python, and the fields."""
+        facts = (sys.version, split, self.most_common, self.holdout)
+        return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
+
+    def _split_of(self, text: str) -> str:
+        place = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+        if place < self.holdout:
+            return "validation"
+        return "test" if place < 2 * self.holdout else "train"
+
+
+@functools.cache
+def _documents() -> tuple[tuple[str, str], ...]:
+    """All documents and their labels, in the order of names of topics and files."""
+    from pydoc_data.topics import topics
+
+    found = {text.strip(): TOPICS for _, text in sorted(topics.items())}
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).parts
+        if LEFT_OUT.isdisjoint(parts):
+            for text in _docstrings(path):
+                found.setdefault(text, parts[0].removesuffix(".py"))
+    return tuple(found.items())
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    """The docstrings of a module, its classes and its functions; none where it cannot be read."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, OSError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = (ast.get_docstring(node) or "").strip()
+            if len(text) >= SHORTEST:
+                yield text

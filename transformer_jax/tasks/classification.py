@@ -1,0 +1,140 @@
+"""Classification and regression of texts and pairs of texts, by an encoder-only model (Devlin et al. 2019)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.labels import Labels
+from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.tasks.classifier import Classifier
+from transformer_jax.tasks.encoder import joined, second, with_vocabulary
+from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.scores import agreement_scores, check_agreement_scores
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Learns the `label` of a `text`: one of those in the train split or, with `regression`, a number."""
+
+    features: ClassVar[tuple[str, ...]] = ("text", "label")
+
+    regression: bool = False
+    """Labels are numbers, and the loss is the squared error."""
+    label_smoothing: float = 0.0
+    """Share of the target probability that is spread over all labels."""
+    scores: tuple[str, ...] = ("accuracy",)
+    """What evaluation reports: accuracy, f1 (the mean over labels), matthews; of numbers pearson, spearman."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The tokens of the text, where the pair begins, and the label."""
+        return ("tokens", "first", "label")
+
+    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
+        """That of the text, and the labels."""
+        texts: dict[str, TokenizerConfig] = dict.fromkeys(self.features[:-1], data.tokenizer)
+        return texts if self.regression else texts | {"label": Labels()}
+
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
+        """`joined` texts, the length of the first, and a label's id or the bits of a number."""
+        texts = [[example[name] for name in self.features[:-1]] for example in examples]
+        labels = [example["label"] for example in examples]
+        encoded = joined(tokenizers["text"], texts, max_length)
+        return {
+            "tokens": [tokens for tokens, _ in encoded],
+            "first": [[first] for _, first in encoded],
+            "label": [[bits(label)] for label in labels]
+            if self.regression
+            else tokenizers["label"].encode_batch(labels),
+        }
+
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
+        """The model with its sizes; ValueError where data, task and model contradict each other."""
+        if not isinstance(model, EncoderOnlyConfig):
+            raise ValueError(f"Classification needs an EncoderOnlyConfig as its model, not {type(model).__name__}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"task.label_smoothing is at least 0 and below 1, not {self.label_smoothing}")
+        check_agreement_scores(self.scores, numbers=self.regression)
+        outputs = 1 if self.regression else vocab_sizes["label"]
+        if model.num_outputs not in (0, outputs):
+            raise ValueError(f"model.num_outputs follows from the labels, {outputs}; leave it out")
+        model = replace(model, head="sequence", num_outputs=outputs)
+        return with_vocabulary(model, data, vocab_sizes["text"])
+
+    def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`: cross-entropy, or the squared error; with labels also `accuracy`."""
+        tokens, lengths, label = batch["tokens"], batch["tokens_length"], batch["label"][:, 0]
+        outputs = model(tokens, lengths=lengths, token_types=second(tokens, batch["first"][:, 0]), key=key)
+        weights = (lengths > 0).astype(jnp.float32)
+        count = jnp.sum(weights)
+        if self.regression:
+            errors = jnp.square(outputs[:, 0] - jax.lax.bitcast_convert_type(label, jnp.float32))
+            return {"loss": (jnp.sum(jnp.where(weights > 0, errors, 0)), count)}
+        smoothing = self.label_smoothing
+        losses, plain = cross_entropy(
+            outputs[:, None], label[:, None], vocab_size=outputs.shape[-1], label_smoothing=smoothing
+        )
+        right = (jnp.argmax(outputs, axis=-1) == label).astype(jnp.float32)
+        found = {"loss": losses[:, 0], "nll": plain[:, 0], "accuracy": right}
+        return {name: (jnp.sum(values * weights), count) for name, values in found.items()}
+
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> Classifier:
+        """The model with `classify`, `probabilities` and `embed`."""
+        return Classifier(
+            model,
+            tokenizers["text"],
+            None if self.regression else tokenizers["label"],
+            max_length=data.max_length,
+        )
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """The loss, and the scores of labels."""
+        return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
+
+    def evaluate(self, predictor: Classifier, examples: Sequence[Example]) -> dict[str, Any]:
+        """Loss, without smoothing, and scores: of the most probable labels in percent, of numbers from -1 to 1."""
+        labels = [example["label"] for example in examples]
+        outputs = predictor.outputs([[example[name] for name in self.features[:-1]] for example in examples])
+        if self.regression:
+            right, found = np.array([float(label) for label in labels]), outputs[:, 0]
+            loss = float(np.mean((found - right) ** 2))
+        else:
+            ids = np.array([predictor.label_id(label) for label in labels])
+            right, found = ids, outputs.argmax(axis=1)
+            loss = float(-np.mean(jax.nn.log_softmax(outputs)[np.arange(len(ids)), ids]))
+        return {"examples": len(examples), "loss": loss} | agreement_scores(found, right, self.scores)
+
+    def samples(self, predictor: Classifier, examples: Sequence[Example]) -> list[str]:
+        """The beginnings of texts and what they are taken for."""
+        found = predictor.classify([[example[name] for name in self.features[:-1]] for example in examples])
+        lines = []
+        for example, label in zip(examples, found, strict=True):
+            lines.append(" | ".join(" ".join(example[name].split())[:80] for name in self.features[:-1]))
+            lines.append(f"  -> {label}" + ("" if label == example["label"] else f"  (not {example['label']})"))
+        return lines
+
+
+@dataclass(frozen=True)
+class PairClassification(Classification):
+    """Learns the `label` of two texts, `text` and `pair`."""
+
+    features: ClassVar[tuple[str, ...]] = ("text", "pair", "label")
+
+
+def bits(number: str) -> int:
+    """The bits of a float32 as an int32, in which batches hold everything; ValueError for what is no finite number."""
+    value = np.float32(number)
+    if not np.isfinite(value):
+        raise ValueError(f"the label {number!r} is no finite number")
+    return int(value.view(np.int32))

@@ -1,0 +1,63 @@
+"""What the tasks and predictors of encoder-only models share."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.parallel.axes import constrain
+from transformer_jax.tasks.rows import grouped, padded
+
+
+def embeddings(model: EncoderOnly, encoded: list[list[int]], tokens_per_batch: int) -> list[list[float]]:
+    """The mean of each text's vectors behind the last layer, special tokens included."""
+    found: list[list[float]] = [[] for _ in encoded]
+    for lines, width, count in grouped(dict(enumerate(map(len, encoded))), tokens_per_batch):
+        tokens, lengths = padded([encoded[i] for i in lines], count, width)
+        for i, vector in zip(lines, np.asarray(_means(model, tokens, lengths)).tolist(), strict=False):
+            found[i] = vector
+    return found
+
+
+def joined(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> list[tuple[list[int], int]]:
+    """A start token, then each part of a text and an end token; and where the second part begins.
+
+    What is longer than `max_length` loses tokens at the end of its longest part.
+    """
+    parts = iter(tokenizer.encode_batch([part for text in texts for part in text]))
+    found = []
+    for text in texts:
+        ids = [next(parts) for _ in text]
+        for _ in range(sum(map(len, ids)) + len(ids) + 1 - max_length):
+            max(ids, key=len).pop()
+        tokens = [tokenizer.bos_id, *(token for part in ids for token in [*part, tokenizer.eos_id])]
+        found.append((tokens, len(ids[0]) + 2))
+    return found
+
+
+def second(tokens: Int[Array, "batch length"], first: Int[Array, " batch"]) -> Int[Array, "batch length"]:
+    """1 where the second part of a text stands, `first` being the length of the first (token types of BERT)."""
+    return (jnp.arange(tokens.shape[1])[None] >= first[:, None]).astype(jnp.int32)
+
+
+def with_vocabulary(model: EncoderOnlyConfig, data: DataConfig, vocab_size: int) -> EncoderOnlyConfig:
+    """The model with its vocabulary size; ValueError where that is set already, or positions do not reach."""
+    if model.positions == "learned" and model.max_length < data.max_length:
+        raise ValueError(f"model.max_length {model.max_length} is below data.max_length {data.max_length}; raise it")
+    if model.vocab_size not in (0, vocab_size):
+        raise ValueError("model.vocab_size follows from the tokenizer; set data.tokenizer.vocab_size instead")
+    return replace(model, vocab_size=vocab_size)
+
+
+@jax.jit
+def _means(model: Any, tokens: Array, lengths: Array) -> Array:
+    vectors = model.encode(constrain(tokens, ("batch", "length")), lengths=lengths).astype(jnp.float32)
+    real = (jnp.arange(tokens.shape[1])[None] < lengths[:, None])[:, :, None]
+    return jnp.sum(vectors * real, axis=1) / jnp.maximum(lengths, 1)[:, None]

@@ -1,0 +1,146 @@
+"""Masked language modelling: tokens hidden in running text, by an encoder-only model (Devlin et al. 2019)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.masking import mask_tokens
+from transformer_jax.data.pipeline import Batch
+from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.tasks.encoder import with_vocabulary
+from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.mask_filler import MaskFiller
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModelling(Task):
+    """Learns `text`, documents packed end to end in rows of `data.max_length`, other tokens masked in every epoch."""
+
+    features: ClassVar[tuple[str, ...]] = ("text",)
+    packed: ClassVar[bool] = True
+
+    rate: float = 0.15
+    """Share of the tokens that have to be predicted; 80 % of them are masked, 10 % changed, 10 % left."""
+    whole_words: bool = False
+    """All tokens of a word are chosen together."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The documents."""
+        return ("tokens",)
+
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
+        """A start token, the document, an end token."""
+        tokenizer = tokenizers["text"]
+        encoded = tokenizer.encode_batch([example["text"] for example in examples])
+        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}
+
+    def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
+        """`tokens` with masks, `places` of those to predict and the `labels` that stood there (-1: no more)."""
+        tokenizer = tokenizers["text"]
+        # The plan's rows begin with the last token of another row, which only causal models need.
+        tokens, segments, positions = (batch[name][:, :-1] for name in ("tokens", "segments", "positions"))
+        masked = mask_tokens(
+            tokens,
+            np.ones(tokens.shape, bool),
+            np.stack([batch["example"], batch["place"]], axis=1),
+            seed=seed,
+            epoch=epoch,
+            rate=self.rate,
+            **mask_settings(tokenizer, self.whole_words),
+        )
+        most = self._most(tokens.shape[1])
+        places = np.argsort(~masked.chosen, axis=1, kind="stable")[:, :most]
+        known = np.take_along_axis(masked.chosen, places, axis=1)
+        labels = np.where(known, np.take_along_axis(tokens, places, axis=1), -1)
+        rest = {"segments": segments, "positions": positions, "places": places, "labels": labels}
+        return {"tokens": masked.tokens} | {name: array.astype(np.int32) for name, array in rest.items()}
+
+    def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays of a batch."""
+        shapes = dict.fromkeys(("tokens", "segments", "positions"), length)
+        shapes |= dict.fromkeys(("places", "labels"), self._most(length))
+        return {name: jax.ShapeDtypeStruct((rows, size), jnp.int32) for name, size in shapes.items()}
+
+    def _most(self, length: int) -> int:
+        """Predictions of a row: four standard deviations more than are expected. More than that are not predicted."""
+        return min(math.ceil(self.rate * length + 4 * math.sqrt(self.rate * length)), length)
+
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
+        """The model with its vocabulary size; ValueError where data, task and model contradict each other."""
+        if not isinstance(model, EncoderOnlyConfig):
+            kind = type(model).__name__
+            raise ValueError(f"MaskedLanguageModelling needs an EncoderOnlyConfig as its model, not {kind}")
+        if model.head != "language_model":
+            raise ValueError(f"MaskedLanguageModelling needs model.head language_model, not {model.head!r}")
+        if not 0 < self.rate < 1:
+            raise ValueError(f"task.rate is above 0 and below 1, not {self.rate}")
+        return with_vocabulary(model, data, vocab_sizes["text"])
+
+    def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss` and `accuracy` of the tokens to predict."""
+        vectors = model.encode(batch["tokens"], segments=batch["segments"], positions=batch["positions"], key=key)
+        vectors = jnp.take_along_axis(vectors, batch["places"][:, :, None], axis=1)
+        logits, labels = model.predict(vectors), batch["labels"]
+        weights = (labels >= 0).astype(jnp.float32)
+        _, losses = cross_entropy(logits, jnp.maximum(labels, 0), vocab_size=model.embedding.vocab_size)
+        count, right = jnp.sum(weights), jnp.argmax(logits, axis=-1) == labels
+        return {"loss": (jnp.sum(losses * weights), count), "accuracy": (jnp.sum(right * weights), count)}
+
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> MaskFiller:
+        """The model with `fill`, `candidates` and `embed`."""
+        return MaskFiller(model, tokenizers["text"], max_length=data.max_length)
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """Of the tokens to predict."""
+        return {"loss": "lower", "accuracy": "higher"}
+
+    def evaluate(self, predictor: MaskFiller, examples: Sequence[Example]) -> dict[str, Any]:
+        """Loss, perplexity and accuracy (in percent) of tokens that are chosen once for all as in training."""
+        tokenizer = predictor.tokenizer
+        settings = mask_settings(tokenizer, self.whole_words)
+        total, right, count = predictor.masked_losses(
+            [example["text"] for example in examples],
+            lambda tokens, real, keys: mask_tokens(tokens, real, keys, seed=0, epoch=0, rate=self.rate, **settings),
+        )
+        loss = total / max(count, 1)
+        scores = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "accuracy": 100 * right / max(count, 1)}
+        return {"examples": len(examples), "tokens": count, **scores}
+
+    def samples(self, predictor: MaskFiller, examples: Sequence[Example]) -> list[str]:
+        """The beginnings of documents with a word masked, and what is put there."""
+        lines = []
+        for example in examples:
+            words = example["text"].split()[:20]
+            hidden, words[len(words) // 2] = words[len(words) // 2], predictor.mask
+            text = " ".join(words)
+            lines += [text, f"  -> {predictor.candidates(text)[0][0][0]}  (was {hidden})"]
+        return lines
+
+
+@lru_cache(maxsize=8)
+def mask_settings(tokenizer: Tokenizer, whole_words: bool) -> dict[str, Any]:
+    """What `mask_tokens` needs to know of a vocabulary; ValueError where that has no mask."""
+    if tokenizer.mask_id is None:
+        raise ValueError("the vocabulary has no mask token; set data.tokenizer.mask, or use WordPiece")
+    starts = np.array([tokenizer.starts_word(i) for i in range(tokenizer.vocab_size)]) if whole_words else None
+    special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id}
+    return {
+        "mask_id": tokenizer.mask_id,
+        "vocab_size": tokenizer.vocab_size,
+        "special": frozenset(special),
+        "word_starts": starts,
+    }
