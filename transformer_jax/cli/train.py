@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformer_jax.cli.errors import user_input
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("train", "Learns what an experiment file says.", add_help=False, epilog=EPILOG)
     parser.add_argument("experiment", metavar="EXPERIMENT.py", nargs="?", help="has a function experiment()")
     parser.add_argument("--workdir", metavar="RUN", help="the run directory; default: runs/<name of the file>")
+    parser.add_argument(
+        "--initialize-from", metavar="RUN[:STEP]", help="a run whose vocabulary and fitting parameters are taken"
+    )
     parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
     with user_input():
         options, overrides = parser.split(arguments)
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
         file = Path(options.experiment or "EXPERIMENT.py")
         experiment = load_experiment_file(file, options.variant or "experiment") if options.experiment else _example()
         experiment = apply_overrides(experiment, overrides, f"{parser.prog} {file}")
+        if options.initialize_from:
+            experiment = replace(experiment, train=replace(experiment.train, initialize_from=options.initialize_from))
         name = f"{file.stem}_{options.variant}" if options.variant else file.stem
         prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / name))
     if train(prepared):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.dataset import readable
@@ -12,11 +13,14 @@ SHARED = "shared"
 
 
 def train_tokenizers(
-    config: DataConfig, features: Sequence[str], kinds: Mapping[str, TokenizerConfig]
+    config: DataConfig,
+    features: Sequence[str],
+    kinds: Mapping[str, TokenizerConfig],
+    known: Mapping[str, Tokenizer] = MappingProxyType({}),
 ) -> dict[str, Tokenizer]:
     """The tokenizer of every feature of `kinds`, trained on the train split (or loaded, where its configuration says).
 
-    Examples that lack one of the `features` do not count.
+    Examples that lack one of the `features` do not count. Features whose tokenizer is `known` get that.
     """
 
     def texts(of: Sequence[str]) -> Iterator[str]:
@@ -25,7 +29,7 @@ def train_tokenizers(
 
     found: dict[str, Tokenizer] = {}
     for of in _groups(config, kinds).values():
-        found |= dict.fromkeys(of, kinds[of[0]].train(texts(of)))
+        found |= dict.fromkeys(of, known[of[0]] if of[0] in known else kinds[of[0]].train(texts(of)))
     return {feature: found[feature] for feature in kinds}
 
 

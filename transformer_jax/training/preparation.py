@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from transformer_jax.data.dataset import TokenizedSplit, readable, reasons, tokenize_split
@@ -24,8 +25,17 @@ from transformer_jax.nn.parameters import parameter_axes, partition
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.initialization import Origin, taken
 from transformer_jax.training.optimizer import depends_on_steps, make_optimizer, make_schedule
-from transformer_jax.training.run import SOURCE, VALIDATION, Run, averaged, read_tree, write_experiment
+from transformer_jax.training.run import (
+    SOURCE,
+    VALIDATION,
+    Run,
+    averaged,
+    open_checkpoints,
+    read_tree,
+    write_experiment,
+)
 from transformer_jax.training.step import abstract_model, fresh_state, make_step
 from transformer_jax.training.values import differences, to_tree
 
@@ -70,6 +80,8 @@ class Prepared:
     """Examples that are scored while training."""
     text: str
     """Fingerprint of the text."""
+    initial: dict[str, np.ndarray]
+    """Parameters of another run to begin from, by name; none where training begins from nothing."""
     lock: IO[str]
     """Held as long as the run may be written to."""
 
@@ -107,10 +119,11 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
 def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lock: IO[str], resumed: bool) -> Prepared:
     task, data = experiment.task, experiment.data
     kinds = task.vocabularies(data)
+    origin = _origin(experiment, directory)
     if resumed:
         tokenizers = load_tokenizers(data, kinds, directory / "tokenizer")
     else:
-        tokenizers = train_tokenizers(data, task.features, kinds)
+        tokenizers = train_tokenizers(data, task.features, kinds, origin.tokenizers(data, kinds) if origin else {})
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
@@ -135,7 +148,18 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
     (directory / TEXT).write_text(text + "\n", encoding="utf-8")
     write_experiment(directory, experiment, file)
     print(f"model: {experiment.model.num_parameters():,} parameters", flush=True)
-    return Prepared(run, mesh, split, plan, validation, text, lock)
+    initial = origin.parameters() if origin else {}
+    if initial:
+        print(f"from {experiment.train.initialize_from}:\n{taken(experiment.model, initial)[1]}", flush=True)
+    return Prepared(run, mesh, split, plan, validation, text, initial, lock)
+
+
+def _origin(experiment: Experiment, directory: Path) -> Origin | None:
+    """The run to begin from; None where there is none, or where this run has begun already."""
+    place = experiment.train.initialize_from
+    if not place or open_checkpoints(directory, experiment).steps():
+        return None
+    return Origin.open(place)
 
 
 def _plan(experiment: Experiment, split: TokenizedSplit) -> BatchPlan | PackedPlan:

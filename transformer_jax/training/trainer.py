@@ -14,6 +14,7 @@ from transformer_jax.data.pipeline import Batch, batches
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.checkpoint import Checkpoints
+from transformer_jax.training.initialization import taken, with_taken
 from transformer_jax.training.interrupts import Interrupted, Interrupts
 from transformer_jax.training.metrics import MetricsLog
 from transformer_jax.training.optimizer import make_optimizer, make_schedule
@@ -173,7 +174,8 @@ class Trainer:
         fresh = abstract_state(config, self.optimizer, mesh, self.frozen)
         found = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=named_leaves(fresh.optimizer))
         if found is None:
-            return init_state(config, self.optimizer, self.config.seed, mesh, self.frozen), 0
+            state = init_state(config, self.optimizer, self.config.seed, mesh, self.frozen)
+            return state._replace(model=self._initialized(state.model)), 0
         refused = refused_changes(found.state["experiment"], self.experiment)
         if refused:
             raise ValueError(f"the checkpoint of step {found.step} is of another experiment: {refused}")
@@ -190,6 +192,16 @@ class Trainer:
             print(f"going on from step {found.step:,}", flush=True)
         step = jax.device_put(np.int32(found.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
+
+    def _initialized(self, model: Any) -> Any:
+        """The model with what is taken from another run."""
+        old = self.prepared.initial
+        if not old:
+            return model
+        parts, _ = taken(self.experiment.model, old)
+        new = with_taken(named_parameters(model), old, parts)
+        where = jax.tree.map(lambda leaf: leaf.sharding, named_parameters(model))
+        return replace_parameters(model, jax.device_put(new, where))
 
     def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:
         where = batch_sharding(self.prepared.mesh)
