@@ -25,6 +25,8 @@ class EncoderOnlyConfig(TransformerConfig):
     """Kinds of tokens that are embedded as well, such as those of a pair's first and second text; 0: none."""
     head: str = "language_model"
     """language_model (the masked tokens), sequence (one prediction a text), tokens (one a token) or none."""
+    pooling: str = "first"
+    """What the head sequence sees: the first token, as in BERT, or the mean of all."""
     head_bias: bool = True
     """A bias in the language model head's linear map."""
     num_outputs: int = 0
@@ -41,6 +43,8 @@ class EncoderOnlyConfig(TransformerConfig):
         super().check()
         if self.head not in HEADS:
             raise ValueError(f"model.head is one of {', '.join(HEADS)}, not {self.head!r}")
+        if self.pooling not in ("first", "mean"):
+            raise ValueError(f"model.pooling is first or mean, not {self.pooling!r}")
         if self.head in ("sequence", "tokens") and self.num_outputs < 1:
             raise ValueError(f"model.num_outputs must be positive with head {self.head}, not {self.num_outputs}")
         if not 0 <= self.head_dropout < 1:
@@ -138,7 +142,7 @@ class EncoderOnly(TokenModel):
         types = jax.random.normal(rngs.params(), (config.token_types, d)) * d**-0.5
         self.token_types = nnx.Param(types, axes=("token_types", "embed")) if config.token_types else None
         self.encoder = Stack(config, config.num_layers, **config.stack(), rngs=rngs)
-        self.pooler = Pooler(config, rngs=rngs) if config.head == "sequence" else None
+        self.pooler = Pooler(config, config.pooling, rngs=rngs) if config.head == "sequence" else None
         self.head = _make_head(config, self.embedding.table.shape[0], rngs)
         self.head_dropout = config.head_dropout
 
@@ -160,7 +164,7 @@ class EncoderOnly(TokenModel):
         x = self.encode(
             tokens, lengths=lengths, segments=segments, positions=positions, token_types=token_types, key=body_key
         )
-        return self.predict(x, key=head_key)
+        return self.predict(x, lengths=lengths, key=head_key)
 
     def encode(
         self,
@@ -188,14 +192,18 @@ class EncoderOnly(TokenModel):
         )
 
     def predict(
-        self, x: Float[Array, "batch length d_model"], *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "batch length d_model"],
+        *,
+        lengths: Lengths | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch *length outputs"]:
         """What the head makes of encoded vectors; the vectors themselves where there is none."""
         if self.head is None:
             return x
         if isinstance(self.head, LanguageModelHead):
             return self.head(x, self.embedding)
-        x = x if self.pooler is None else self.pooler(x)
+        x = x if self.pooler is None else self.pooler(x, lengths)
         return self.head(dropout(x, self.head_dropout, key)).astype(jnp.float32)
 
 

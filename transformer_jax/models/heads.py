@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.embedding import Embedding
 from transformer_jax.nn.feed_forward import ACTIVATIONS
@@ -32,11 +32,20 @@ class LanguageModelHead(nnx.Module):
 
 
 class Pooler(nnx.Module):
-    """One vector for a sequence: tanh of a linear map of the first token's vector (Devlin et al. 2019)."""
+    """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean."""
 
-    def __init__(self, config: LayerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: LayerConfig, pooling: str, *, rngs: nnx.Rngs):
         d = config.d_model
         self.transform = Linear((d,), (d,), ("embed", "mlp"), dtype=config.dtype, rngs=rngs)
+        self.pooling = pooling
 
-    def __call__(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch d_model"]:
-        return jnp.tanh(self.transform(x[:, 0]))
+    def __call__(
+        self, x: Float[Array, "batch length d_model"], lengths: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch d_model"]:
+        """`lengths`: real tokens of each sequence; None: all."""
+        if self.pooling == "first":
+            return jnp.tanh(self.transform(x[:, 0]))
+        lengths = jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths
+        real = (jnp.arange(x.shape[1])[None] < lengths[:, None])[:, :, None]
+        mean = jnp.sum(x.astype(jnp.float32) * real, axis=1) / jnp.maximum(lengths, 1)[:, None]
+        return jnp.tanh(self.transform(mean))
