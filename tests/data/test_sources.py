@@ -38,6 +38,20 @@ def test_line_aligned_files_give_one_example_a_line(tmp_path, suffix):
     assert read(tmp_path, *names) == EXAMPLES
 
 
+def test_csv_tables_have_a_header_and_texts_with_line_breaks_and_quotes(tmp_path):
+    text = 'label,text,more\r\na,"two\nlines, a ""quote""",1\r\nb,plain,2\r\n'
+    write(tmp_path / "table.csv", "\ufeff" + text)
+    fields = {"features": ("text", "label")}
+    expected = [{"text": 'two\nlines, a "quote"', "label": "a"}, {"text": "plain", "label": "b"}]
+    assert read(tmp_path, "table.csv", **fields) == expected
+    assert read(tmp_path, "table.csv", **fields, columns=("more", "label"))[1] == {"text": "2", "label": "b"}
+    with pytest.raises(ValueError, match="has no column 'source', only label, text, more; set data.source.columns"):
+        read(tmp_path, "table.csv")
+    write(tmp_path / "bad.csv", text + "c,few\n")
+    with pytest.raises(ValueError, match="bad.csv line 5 has 2 columns, not 3"):
+        read(tmp_path, "bad.csv", **fields)
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
 def test_tsv_and_jsonl_tables_hold_all_features(tmp_path, suffix):
     tsv = write(tmp_path / f"t.tsv{suffix}", "".join(f"1\t{target}\t{source}\n" for source, target in PAIRS))

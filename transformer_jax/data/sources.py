@@ -1,5 +1,6 @@
 """Where examples come from."""
 
+import csv
 import hashlib
 import itertools
 import json
@@ -45,7 +46,7 @@ class Source:
 class Files(Source):
     """Text files: one for each feature, line-aligned, or one table for all.
 
-    Tables are .tsv (without a header), .jsonl and .parquet; all but .parquet may end in .gz or .xz as well. Lines end
+    Tables are .tsv (without a header), .csv (with one), .jsonl and .parquet; all but .parquet may be .gz or .xz as well. Lines end
     at newlines only. What cannot be decoded, and what is empty, is handed on as it is, to be counted and skipped.
     """
 
@@ -249,6 +250,24 @@ def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
         yield {feature: cells[place] for feature, place in zip(features, places, strict=True)}
 
 
+def _csv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
+    lines = file_lines(path)
+    # A text in quotes may hold line breaks: the reader asks for more lines, which have lost theirs.
+    rows = csv.reader(f"{line}\n" for line in lines)
+    try:
+        header = next(rows, [])
+        missing = [column for column in columns or features if column not in header]
+        if missing:
+            raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(header)}; set data.source.columns")
+        places = [header.index(column) for column in columns or features]
+        for row in rows:
+            if row and len(row) != len(header):
+                raise ValueError(f"{path} line {rows.line_num} has {len(row)} columns, not {len(header)}")
+            yield {feature: row[place] if row else "" for feature, place in zip(features, places, strict=True)}
+    except csv.Error as error:
+        raise ValueError(f"{path} line {rows.line_num} is not CSV: {error}") from error
+
+
 def _jsonl(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
     for number, line in enumerate(file_lines(path), 1):
         try:
@@ -273,7 +292,7 @@ def _parquet(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) ->
 
 
 Reader = Callable[[Path, tuple[str, ...], tuple[str, ...]], Iterator[Example]]
-TABLES: dict[str, Reader] = {".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
+TABLES: dict[str, Reader] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
 def _table(path: Path) -> Reader | None:

@@ -1,0 +1,76 @@
+"""Which of 150 intents has a request to an assistant? (Larson et al. 2019), from scratch: 15,000 requests.
+
+    transformer-jax train experiments/bert/clinc150.py --data.source.directory DIRECTORY
+    python benchmarks/tfidf.py runs/clinc150
+
+DIRECTORY holds data.json.gz, whose requests that are out of scope are left out. The second command fits a linear model
+on TF-IDF to the same split and scores both. A pretrained BERT reaches 96.9 % accuracy.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformer_jax import (
+    Classification,
+    DataConfig,
+    Experiment,
+    OptimizerConfig,
+    Source,
+    TrainConfig,
+    WordPiece,
+    bert,
+    run_experiment,
+)
+from transformer_jax.data.lines import existing
+from transformer_jax.data.sources import Example
+
+
+@dataclass(frozen=True)
+class Clinc150(Source):
+    """The requests that are in scope, with their intents."""
+
+    directory: str = "data/clinc150"
+    """Where data.json.gz is."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The requests of a split."""
+        path = existing(Path(self.directory).expanduser() / "data.json.gz", "data.source.directory")
+        rows = json.loads(gzip.decompress(path.read_bytes()))["val" if split == "validation" else split]
+        return ({"text": text, "label": intent} for text, intent in rows)
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        task=Classification(label_smoothing=0.1, scores=("accuracy", "f1")),
+        data=DataConfig(
+            source=Clinc150(),
+            tokenizer=WordPiece(vocab_size=4_000),
+            max_length=48,
+            tokens_per_batch=2_048,
+            num_buckets=3,
+        ),
+        model=bert(
+            d_model=256,
+            num_heads=4,
+            d_ff=512,
+            num_layers=2,
+            max_length=48,
+            norm_placement="pre",
+            final_norm=True,
+            pooling="mean",
+            dropout=0.3,
+            attention_dropout=0.0,
+            head_dropout=0.3,
+        ),
+        optimizer=OptimizerConfig(
+            name="adamw", schedule="linear", learning_rate=1e-3, warmup_steps=200, weight_decay=0.1, clip_norm=1.0
+        ),
+        train=TrainConfig(steps=3_000, evaluate_every=250, save_every=250, best="validation_accuracy"),
+    )
+
+
+if __name__ == "__main__":
+    run_experiment(__file__)
