@@ -3,8 +3,8 @@
     transformer-jax train experiments/bert/newsgroups.py --data.source.directory DIRECTORY
     python benchmarks/tfidf.py runs/newsgroups
 
-DIRECTORY holds train.tsv.gz and test.tsv.gz (group, number, subject, body); bodies alone are read, their first 256 tokens.
-The second command fits a linear model on TF-IDF, which reads all of them, to the same split and scores both.
+DIRECTORY holds train.tsv.gz and test.tsv.gz (group, number, subject, body). Of the bodies the first 256 tokens are
+read. The second command fits a linear model on TF-IDF, which reads whole bodies, to the same split and scores both.
 """
 
 from transformer_jax import (

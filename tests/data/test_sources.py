@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -41,7 +42,7 @@ def test_line_aligned_files_give_one_example_a_line(tmp_path, suffix):
 def test_csv_tables_have_a_header_and_texts_with_line_breaks_and_quotes(tmp_path):
     text = 'label,text,more\r\na,"two\nlines, a ""quote""",1\r\nb,plain,2\r\n'
     write(tmp_path / "table.csv", "\ufeff" + text)
-    fields = {"features": ("text", "label")}
+    fields: dict[str, Any] = {"features": ("text", "label")}
     expected = [{"text": 'two\nlines, a "quote"', "label": "a"}, {"text": "plain", "label": "b"}]
     assert read(tmp_path, "table.csv", **fields) == expected
     assert read(tmp_path, "table.csv", **fields, columns=("more", "label"))[1] == {"text": "2", "label": "b"}
@@ -190,7 +191,7 @@ def test_a_missing_file_is_named_with_its_field_and_near_names(tmp_path):
         ({"train": ()}, "train", "set data.source.train"),
         ({"train": (), "holdout": 0.1}, "validation", "set data.source.validation"),
         ({"train": ("a.en",)}, "train", "data.source.train names a.en; give one text file for each of source, target"),
-        ({"train": ("a.en", "a.tsv")}, "train", "or a single .tsv, .jsonl, .parquet file"),
+        ({"train": ("a.en", "a.tsv")}, "train", "or a single .csv, .tsv, .jsonl, .parquet file"),
         ({"columns": ("0",)}, "train", "data.source.columns .* are not one for each of"),
         ({"train": ("a.tsv",), "columns": ("en", "de")}, "train", "are numbers from 0, not en, de"),
         ({"holdout": 0.5}, "train", "data.source.holdout is a share below 0.5"),

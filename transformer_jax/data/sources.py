@@ -46,8 +46,8 @@ class Source:
 class Files(Source):
     """Text files: one for each feature, line-aligned, or one table for all.
 
-    Tables are .tsv (without a header), .csv (with one), .jsonl and .parquet; all but .parquet may be .gz or .xz as well. Lines end
-    at newlines only. What cannot be decoded, and what is empty, is handed on as it is, to be counted and skipped.
+    Tables are .tsv (without a header), .csv (with one), .jsonl and .parquet, all but the last also as .gz or .xz. Lines
+    end at newlines only. What cannot be decoded, and what is empty, is handed on as it is, to be counted and skipped.
     """
 
     directory: str = "."

@@ -57,3 +57,5 @@ class Experiment:
     """Length, seed, checkpoints and evaluation."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices."""
+    variant: str = "experiment"
+    """The function of the experiment's file that this comes from; chosen by --variant."""

@@ -274,6 +274,12 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
 
 def _check_same(experiment: Experiment, directory: Path) -> None:
     """Raises ValueError unless the directory holds a run of this experiment, but for fields that may change."""
+    task, data = experiment.task, experiment.data
+    # What the task fills in was saved; where this experiment cannot have it, the comparison says why.
+    with contextlib.suppress(ValueError, OSError, KeyError):
+        tokenizers = load_tokenizers(data, task.vocabularies(data), directory / "tokenizer")
+        sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
+        experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     refused = refused_changes(read_tree(directory), experiment)
     if refused:
         schedule = experiment.optimizer.schedule

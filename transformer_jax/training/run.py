@@ -57,7 +57,8 @@ class Run:
         directory = Path(directory)
         if not cls.exists(directory):
             raise FileNotFoundError(f"{directory} is not a run directory: it has no {EXPERIMENT}")
-        experiment = from_tree(load_experiment_file(directory / SOURCE), read_tree(directory))
+        tree = read_tree(directory)
+        experiment = from_tree(load_experiment_file(directory / SOURCE, tree.get("variant", "experiment")), tree)
         task, data = experiment.task, experiment.data
         return cls(directory, experiment, load_tokenizers(data, task.vocabularies(data), directory / "tokenizer"))
 

@@ -101,7 +101,7 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
     if not isinstance(result, Experiment):
         raise ValueError(f"{function}() in {path} must return an Experiment, not {result!r}")
     try:
-        return from_tree(result, to_tree(result))
+        return from_tree(dataclasses.replace(result, variant=function), to_tree(result) | {"variant": function})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
