@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformer_jax.cli.main import run_experiment as run_experiment
     from transformer_jax.data.config import DataConfig as DataConfig
+    from transformer_jax.data.conll import Conll as Conll
     from transformer_jax.data.dates import Dates as Dates
     from transformer_jax.data.labels import Labels as Labels
     from transformer_jax.data.python_docs import PythonDocs as PythonDocs
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         MaskedLanguageModelling as MaskedLanguageModelling,
     )
     from transformer_jax.tasks.task import Task as Task
+    from transformer_jax.tasks.token_classification import TokenClassification as TokenClassification
     from transformer_jax.tasks.translation import Translation as Translation
     from transformer_jax.tasks.translator import Decoding as Decoding
     from transformer_jax.training.experiment import Experiment as Experiment
@@ -59,6 +61,7 @@ _HOMES = {
     "ByteBPE": "data.subwords",
     "Bytes": "data.tokenizers",
     "Classification": "tasks.classification",
+    "Conll": "data.conll",
     "DataConfig": "data.config",
     "Dates": "data.dates",
     "DecoderOnly": "models.decoder_only",
@@ -84,6 +87,7 @@ _HOMES = {
     "Task": "tasks.task",
     "Text": "data.text",
     "Tfds": "data.sources",
+    "TokenClassification": "tasks.token_classification",
     "TrainConfig": "training.experiment",
     "Translation": "tasks.translation",
     "WordPiece": "data.subwords",

@@ -16,16 +16,19 @@ class Labels(TokenizerConfig):
 
     names: tuple[str, ...] = ()
     """All labels, in the order of their ids; empty: those that occur, sorted as text."""
+    many: bool = False
+    """A text is several labels with white space between them, such as the tags of its words."""
 
     def train(self, texts: Iterable[str]) -> "LabelTokenizer":
         """The labels of the texts; ValueError where there are none."""
-        names = self.names or tuple(sorted(set(texts)))
+        found = (label for text in texts for label in (text.split() if self.many else [text]))
+        names = self.names or tuple(sorted(set(found)))
         if not names:
             raise ValueError("there are no labels to learn; check data.source")
         if len(set(names)) < len(names):
             twice = next(name for place, name in enumerate(names) if name in names[:place])
             raise ValueError(f"data.tokenizer.names has {twice!r} twice; every label has one id")
-        return LabelTokenizer(names)
+        return LabelTokenizer(names, many=self.many)
 
     def load(self, directory: Path, name: str) -> "LabelTokenizer":
         """What `save` wrote."""
@@ -33,19 +36,20 @@ class Labels(TokenizerConfig):
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path.absolute()}, the labels of the run")
         try:
-            return LabelTokenizer(tuple(json.loads(path.read_bytes())["labels"]))
+            return LabelTokenizer(tuple(json.loads(path.read_bytes())["labels"]), many=self.many)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path.absolute()}, the labels of the run, is not what was saved") from error
 
 
 class LabelTokenizer:
-    """One id for each label. There are no special tokens: their ids are -1."""
+    """One id for each label, of `many` in a text or one. There are no special tokens: their ids are -1."""
 
     pad_id, unk_id, bos_id, eos_id = -1, -1, -1, -1
     mask_id: int | None = None
 
-    def __init__(self, names: tuple[str, ...]):
+    def __init__(self, names: tuple[str, ...], *, many: bool = False):
         self.names = names
+        self.many = many
         self.vocab_size = len(names)
         self._ids = {name: place for place, name in enumerate(names)}
         self._content = json.dumps({"labels": names}).encode()
@@ -53,9 +57,12 @@ class LabelTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The id of a label; ValueError for one that there is not."""
-        if text not in self._ids:
-            raise ValueError(f"there is no label {text!r} among the {self.vocab_size}{did_you_mean(text, self.names)}")
-        return [self._ids[text]]
+        labels = text.split() if self.many else [text]
+        for label in labels:
+            if label not in self._ids:
+                near = did_you_mean(label, self.names)
+                raise ValueError(f"there is no label {label!r} among the {self.vocab_size}{near}")
+        return [self._ids[label] for label in labels]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of many labels."""

@@ -1,0 +1,116 @@
+"""A trained tagger as people use it: texts in, tags of their words or entities out."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.models.encoder_only import EncoderOnly
+from transformer_jax.parallel.axes import constrain
+from transformer_jax.tasks.rows import grouped, listed, padded
+
+TOKENS_PER_BATCH = 8192
+
+
+class Entity(NamedTuple):
+    """A part of a text that has a name."""
+
+    kind: str
+    """Such as person: the tag without B- or I-."""
+    text: str
+    """The part itself."""
+    start: int
+    """Where it begins, in characters of the text."""
+    end: int
+    """Where it ends."""
+
+
+class Tagger:
+    """Tags words. Unpacks into its parts: `model, tokenizer = tagger`."""
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, tags: Tokenizer, *, max_length: int):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.tags = tags
+        self.max_length = max_length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.tokenizer))
+
+    def tag(self, texts: Sequence[str]) -> list[list[str]]:
+        """The tag of every word of every text; words are what white space separates.
+
+        A text of more than `max_length` tokens is read in pieces. Raises ValueError for a word that fits in none.
+        """
+        found: list[list[str]] = [[] for _ in listed(texts)]
+        rows, owners = [], []
+        for owner, text in enumerate(texts):
+            for ids, places in self._pieces(text.split(), owner + 1):
+                rows.append(([self.tokenizer.bos_id, *ids, self.tokenizer.eos_id], places))
+                owners.append(owner)
+        best: list[Any] = [None] * len(rows)
+        for lines, width, count in grouped({i: len(ids) for i, (ids, _) in enumerate(rows)}, TOKENS_PER_BATCH):
+            tokens, lengths = padded([rows[i][0] for i in lines], count, width)
+            for i, row in zip(lines, np.asarray(_best(self.model, tokens, lengths)), strict=False):
+                best[i] = row
+        for owner, (_, places), row in zip(owners, rows, best, strict=True):
+            found[owner] += [self.tags.decode([int(row[place + 1])]) for place in places]
+        return found
+
+    def entities(self, texts: Sequence[str]) -> list[list[Entity]]:
+        """The entities of every text, where its tags are B-kind, I-kind and O; an I- without a beginning begins one."""
+        return [_entities(text, tags) for text, tags in zip(texts, self.tag(texts), strict=True)]
+
+    def predict(self, lines: Sequence[str]) -> list[str]:
+        """The tags of every line, with spaces between them."""
+        return [" ".join(tags) for tags in self.tag(lines)]
+
+    def _pieces(self, words: list[str], line: int) -> Iterator[tuple[list[int], list[int]]]:
+        """Tokens of so many words as fit, and the place of each word's first."""
+        if not words:
+            return
+        ids, places = first_pieces(self.tokenizer, words)
+        ends, most, first = [*places[1:], len(ids)], self.max_length - 2, 0
+        for word, end in enumerate(ends):
+            if end - places[word] > most:
+                raise ValueError(f"line {line} has a word of more than {most} tokens: {words[word][:40]!r}")
+            if end - places[first] > most:
+                yield ids[places[first] : places[word]], [place - places[first] for place in places[first:word]]
+                first = word
+        yield ids[places[first] :], [place - places[first] for place in places[first:]]
+
+
+def first_pieces(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The tokens of words with spaces between them, and the place of the first token of each.
+
+    A word of which nothing is left (it may be made of control characters) is the unknown token.
+    """
+    ids: list[int] = []
+    places = []
+    for encoded in tokenizer.encode_batch([f" {word}" if i else word for i, word in enumerate(words)]):
+        places.append(len(ids))
+        ids += encoded or [tokenizer.unk_id]
+    return ids, places
+
+
+def _entities(text: str, tags: list[str]) -> list[Entity]:
+    spans: list[tuple[str, int, int]] = []
+    before = "O"
+    for word, tag in zip(re.finditer(r"\S+", text), tags, strict=True):
+        kind = tag[2:]
+        if tag.startswith("I-") and spans and before[2:] == kind and before != "O":
+            spans[-1] = (kind, spans[-1][1], word.end())
+        elif tag.startswith(("B-", "I-")):
+            spans.append((kind, word.start(), word.end()))
+        before = tag
+    return [Entity(kind, text[start:end], start, end) for kind, start, end in spans]
+
+
+@jax.jit
+def _best(model: EncoderOnly, tokens: Array, lengths: Array) -> Array:
+    return jnp.argmax(model(constrain(tokens, ("batch", "length")), lengths=lengths), axis=-1)

@@ -1,0 +1,100 @@
+"""A tag for every word, such as those of named entities, by an encoder-only model (Devlin et al. 2019, section 5.3)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.labels import Labels
+from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.tasks.encoder import with_vocabulary
+from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.tagger import Tagger, first_pieces
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
+
+
+@dataclass(frozen=True)
+class TokenClassification(Task):
+    """Learns the `tags` of the words of a `text`, as many as it has between white space: BIO tags of entities."""
+
+    features: ClassVar[tuple[str, ...]] = ("text", "tags")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The tokens and, for each, the tag's number plus 1 where it is the first of a word, and 0 elsewhere."""
+        return ("tokens", "tags")
+
+    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
+        """That of the text, and the tags."""
+        return {"text": data.tokenizer, "tags": Labels(many=True)}
+
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
+        """A start token, the text and an end token, cut off at `max_length`.
+
+        Raises ValueError for an example that has not as many tags as words.
+        """
+        tokenizer, columns = tokenizers["text"], {"tokens": [], "tags": []}
+        for example in examples:
+            words, tags = example["text"].split(), tokenizers["tags"].encode(example["tags"])
+            if len(words) != len(tags):
+                raise ValueError(f"an example has {len(words)} words and {len(tags)} tags: {example['text'][:60]!r}")
+            ids, places = first_pieces(tokenizer, words)
+            marks = [0] * len(ids)
+            for place, tag in zip(places, tags, strict=True):
+                marks[place] = tag + 1
+            most = max_length - 2
+            columns["tokens"].append([tokenizer.bos_id, *ids[:most], tokenizer.eos_id])
+            columns["tags"].append([0, *marks[:most], 0])
+        return columns
+
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
+        """The model with its sizes; ValueError where data and model contradict each other."""
+        if not isinstance(model, EncoderOnlyConfig):
+            raise ValueError(f"TokenClassification needs an EncoderOnlyConfig as its model, not {type(model).__name__}")
+        if model.num_outputs not in (0, vocab_sizes["tags"]):
+            raise ValueError(f"model.num_outputs follows from the tags, {vocab_sizes['tags']}; leave it out")
+        model = replace(model, head="tokens", num_outputs=vocab_sizes["tags"])
+        return with_vocabulary(model, data, vocab_sizes["text"])
+
+    def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss` and `accuracy` of the first tokens of words."""
+        logits = model(batch["tokens"], lengths=batch["tokens_length"], key=key)
+        labels = jnp.pad(batch["tags"], [(0, 0), (0, batch["tokens"].shape[1] - batch["tags"].shape[1])]) - 1
+        weights = (labels >= 0).astype(jnp.float32)
+        _, losses = cross_entropy(logits, jnp.maximum(labels, 0), vocab_size=logits.shape[-1])
+        count, right = jnp.sum(weights), jnp.argmax(logits, axis=-1) == labels
+        return {"loss": (jnp.sum(losses * weights), count), "accuracy": (jnp.sum(right * weights), count)}
+
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> Tagger:
+        """The model with `tag` and `entities`."""
+        return Tagger(model, tokenizers["text"], tokenizers["tags"], max_length=data.max_length)
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """Of words and of whole entities."""
+        return dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")
+
+    def evaluate(self, predictor: Tagger, examples: Sequence[Example]) -> dict[str, Any]:
+        """Accuracy of words, and precision, recall and F1 of whole entities by seqeval, in percent."""
+        import seqeval.metrics
+
+        measure: Any = seqeval.metrics  # its annotations are not those of its values
+        found = predictor.tag([example["text"] for example in examples])
+        right = [example["tags"].split() for example in examples]
+        parts = {name: getattr(measure, f"{name}_score") for name in ("precision", "recall", "f1")}
+        scores = {name: 100 * float(score(right, found, zero_division=0)) for name, score in parts.items()}
+        return {"examples": len(examples), "accuracy": 100 * float(measure.accuracy_score(right, found)), **scores}
+
+    def samples(self, predictor: Tagger, examples: Sequence[Example]) -> list[str]:
+        """Texts and the entities that are found in them."""
+        texts = [example["text"] for example in examples]
+        lines = []
+        for text, entities in zip(texts, predictor.entities(texts), strict=True):
+            lines += [text, "  -> " + (", ".join(f"{entity.text} ({entity.kind})" for entity in entities) or "nothing")]
+        return lines
