@@ -30,5 +30,8 @@ cd "$ROOT"
 status=0
 "$VENV/bin/ruff" check . || status=$?
 "$VENV/bin/basedpyright" --pythonpath "$VENV/bin/python" || status=$?
-"$VENV/bin/python" -m pytest "$@" || status=$?
+# A process for every core; an accelerator is for one.
+workers=auto
+[[ "${TRANSFORMER_JAX_TEST_PLATFORM:-cpu}" == cpu ]] || workers=0
+"$VENV/bin/python" -m pytest -n "$workers" --dist worksteal "$@" || status=$?
 exit "$status"

@@ -8,6 +8,10 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from transformer_jax.training.values import load_experiment_file
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "transformer_jax"
 
@@ -16,7 +20,9 @@ BELOW = {room: {*TOP_DOWN[TOP_DOWN.index(room) + 1 :], "parallel", "data"} for r
 BELOW["interop"].remove("decoding")
 BELOW |= {"parallel": set(), "data": set()}
 
-IMPORTED_WHERE_USED = {"matplotlib", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch", "transformers"}
+IMPORTED_WHERE_USED = {
+    "matplotlib", "scipy", "seqeval", "sklearn", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch", "transformers"
+}  # fmt: skip
 
 # The files outside the rooms are the package's front doors: they lead everywhere, on request.
 MODULES = sorted(PACKAGE.glob("*/**/*.py"))
@@ -100,3 +106,12 @@ def test_no_file_is_named_after_nothing():
 def test_no_check_is_switched_off():
     switch = re.compile(r"#\s*(type:\s*ignore|noqa(?!: F722$)|(based)?pyright:)")
     assert not [f"{path}: {text}" for path in EVERYTHING for text in comments(path) if switch.match(text)]
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_experiment_has_a_model_that_fits_its_task(file):
+    experiment = load_experiment_file(file)
+    task, data = experiment.task, experiment.data
+    model = task.resolve(experiment.model, data, dict.fromkeys(task.vocabularies(data), 1_000))
+    assert model.num_parameters() > 100_000
+    assert "DIRECTORY" in (file.read_text()) or type(data.source).__name__ in ("Dates", "PythonDocs")
