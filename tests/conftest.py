@@ -13,8 +13,7 @@ JAX_SETTINGS = {
     "jax_num_cpu_devices": 8,
     "jax_numpy_rank_promotion": "raise",
     "jax_default_matmul_precision": "highest",  # accelerators round float32 products by default
-    # Programs that run for milliseconds take seconds to compile. Without optimizations JAX 0.7 lacks products on CPUs.
-    "jax_disable_most_optimizations": PLATFORM == "cpu" and jax.__version_info__ >= (0, 8),
+    "jax_disable_most_optimizations": PLATFORM == "cpu",  # programs that run for milliseconds take seconds to compile
 }
 
 

@@ -174,6 +174,7 @@ def test_embeddings_are_scaled_placed_and_dropped_out_as_in_sections_3_4_3_5_and
     np.testing.assert_allclose(model.embed(SOURCE, key=key), dropout(jnp.asarray(expected), 0.5, key), atol=1e-5)
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="older CPU backends lack some of these products")
 def test_every_product_with_parameters_has_bfloat16_operands_backwards_too():
     model = dataclasses.replace(SMALL, dtype="bfloat16").build(0)
 

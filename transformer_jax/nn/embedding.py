@@ -27,9 +27,7 @@ def _product(
 
     Left to itself, JAX multiplies with the float32 gradient of the logits: two thirds of the work in the slow type.
     """
-    x, table = x.astype(dtype), table.astype(dtype)
-    logits = jnp.einsum("bld,vd->blv", x, table, preferred_element_type=jnp.float32)
-    return constrain(logits, ("batch", "length", "vocab"))
+    return constrain(_multiply("bld,vd->blv", x, table, dtype), ("batch", "length", "vocab"))
 
 
 def _product_forward(x: Array, table: Array, dtype: str) -> tuple[Array, tuple[Array, Array]]:
@@ -38,10 +36,18 @@ def _product_forward(x: Array, table: Array, dtype: str) -> tuple[Array, tuple[A
 
 def _product_backward(dtype: str, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, table = kept
-    gradient = gradient.astype(dtype)
-    of_x = jnp.einsum("blv,vd->bld", gradient, table.astype(dtype), preferred_element_type=jnp.float32)
-    of_table = jnp.einsum("blv,bld->vd", gradient, x.astype(dtype), preferred_element_type=jnp.float32)
+    of_x = _multiply("blv,vd->bld", gradient, table, dtype)
+    of_table = _multiply("blv,bld->vd", gradient, x, dtype)
     return of_x.astype(x.dtype), of_table.astype(table.dtype)
+
+
+def _multiply(subscripts: str, one: Array, other: Array, dtype: str) -> Array:
+    """The float32 product of two arrays in `dtype`."""
+    one, other = one.astype(dtype), other.astype(dtype)
+    if jax.__version_info__ < (0, 10) and jax.default_backend() == "cpu":
+        # XLA for CPUs lacked this product; that of the same numbers as float32 is equal.
+        one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+    return jnp.einsum(subscripts, one, other, preferred_element_type=jnp.float32)
 
 
 _product.defvjp(_product_forward, _product_backward)
