@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformer_jax.data.sources import Files as Files
     from transformer_jax.data.sources import Source as Source
     from transformer_jax.data.sources import Tfds as Tfds
+    from transformer_jax.data.squad import Squad as Squad
     from transformer_jax.data.subwords import ByteBPE as ByteBPE
     from transformer_jax.data.subwords import WordPiece as WordPiece
     from transformer_jax.data.text import Text as Text
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from transformer_jax.tasks.masked_language_modelling import (
         MaskedLanguageModelling as MaskedLanguageModelling,
     )
+    from transformer_jax.tasks.question_answering import QuestionAnswering as QuestionAnswering
     from transformer_jax.tasks.task import Task as Task
     from transformer_jax.tasks.token_classification import TokenClassification as TokenClassification
     from transformer_jax.tasks.translation import Translation as Translation
@@ -81,9 +83,11 @@ _HOMES = {
     "OptimizerConfig": "training.optimizer",
     "PairClassification": "tasks.classification",
     "PythonDocs": "data.python_docs",
+    "QuestionAnswering": "tasks.question_answering",
     "Sampling": "decoding.sampling",
     "SentencePiece": "data.tokenizers",
     "Source": "data.sources",
+    "Squad": "data.squad",
     "Task": "tasks.task",
     "Text": "data.text",
     "Tfds": "data.sources",

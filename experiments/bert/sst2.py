@@ -2,7 +2,8 @@
 
     transformer-jax train experiments/bert/sst2.py --data.source.directory DIRECTORY
 
-DIRECTORY holds train.tsv and dev.tsv (label, a tab, sentence). Kim 2014 reports 82.7 % on test with random embeddings.
+DIRECTORY holds train.tsv and dev.tsv (label, a tab, sentence). Kim 2014 reports 82.7 % on test, trained on phrases as
+well. Measured on 2 CPU cores (2026-11-21): 79.82 % on dev at the checkpoint that is best there, in 2 minutes.
 """
 
 from transformer_jax import (
@@ -34,21 +35,29 @@ def experiment() -> Experiment:
             tokens_per_batch=2_048,
             num_buckets=3,
         ),
+        # One layer that reads a bag of words: more of it only learns the sentences by heart.
         model=bert(
             d_model=128,
             num_heads=4,
             d_ff=256,
-            num_layers=2,
-            max_length=64,
-            dropout=0.3,
+            num_layers=1,
+            positions="none",
+            norm_placement="pre",
+            final_norm=True,
+            dropout=0.5,
             attention_dropout=0.0,
             head_dropout=0.3,
         ),
         optimizer=OptimizerConfig(
-            name="adamw", schedule="linear", learning_rate=5e-4, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
+            name="adamw", schedule="linear", learning_rate=1e-3, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
         ),
         train=TrainConfig(
-            steps=1_500, evaluate_every=150, save_every=150, validation_examples=872, best="validation_accuracy"
+            steps=1_500,
+            evaluate_every=150,
+            save_every=150,
+            validation_examples=872,
+            best="validation_accuracy",
+            checkpoint="best",
         ),
     )
 

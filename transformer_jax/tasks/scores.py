@@ -1,6 +1,8 @@
 """Scores of predicted texts against references, by the packages that people quote."""
 
 import re
+import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,3 +118,25 @@ def _spearman(found: Any, right: Any) -> Any:
 
 LABEL_SCORES: dict[str, Callable[[Any, Any], Any]] = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}
 NUMBER_SCORES: dict[str, Callable[[Any, Any], Any]] = {"pearson": _pearson, "spearman": _spearman}
+
+
+def squad_scores(found: Sequence[str], right: Sequence[str]) -> dict[str, float]:
+    """Exact match and F1 of words, in percent, after lower-casing and without punctuation, articles and extra space.
+
+    As in the evaluation of SQuAD 1.1 (Rajpurkar et al. 2016, section 6.1), with one right answer a question.
+    """
+    pairs = [(_words(one), _words(other)) for one, other in zip(found, right, strict=True)]
+    count = max(len(pairs), 1)
+    exact = sum(one == other for one, other in pairs)
+    return {"exact_match": 100 * exact / count, "f1": 100 * sum(_overlap(*pair) for pair in pairs) / count}
+
+
+def _words(text: str) -> list[str]:
+    bare = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def _overlap(found: list[str], right: list[str]) -> float:
+    """F1 of the words that two answers share."""
+    shared = sum((Counter(found) & Counter(right)).values())
+    return 2 * shared / (len(found) + len(right)) if shared else float(found == right)

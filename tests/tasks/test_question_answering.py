@@ -1,0 +1,124 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Files
+from transformer_jax.data.squad import Squad
+from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.models.encoder_only import bert
+from transformer_jax.tasks.answerer import windows
+from transformer_jax.tasks.question_answering import QuestionAnswering
+from transformer_jax.tasks.scores import squad_scores
+
+MODEL = bert(d_model=16, num_heads=2, d_ff=32, num_layers=1, max_length=32, dropout=0.0, attention_dropout=0.0)
+DATA = DataConfig(source=Files(), tokenizer=Bytes(), max_length=32)
+TASK = QuestionAnswering(stride=6, max_answer=8)
+TOKENIZER = Bytes().train([])
+TOKENIZERS = {"question": TOKENIZER, "context": TOKENIZER}
+CONTEXT = "In Köln they found a golden house by the river."
+EXAMPLE = {"question": "what?", "context": CONTEXT, "answer": "a golden", "start": str(CONTEXT.index("a golden"))}
+
+
+@pytest.fixture(scope="module")
+def answerer():
+    model = TASK.resolve(MODEL, DATA, {"question": 260, "context": 260}).build(0)
+    return TASK.predictor(model, TOKENIZERS, DATA)
+
+
+def test_windows_overlap_and_cover_the_context():
+    found = windows(TOKENIZER, "what?", CONTEXT, 32, 6)
+    assert len(found) > 1 and all(len(window.tokens) <= 32 for window in found)
+    for one, other in zip(found, found[1:], strict=False):
+        shared = [*one.offsets.values()][-6:]
+        assert shared == [*other.offsets.values()][:6]
+    assert {place for window in found for span in window.offsets.values() for place in span} == set(
+        range(len(CONTEXT) + 1)
+    )
+    for window in found:
+        assert min(window.offsets) == window.first == 7
+        assert window.tokens[6] == window.tokens[-1] == TOKENIZER.eos_id
+
+
+def test_spans_are_those_of_the_answer_where_a_window_has_it():
+    columns = TASK.encode(TOKENIZERS, [EXAMPLE], max_length=32)
+    assert len(columns["tokens"]) == len(columns["first"]) == len(columns["span"]) > 1
+    texts = [
+        TOKENIZER.decode(tokens[start : end + 1])
+        for tokens, (start, end) in zip(columns["tokens"], columns["span"], strict=True)
+        if (start, end) != (0, 0)
+    ]
+    assert texts and set(texts) == {"a golden"}
+    assert [0, 0] in columns["span"], "a window without the answer"
+
+
+def test_an_answer_that_is_not_in_its_context_is_refused():
+    with pytest.raises(ValueError, match="the answer 'a golden' is not at character 3"):
+        TASK.encode(TOKENIZERS, [EXAMPLE | {"start": "3"}], max_length=32)
+    with pytest.raises(ValueError, match="has an empty context"):
+        windows(TOKENIZER, "what?", "", 32, 6)
+    with pytest.raises(ValueError, match="it leaves no room for a context"):
+        windows(TOKENIZER, "x" * 28, CONTEXT, 32, 6)
+
+
+def test_the_loss_is_that_of_first_and_last_token(answerer):
+    columns = TASK.encode(TOKENIZERS, [EXAMPLE], max_length=32)
+    rows = len(columns["tokens"])
+    tokens = jnp.asarray([row + [0] * (34 - len(row)) for row in columns["tokens"]])
+    lengths = jnp.asarray([len(row) for row in columns["tokens"]])
+    batch = {"tokens": tokens, "tokens_length": lengths, "first": jnp.asarray(columns["first"])}
+    batch |= {"span": jnp.asarray(columns["span"])}
+    total, count = jax.jit(TASK.loss)(answerer.model, batch, None)["loss"]
+    expected = 0.0
+    for row in range(rows):
+        ids, (start, end) = columns["tokens"][row], columns["span"][row]
+        types = jnp.asarray([[int(i >= 7) for i in range(len(ids))]])
+        logits = jax.nn.log_softmax(answerer.model(jnp.asarray([ids]), token_types=types)[0], axis=0)
+        expected -= float(logits[start, 0] + logits[end, 1]) / 2
+    assert count == rows and float(total) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_answer_is_the_best_span_of_all_windows(answerer):
+    best = (-np.inf, 0, 0)
+    for window in windows(TOKENIZER, "what?", CONTEXT, 32, 6):
+        types = jnp.asarray([[int(i >= 7) for i in range(len(window.tokens))]])
+        logits = np.asarray(answerer.model(jnp.asarray([window.tokens]), token_types=types)[0])
+        for start, (begin, _) in window.offsets.items():
+            for end in range(start, min(start + 8, 7 + len(window.offsets))):
+                best = max(best, (float(logits[start, 0] + logits[end, 1]), begin, window.offsets[end][1]))
+    (found,) = answerer.answers([("what?", CONTEXT)])
+    assert found.score == pytest.approx(best[0], rel=1e-4)
+    assert found.text == CONTEXT[best[1] : best[2]].strip() and found.start == best[1]
+    assert answerer.predict([f"what?\t{CONTEXT}"]) == [found.text]
+    with pytest.raises(ValueError, match="line 2 has no tab"):
+        answerer.predict([f"what?\t{CONTEXT}", "what?"])
+
+
+def test_scores_are_those_of_squad():
+    found = squad_scores(["The Golden House!", "in a house", "river", ""], ["golden house", "the house", "sea", "x"])
+    # Exact, half of "in house", nothing, nothing.
+    assert found["exact_match"] == 25
+    assert found["f1"] == pytest.approx(100 * (1 + 2 / 3) / 4)
+
+
+def test_squad_files_are_split_by_article(tmp_path):
+    articles = [
+        {
+            "title": f"article {i}",
+            "paragraphs": [
+                {"context": f"text {i}", "qas": [{"question": "q", "answers": [{"text": "text", "answer_start": 0}]}]}
+            ],
+        }
+        for i in range(40)
+    ]
+    (tmp_path / "en.json").write_text(json.dumps({"data": articles}), encoding="utf-8")
+    source = Squad(directory=str(tmp_path), train=("en.json",), holdout=0.25)
+    assert source.splits == ("train", "validation")
+    splits = [[example["context"] for example in source.examples(split)] for split in source.splits]
+    assert sorted(splits[0] + splits[1]) == sorted(f"text {i}" for i in range(40)) and 4 < len(splits[1]) < 18
+    (tmp_path / "bad.json").write_text('{"data": [{"title": "x"}]}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"is not a file of SQuAD 1.1: KeyError 'paragraphs'"):
+        list(Squad(directory=str(tmp_path), train=("bad.json",)).examples("train"))

@@ -1,0 +1,104 @@
+"""Extractive question answering: where in a text the answer stands (Devlin et al. 2019, section 4.2)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.tasks.answerer import Answerer, span_logits, windows
+from transformer_jax.tasks.encoder import with_vocabulary
+from transformer_jax.tasks.scores import squad_scores
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Task):
+    """Learns the first and the last token of `answer`, which begins at the character `start` of `context`.
+
+    What is longer than data.max_length is read in windows that overlap; where a window lacks the answer, the start
+    token stands for it.
+    """
+
+    features: ClassVar[tuple[str, ...]] = ("question", "context", "answer", "start")
+
+    stride: int = 64
+    """Tokens of the context that a window has of the one before."""
+    max_answer: int = 30
+    """Tokens of an answer at most."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The tokens of a window, where its context begins, and the places of the answer's first and last token."""
+        return ("tokens", "first", "span")
+
+    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
+        """That of question and context."""
+        return {"question": data.tokenizer, "context": data.tokenizer}
+
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
+        """A row for every window of every example; ValueError for an answer that is not where it is said to be."""
+        columns: dict[str, list[list[int]]] = {"tokens": [], "first": [], "span": []}
+        for example in examples:
+            context, answer, start = example["context"], example["answer"], int(example["start"])
+            end = start + len(answer)
+            if context[start:end] != answer:
+                raise ValueError(f"the answer {answer[:40]!r} is not at character {start} of its context")
+            for window in windows(tokenizers["context"], example["question"], context, max_length, self.stride):
+                inside = [place for place, (begin, stop) in window.offsets.items() if begin < end and start < stop]
+                whole = bool(inside) and window.offsets[inside[0]][0] <= start and end <= window.offsets[inside[-1]][1]
+                columns["tokens"].append(window.tokens)
+                columns["first"].append([window.first])
+                columns["span"].append([inside[0], inside[-1]] if whole else [0, 0])
+        return columns
+
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
+        """The model with its sizes; ValueError where data, task and model contradict each other."""
+        if not isinstance(model, EncoderOnlyConfig):
+            raise ValueError(f"QuestionAnswering needs an EncoderOnlyConfig as its model, not {type(model).__name__}")
+        if not data.shared_vocabulary:
+            raise ValueError("QuestionAnswering needs data.shared_vocabulary: question and context are one sequence")
+        if not 0 <= self.stride < data.max_length or self.max_answer < 1:
+            raise ValueError(f"task.stride is below data.max_length and task.max_answer positive, not {self}")
+        return with_vocabulary(replace(model, head="tokens", num_outputs=2), data, vocab_sizes["context"])
+
+    def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`: the mean of the cross-entropies of the first and the last token, over the tokens of the window."""
+        lengths = batch["tokens_length"]
+        logits = span_logits(model, batch["tokens"], lengths, batch["first"][:, 0], key=key)
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=1), batch["span"][:, None, :2], axis=1)
+        weights = (lengths > 0).astype(jnp.float32)
+        losses = jnp.where(lengths > 0, -jnp.mean(chosen[:, 0], axis=-1), 0)
+        return {"loss": (jnp.sum(losses), jnp.sum(weights))}
+
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> Answerer:
+        """The model with `answer` and `answers`."""
+        return Answerer(
+            model, tokenizers["context"], max_length=data.max_length, stride=self.stride, max_answer=self.max_answer
+        )
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """Those of SQuAD."""
+        return {"exact_match": "higher", "f1": "higher"}
+
+    def evaluate(self, predictor: Answerer, examples: Sequence[Example]) -> dict[str, Any]:
+        """Exact match and F1 of SQuAD, in percent."""
+        found = predictor.answer([(example["question"], example["context"]) for example in examples])
+        return {"examples": len(examples)} | squad_scores(found, [example["answer"] for example in examples])
+
+    def samples(self, predictor: Answerer, examples: Sequence[Example]) -> list[str]:
+        """Questions and what is found."""
+        found = predictor.answer([(example["question"], example["context"]) for example in examples])
+        lines = []
+        for example, answer in zip(examples, found, strict=True):
+            wrong = "" if answer == example["answer"] else f"  (not {example['answer']})"
+            lines += [example["question"], f"  -> {answer}{wrong}"]
+        return lines
