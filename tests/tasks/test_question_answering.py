@@ -60,7 +60,7 @@ def test_an_answer_that_is_not_in_its_context_is_refused():
         TASK.encode(TOKENIZERS, [EXAMPLE | {"start": "3"}], max_length=32)
     with pytest.raises(ValueError, match="has an empty context"):
         windows(TOKENIZER, "what?", "", 32, 6)
-    with pytest.raises(ValueError, match="it leaves no room for a context"):
+    with pytest.raises(ValueError, match="no room for a context"):
         windows(TOKENIZER, "x" * 28, CONTEXT, 32, 6)
 
 

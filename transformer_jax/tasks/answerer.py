@@ -108,7 +108,7 @@ def windows(tokenizer: Tokenizer, question: str, context: str, max_length: int, 
     room = max_length - len(asked) - 1
     if room <= min(stride, len(ids) - 1):
         raise ValueError(
-            f"the question {question[:40]!r} has {len(asked) - 2} tokens: it leaves no room for a context in {max_length}"
+            f"the question {question[:40]!r} has {len(asked) - 2} tokens: no room for a context in {max_length}"
         )
     found, start = [], 0
     while True:
