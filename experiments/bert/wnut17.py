@@ -3,7 +3,8 @@
     transformer-jax train experiments/bert/wnut17.py --data.source.directory DIRECTORY
 
 DIRECTORY holds train.conll and dev.conll. 3,394 sentences are too few to learn this from nothing: the best of the
-shared task reach an entity F1 of 41.9 with what they have learnt elsewhere. This run shows the way, not that result.
+shared task reach an entity F1 of 41.9 with what they have learnt elsewhere. This run shows the way, not that result:
+11.0 on dev, in 19 minutes on 2 CPU cores beside other work (2026-11-21).
 """
 
 from transformer_jax import (
