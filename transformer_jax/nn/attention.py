@@ -66,7 +66,9 @@ def dot_product_attention(
         weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, jnp.repeat(value, query.shape[2] // value.shape[2], axis=2))
     described: dict[str, Any]
-    if mask.is_structural:
+    # JAX 0.7 forgets a window that nothing else goes with.
+    window_alone = mask.window is not None and not mask.causal and mask.key_lengths is None
+    if mask.is_structural and not window_alone:
         described = {
             "is_causal": mask.causal,
             "local_window_size": mask.window,
