@@ -1,7 +1,9 @@
 """A small GPT of the documentation inside of Python: runs anywhere, without a download.
 
-transformer-jax train experiments/gpt/python_docs.py
-echo "Return the" | transformer-jax predict runs/python_docs
+    transformer-jax train experiments/gpt/python_docs.py
+    echo "Return the" | transformer-jax predict runs/python_docs
+
+Not measured to its end yet.
 """
 
 from transformer_jax import (
