@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,14 +29,22 @@ def make(model, generation=GREEDY, max_length=64):
     return TextGenerator(model, TOKENIZER, generation, max_length=max_length)
 
 
+read = jax.jit(lambda model, tokens: model(tokens))
+
+
+def next_token(model, ids):
+    """The most probable token after a text, which is read as a whole; what pads it on the right changes nothing."""
+    logits = np.array(read(model, jnp.asarray([ids + [0] * (32 - len(ids))]))[0, len(ids) - 1, :260])
+    logits[FORBIDDEN] = -np.inf
+    return int(logits.argmax())
+
+
 def greedy_by_hand(model, prompt, count):
     """The most probable next token, again and again, reading the whole text each time."""
     ids = [TOKENIZER.bos_id, *TOKENIZER.encode(prompt)]
     start = len(ids)
     for _ in range(count):
-        logits = np.array(model(jnp.asarray([ids]))[0, -1, :260])
-        logits[FORBIDDEN] = -np.inf
-        ids.append(int(logits.argmax()))
+        ids.append(next_token(model, ids))
         if ids[-1] == TOKENIZER.eos_id:
             break
     return TOKENIZER.decode(ids[start:])
@@ -76,9 +85,7 @@ def test_a_text_goes_on_when_the_context_is_full():
     ids = [TOKENIZER.bos_id, *TOKENIZER.encode("ab")]
     context, written = ids, []
     while len(written) < 30:
-        logits = np.array(model(jnp.asarray([context]))[0, -1, :260])
-        logits[FORBIDDEN] = -np.inf
-        written.append(int(logits.argmax()))
+        written.append(next_token(model, context))
         context = [*context, written[-1]]
         if len(context) > 16:
             context = context[-8:]
