@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import SPLITS, Example, Source, digest_files
+from transformer_jax.data.lines import file_lines
+from transformer_jax.data.sources import SPLITS, Example, Source, digest_files, split_files
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Conll(Source):
 
     def examples(self, split: str) -> Iterator[Example]:
         """The sentences of a split; ValueError or FileNotFoundError where the files are not as described."""
-        for path in self._paths(split):
+        for path in split_files(self, split):
             words: list[str] = []
             tags: list[str] = []
             for number, line in enumerate(file_lines(path), 1):
@@ -51,12 +50,4 @@ class Conll(Source):
 
     def fingerprint(self, split: str) -> str:
         """A hash of the files and of the column; not of the directory's name."""
-        return digest_files(self._paths(split), (self.tag_column,))
-
-    def _paths(self, split: str) -> list[Path]:
-        if split not in self.splits:
-            raise ValueError(f"there are no {split} examples, only {', '.join(self.splits) or 'none'}")
-        directory = Path(self.directory).expanduser().absolute()
-        if not directory.is_dir():
-            raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
-        return [existing(directory / name, f"data.source.{split}") for name in getattr(self, split)]
+        return digest_files(split_files(self, split), (self.tag_column,))

@@ -104,11 +104,7 @@ class Files(Source):
             raise ValueError(f"data.source.holdout is a share below 0.5, not {self.holdout}")
         if self.holdout_by and self.holdout_by not in self.features:
             raise ValueError(f"data.source.holdout_by is one of {', '.join(self.features)}, not {self.holdout_by!r}")
-        field = split if getattr(self, split) else "train"
-        directory = Path(self.directory).expanduser().absolute()
-        if not directory.is_dir():
-            raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
-        return [existing(directory / name, f"data.source.{field}") for name in getattr(self, field)]
+        return split_files(self, split)
 
     def _held(self, rows: Iterable[Example], split: str) -> Iterator[Example]:
         """The rows of the training files that belong to the split; ValueError where there are none."""
@@ -200,6 +196,21 @@ def _check(source: Files | Tfds, split: str) -> None:
         raise ValueError(f"there are no {split} examples; set data.source.{split}")
     if source.columns and len(source.columns) != len(source.features):
         raise ValueError(f"data.source.columns {source.columns} are not one for each of {source.features}")
+
+
+def split_files(source: Any, split: str) -> list[Path]:
+    """The files of a split, where those held out stand in the train files; of a source with a directory and `SPLITS`.
+
+    Raises ValueError for a split that the source has not and FileNotFoundError for files that are not there.
+    """
+    if split not in source.splits:
+        known = ", ".join(source.splits) or "none"
+        raise ValueError(f"there are no {split} examples, only {known}; set data.source.{split}")
+    directory = Path(source.directory).expanduser().absolute()
+    if not directory.is_dir():
+        raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
+    field = split if getattr(source, split) else "train"
+    return [existing(directory / name, f"data.source.{field}") for name in getattr(source, field)]
 
 
 def digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:

@@ -4,10 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import SPLITS, Example, Source, digest_files
+from transformer_jax.data.lines import file_lines
+from transformer_jax.data.sources import SPLITS, Example, Source, digest_files, split_files
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Squad(Source):
     def examples(self, split: str) -> Iterator[Example]:
         """The questions of a split; ValueError for a file that is not as described or an answer that is not there."""
         held = bool(self.holdout) and not self.validation and split in ("train", "validation")
-        for path in self._paths(split):
+        for path in split_files(self, split):
             try:
                 articles = json.loads("\n".join(file_lines(path)))["data"]
                 for article in articles:
@@ -48,20 +47,11 @@ class Squad(Source):
 
     def fingerprint(self, split: str) -> str:
         """A hash of the files and of the split; not of the directory's name."""
-        return digest_files(self._paths(split), (split, self.holdout))
+        return digest_files(split_files(self, split), (split, self.holdout))
 
     def _held_out(self, title: str) -> bool:
         place = int.from_bytes(hashlib.blake2b(title.encode(), digest_size=8).digest(), "big") / 2**64
         return place < self.holdout
-
-    def _paths(self, split: str) -> list[Path]:
-        if split not in self.splits:
-            raise ValueError(f"there are no {split} examples, only {', '.join(self.splits) or 'none'}")
-        directory = Path(self.directory).expanduser().absolute()
-        if not directory.is_dir():
-            raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
-        field = split if getattr(self, split) else "train"
-        return [existing(directory / name, f"data.source.{field}") for name in getattr(self, field)]
 
 
 def _example(context: str, question: dict) -> Example:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import SPLITS, Example, Source, digest_files
+from transformer_jax.data.lines import file_lines
+from transformer_jax.data.sources import SPLITS, Example, Source, digest_files, split_files
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,6 @@ class Text(Source):
         return bool(self.holdout) and split in ("train", "validation") and not self.validation
 
     def _paths(self, split: str) -> list[Path]:
-        if split not in self.splits:
-            raise ValueError(
-                f"there is no {split} text, only {', '.join(self.splits) or 'none'}; set data.source.{split}"
-            )
         if not 0 <= self.holdout < 1:
             raise ValueError(f"data.source.holdout is a share below 1, not {self.holdout}")
-        directory = Path(self.directory).expanduser().absolute()
-        if not directory.is_dir():
-            raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
-        field = split if getattr(self, split) else "train"
-        return [existing(directory / name, f"data.source.{field}") for name in getattr(self, field)]
+        return split_files(self, split)

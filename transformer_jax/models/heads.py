@@ -11,6 +11,14 @@ from transformer_jax.nn.linear import Linear
 from transformer_jax.nn.named import choose
 
 
+def mean_vector(
+    x: Float[Array, "batch length d_model"], lengths: Int[Array, " batch"]
+) -> Float[Array, "batch d_model"]:
+    """The mean of the first `lengths` vectors of each row, in float32."""
+    real = (jnp.arange(x.shape[1])[None] < lengths[:, None])[:, :, None]
+    return jnp.sum(x.astype(jnp.float32) * real, axis=1) / jnp.maximum(lengths, 1)[:, None]
+
+
 class LanguageModelHead(nnx.Module):
     """Logits of the tokens themselves, for masked language modelling (Devlin et al. 2019, section 3.1).
 
@@ -46,6 +54,4 @@ class Pooler(nnx.Module):
         if self.pooling == "first":
             return jnp.tanh(self.transform(x[:, 0]))
         lengths = jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths
-        real = (jnp.arange(x.shape[1])[None] < lengths[:, None])[:, :, None]
-        mean = jnp.sum(x.astype(jnp.float32) * real, axis=1) / jnp.maximum(lengths, 1)[:, None]
-        return jnp.tanh(self.transform(mean))
+        return jnp.tanh(self.transform(mean_vector(x, lengths)))

@@ -1,6 +1,7 @@
 """A trained reader as people use it: a question and a text in, the part of the text that answers it out."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,7 @@ from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.nn.attention import HIDDEN
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.encoder import second
-from transformer_jax.tasks.rows import grouped, padded
-
-TOKENS_PER_BATCH = 8192
+from transformer_jax.tasks.rows import for_each
 
 
 class Window(NamedTuple):
@@ -72,18 +71,13 @@ class Answerer:
             for owner, (question, context) in enumerate(pairs)
             for window in windows(self.tokenizer, question, context, self.max_length, self.stride)
         ]
+        tokens, first = [window.tokens for _, window in rows], [window.first for _, window in rows]
         best = [Answer("", 0, -np.inf) for _ in pairs]
-        for lines, width, count in grouped({i: len(row.tokens) for i, (_, row) in enumerate(rows)}, TOKENS_PER_BATCH):
-            tokens, lengths = padded([rows[i][1].tokens for i in lines], count, width)
-            first = np.zeros(count, np.int32)
-            first[: len(lines)] = [rows[i][1].first for i in lines]
-            logits = np.asarray(_logits(self.model, tokens, lengths, first))
-            for i, of_row in zip(lines, logits, strict=False):
-                owner, window = rows[i]
-                score, start, end = self._span(of_row, window)
-                if score > best[owner].score:
-                    begin, stop = window.offsets[start][0], window.offsets[end][1]
-                    best[owner] = Answer(pairs[owner][1][begin:stop].strip(), begin, score)
+        for (owner, window), logits in zip(rows, for_each(partial(_logits, self.model), tokens, first), strict=True):
+            score, start, end = self._span(logits, window)
+            if score > best[owner].score:
+                begin, stop = window.offsets[start][0], window.offsets[end][1]
+                best[owner] = Answer(pairs[owner][1][begin:stop].strip(), begin, score)
         return best
 
     def _span(self, logits: Float[np.ndarray, "length 2"], window: Window) -> tuple[float, int, int]:

@@ -1,6 +1,7 @@
 """A trained classifier as people use it: texts in, labels out."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,9 +12,8 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.encoder import embeddings, joined, second
-from transformer_jax.tasks.rows import grouped, padded
+from transformer_jax.tasks.rows import for_each
 
-TOKENS_PER_BATCH = 8192
 Text = str | Sequence[str]
 """A text, or the parts of a pair."""
 
@@ -54,18 +54,13 @@ class Classifier:
 
     def embed(self, texts: Sequence[Text]) -> list[list[float]]:
         """A vector for every text: the mean of its tokens' vectors behind the last layer."""
-        return embeddings(self.model, [tokens for tokens, _ in self._encoded(texts)], TOKENS_PER_BATCH)
+        return embeddings(self.model, [tokens for tokens, _ in self._encoded(texts)])
 
     def outputs(self, texts: Sequence[Text]) -> Float[np.ndarray, "texts outputs"]:
         """The model's predictions, before any softmax."""
         encoded = self._encoded(texts)
-        found: list[Any] = [None] * len(encoded)
-        for lines, width, count in grouped({i: len(ids) for i, (ids, _) in enumerate(encoded)}, TOKENS_PER_BATCH):
-            tokens, lengths = padded([encoded[i][0] for i in lines], count, width)
-            first = np.zeros(count, np.int32)
-            first[: len(lines)] = [encoded[i][1] for i in lines]
-            for i, row in zip(lines, np.asarray(_outputs(self.model, tokens, lengths, first)), strict=False):
-                found[i] = row
+        tokens, first = [ids for ids, _ in encoded], [first for _, first in encoded]
+        found = for_each(partial(_outputs, self.model), tokens, first)
         return np.stack(found) if found else np.zeros((0, 1), np.float32)
 
     def label_id(self, label: str) -> int:

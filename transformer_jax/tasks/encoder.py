@@ -2,28 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.models.heads import mean_vector
 from transformer_jax.parallel.axes import constrain
-from transformer_jax.tasks.rows import grouped, padded
+from transformer_jax.tasks.rows import for_each
 
 
-def embeddings(model: EncoderOnly, encoded: list[list[int]], tokens_per_batch: int) -> list[list[float]]:
+def embeddings(model: EncoderOnly, encoded: list[list[int]]) -> list[list[float]]:
     """The mean of each text's vectors behind the last layer, special tokens included."""
-    found: list[list[float]] = [[] for _ in encoded]
-    for lines, width, count in grouped(dict(enumerate(map(len, encoded))), tokens_per_batch):
-        tokens, lengths = padded([encoded[i] for i in lines], count, width)
-        for i, vector in zip(lines, np.asarray(_means(model, tokens, lengths)).tolist(), strict=False):
-            found[i] = vector
-    return found
+    return [vector.tolist() for vector in for_each(partial(_means, model), encoded)]
 
 
 def joined(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> list[tuple[list[int], int]]:
@@ -57,7 +52,5 @@ def with_vocabulary(model: EncoderOnlyConfig, data: DataConfig, vocab_size: int)
 
 
 @jax.jit
-def _means(model: Any, tokens: Array, lengths: Array) -> Array:
-    vectors = model.encode(constrain(tokens, ("batch", "length")), lengths=lengths).astype(jnp.float32)
-    real = (jnp.arange(tokens.shape[1])[None] < lengths[:, None])[:, :, None]
-    return jnp.sum(vectors * real, axis=1) / jnp.maximum(lengths, 1)[:, None]
+def _means(model: EncoderOnly, tokens: Array, lengths: Array) -> Array:
+    return mean_vector(model.encode(constrain(tokens, ("batch", "length")), lengths=lengths), lengths)

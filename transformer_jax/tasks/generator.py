@@ -21,9 +21,10 @@ from transformer_jax.decoding.sampling import (
     start_generation,
 )
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
+from transformer_jax.models.heads import mean_vector
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.rows import array_width, grouped, listed, padded
+from transformer_jax.tasks.rows import array_width, for_each, grouped, listed, padded
 
 TURNS = 2**20
 """More than the prompts of a call: what a prompt's number is raised by each time that its context is full."""
@@ -118,16 +119,12 @@ class TextGenerator:
                 owners.append(owner)
                 seen.append(done - start)
                 start, done = start + stride, end
-        found = [(0.0, 0)] * len(texts)
         budget = self.generation.tokens_per_batch
-        for lines, width, count in grouped({i: len(row) for i, row in enumerate(rows)}, budget):
-            tokens, lengths = padded([rows[i] for i in lines], count, width)
-            first = np.zeros(count, np.int32)
-            first[: len(lines)] = [seen[i] for i in lines]
-            values = np.asarray(_losses(self.model, tokens, first, lengths))
-            for i, value in zip(lines, values.tolist(), strict=False):
-                total, number = found[owners[i]]
-                found[owners[i]] = total + value, number + len(rows[i]) - 1 - seen[i]
+        values = for_each(partial(_losses, self.model), rows, seen, tokens_per_batch=budget)
+        found = [(0.0, 0)] * len(texts)
+        for owner, row, known, value in zip(owners, rows, seen, values, strict=True):
+            total, number = found[owner]
+            found[owner] = total + float(value), number + len(row) - 1 - known
         return found
 
     def score(self, texts: Sequence[str]) -> list[float]:
@@ -138,12 +135,8 @@ class TextGenerator:
         """A vector for every text: the mean of its tokens' vectors behind the last layer."""
         encoded = [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(texts))]
         self._refuse_long(encoded)
-        found: list[list[float]] = [[] for _ in encoded]
-        for lines, width, count in grouped(dict(enumerate(map(len, encoded))), self.generation.tokens_per_batch):
-            tokens, lengths = padded([encoded[i] for i in lines], count, width)
-            for i, vector in zip(lines, np.asarray(_means(self.model, tokens, lengths)).tolist(), strict=False):
-                found[i] = vector
-        return found
+        vectors = for_each(partial(_means, self.model), encoded, tokens_per_batch=self.generation.tokens_per_batch)
+        return [vector.tolist() for vector in vectors]
 
     def _prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         encoded = [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(prompts))]
@@ -307,7 +300,7 @@ def _beam(
 
 
 @jax.jit
-def _losses(model: DecoderOnly, tokens: Array, first: Array, lengths: Array) -> Array:
+def _losses(model: DecoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
     """Summed losses `[rows]` of the predictions from `first` on of right-padded rows."""
     tokens = constrain(tokens, ("batch", "length"))
     _, losses = cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], vocab_size=model.embedding.vocab_size)
@@ -319,6 +312,4 @@ def _losses(model: DecoderOnly, tokens: Array, first: Array, lengths: Array) -> 
 @jax.jit
 def _means(model: DecoderOnly, tokens: Array, lengths: Array) -> Array:
     """The mean vector `[rows, d_model]` of right-padded rows."""
-    vectors = model.vectors(constrain(tokens, ("batch", "length"))).astype(jnp.float32)
-    real = (jnp.arange(tokens.shape[1])[None] < lengths[:, None])[:, :, None]
-    return jnp.sum(vectors * real, axis=1) / jnp.maximum(lengths, 1)[:, None]
+    return mean_vector(model.vectors(constrain(tokens, ("batch", "length"))), lengths)

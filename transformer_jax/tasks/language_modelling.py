@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
@@ -13,15 +13,13 @@ from transformer_jax.data.sources import Example
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from transformer_jax.tasks.generator import Generation, TextGenerator
 from transformer_jax.tasks.losses import chunked_cross_entropy, cross_entropy
-from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.running_text import RunningText
+from transformer_jax.tasks.task import Sums, Tokenizers
 
 
 @dataclass(frozen=True)
-class LanguageModelling(Task):
+class LanguageModelling(RunningText):
     """Learns `text`, documents packed end to end in rows of `data.max_length` tokens (Radford et al. 2018)."""
-
-    features: ClassVar[tuple[str, ...]] = ("text",)
-    packed: ClassVar[bool] = True
 
     generation: Generation = field(default_factory=Generation)
     """How texts are continued."""
@@ -29,19 +27,6 @@ class LanguageModelling(Task):
     """Evaluation moves windows of data.max_length on by so many tokens; 0: by their length, so that none overlap."""
     loss_chunk: int = 0
     """Logits of so many positions of a row exist at once, to save memory where the vocabulary is large; 0: of all."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The documents."""
-        return ("tokens",)
-
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
-        """A start token, the document, an end token."""
-        tokenizer = tokenizers["text"]
-        encoded = tokenizer.encode_batch([example["text"] for example in examples])
-        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
         """The model with its vocabulary size; ValueError where data, generation and model contradict each other."""

@@ -14,9 +14,7 @@ from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.encoder import embeddings
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.rows import grouped, listed, padded
-
-TOKENS_PER_BATCH = 8192
+from transformer_jax.tasks.rows import TOKENS_PER_BATCH, grouped, listed, padded
 
 
 class MaskFiller:
@@ -66,7 +64,7 @@ class MaskFiller:
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector for every text: the mean of its tokens' vectors behind the last layer."""
-        return embeddings(self.model, self._encoded(texts), TOKENS_PER_BATCH)
+        return embeddings(self.model, self._encoded(texts))
 
     def masked_losses(
         self, texts: Sequence[str], mask: Callable[[np.ndarray, np.ndarray, np.ndarray], Masked]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,33 +20,18 @@ from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.encoder import with_vocabulary
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.mask_filler import MaskFiller
-from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.running_text import RunningText
+from transformer_jax.tasks.task import Sums, Tokenizers
 
 
 @dataclass(frozen=True)
-class MaskedLanguageModelling(Task):
+class MaskedLanguageModelling(RunningText):
     """Learns `text`, documents packed end to end in rows of `data.max_length`, other tokens masked in every epoch."""
-
-    features: ClassVar[tuple[str, ...]] = ("text",)
-    packed: ClassVar[bool] = True
 
     rate: float = 0.15
     """Share of the tokens that have to be predicted; 80 % of them are masked, 10 % changed, 10 % left."""
     whole_words: bool = False
     """All tokens of a word are chosen together."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The documents."""
-        return ("tokens",)
-
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
-        """A start token, the document, an end token."""
-        tokenizer = tokenizers["text"]
-        encoded = tokenizer.encode_batch([example["text"] for example in examples])
-        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}
 
     def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
         """`tokens` with masks, `places` of those to predict and the `labels` that stood there (-1: no more)."""

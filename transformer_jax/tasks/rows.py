@@ -1,8 +1,12 @@
 """Texts of any length as arrays of a few fixed shapes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+
+TOKENS_PER_BATCH = 8192
+"""Tokens that a predictor works on at once unless its task says otherwise."""
 
 
 def listed(lines: Sequence[str]) -> list[str]:
@@ -37,6 +41,26 @@ def padded(
         tokens[row, start : start + len(ids)] = ids
         lengths[row] = len(ids)
     return tokens, lengths
+
+
+def for_each(
+    call: Callable[..., Any],
+    sequences: Sequence[Sequence[int]],
+    *columns: Sequence[int],
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+) -> list[Any]:
+    """What `call(tokens, lengths, *columns)` gives for every sequence: its row of the result.
+
+    Tokens `[rows, width]` are padded on the right; each of the `columns` has a number for every sequence.
+    """
+    found: list[Any] = [None] * len(sequences)
+    for lines, width, count in grouped(dict(enumerate(map(len, sequences))), tokens_per_batch):
+        tokens, lengths = padded([sequences[i] for i in lines], count, width)
+        empty = [0] * (count - len(lines))
+        numbers = [np.array([column[i] for i in lines] + empty, np.int32) for column in columns]
+        for i, row in zip(lines, np.asarray(call(tokens, lengths, *numbers)), strict=False):
+            found[i] = row
+    return found
 
 
 def array_width(length: int) -> int:

@@ -2,19 +2,17 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
-from transformer_jax.tasks.rows import grouped, listed, padded
-
-TOKENS_PER_BATCH = 8192
+from transformer_jax.tasks.rows import for_each, listed
 
 
 class Entity(NamedTuple):
@@ -53,11 +51,7 @@ class Tagger:
             for ids, places in self._pieces(text.split(), owner + 1):
                 rows.append(([self.tokenizer.bos_id, *ids, self.tokenizer.eos_id], places))
                 owners.append(owner)
-        best: list[Any] = [None] * len(rows)
-        for lines, width, count in grouped({i: len(ids) for i, (ids, _) in enumerate(rows)}, TOKENS_PER_BATCH):
-            tokens, lengths = padded([rows[i][0] for i in lines], count, width)
-            for i, row in zip(lines, np.asarray(_best(self.model, tokens, lengths)), strict=False):
-                best[i] = row
+        best = for_each(partial(_best, self.model), [ids for ids, _ in rows])
         for owner, (_, places), row in zip(owners, rows, best, strict=True):
             found[owner] += [self.tags.decode([int(row[place + 1])]) for place in places]
         return found

@@ -1,0 +1,29 @@
+"""What the tasks of running text share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transformer_jax.data.sources import Example
+from transformer_jax.tasks.task import Task, Tokenizers
+
+
+@dataclass(frozen=True)
+class RunningText(Task):
+    """Learns from documents `text`, packed end to end in rows of `data.max_length` tokens."""
+
+    features: ClassVar[tuple[str, ...]] = ("text",)
+    packed: ClassVar[bool] = True
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The documents."""
+        return ("tokens",)
+
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
+        """A start token, the document, an end token."""
+        tokenizer = tokenizers["text"]
+        encoded = tokenizer.encode_batch([example["text"] for example in examples])
+        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}
