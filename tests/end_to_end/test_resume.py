@@ -9,6 +9,7 @@ import pytest
 
 from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.training.checkpoint_folder import read_facts
 from transformer_jax.training.metrics import read_metrics
 from transformer_jax.training.run import Run
 
@@ -56,6 +57,11 @@ def test_stop_and_go_on_equals_straight(straight, experiment_file, tmp_path, cap
     capsys.readouterr()
     assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
     assert "finished" in capsys.readouterr().out
+
+
+def test_dropout_draws_from_another_key_than_the_parameters(straight):
+    saved = read_facts(straight / "checkpoints" / "12")["state"]["key"]
+    assert saved != jax.random.key_data(jax.random.key(0)).tolist()
 
 
 def test_killed_in_the_middle_of_a_save_goes_on_equal(straight, experiment_file, tmp_path, command):

@@ -8,6 +8,7 @@ import pytest
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.decoding.sampling import Sampling
 from transformer_jax.models.decoder_only import gpt2, llama
+from transformer_jax.tasks import generator as generator_module
 from transformer_jax.tasks.generator import Generation, TextGenerator
 
 TOKENIZER = Bytes().train([])
@@ -91,6 +92,20 @@ def test_a_text_goes_on_when_the_context_is_full():
             context = context[-8:]
     assert TOKENIZER.eos_id not in written
     assert long.generate(["ab"]) == [TOKENIZER.decode(written)]
+
+
+def test_no_turn_draws_again_what_one_before_has_drawn(monkeypatch):
+    drawn, start = [], generator_module._start
+
+    def record(model, tokens, lengths, row_ids, *arguments, **settings):
+        drawn.append(row_ids[lengths > 0].tolist())
+        return start(model, tokens, lengths, row_ids, *arguments, **settings)
+
+    monkeypatch.setattr(generator_module, "_start", record)
+    generation = dataclasses.replace(FREE, max_new_tokens=30, chunk=16)
+    make(llama(**SIZE).build(0), generation, max_length=16).generate(["ab", "cd"])
+    numbers = [number for turn in drawn for number in turn]
+    assert len(drawn) >= 3 and len(set(numbers)) == len(numbers)
 
 
 def test_beam_search_finds_what_is_at_least_as_probable_as_greedy_search(model):
