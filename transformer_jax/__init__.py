@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from transformer_jax.tasks.masked_language_modelling import (
         MaskedLanguageModelling as MaskedLanguageModelling,
     )
+    from transformer_jax.tasks.next_sentence import NextSentence as NextSentence
     from transformer_jax.tasks.question_answering import QuestionAnswering as QuestionAnswering
     from transformer_jax.tasks.task import Task as Task
     from transformer_jax.tasks.token_classification import TokenClassification as TokenClassification
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from transformer_jax.tasks.translator import Decoding as Decoding
     from transformer_jax.training.experiment import Experiment as Experiment
     from transformer_jax.training.experiment import TrainConfig as TrainConfig
+    from transformer_jax.training.lora import LoraConfig as LoraConfig
     from transformer_jax.training.optimizer import OptimizerConfig as OptimizerConfig
     from transformer_jax.training.run import load as load
 
@@ -78,8 +80,10 @@ _HOMES = {
     "Generation": "tasks.generator",
     "Labels": "data.labels",
     "LanguageModelling": "tasks.language_modelling",
+    "LoraConfig": "training.lora",
     "MaskedLanguageModelling": "tasks.masked_language_modelling",
     "MeshConfig": "parallel.mesh",
+    "NextSentence": "tasks.next_sentence",
     "OptimizerConfig": "training.optimizer",
     "PairClassification": "tasks.classification",
     "PythonDocs": "data.python_docs",

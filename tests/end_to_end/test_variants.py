@@ -125,6 +125,13 @@ def test_a_classifier_begins_from_a_masked_language_model(train, capsys):
     assert "taken  embedding/table" in table and "new    pooler/transform/kernel" in table
     assert Run.open("classes").tokenizers["text"].fingerprint == Run.open("masked").tokenizers["text"].fingerprint
     assert "taken" not in train("classes", "classes", "--initialize-from", "masked:8"), "it has begun already"
+    adapted = ["--optimizer.lora.rank", "2", "--optimizer.frozen", "encoder/*", "embedding/*"]
+    for stop in ("1", "3"):
+        train("classes", "adapted", "--initialize-from", "masked:8", *adapted, "--train.stop-after", stop)
+    old, new = state("masked", 8), state("adapted", 3)
+    query, table = "encoder/layers/self_attention/query/kernel", "embedding/table"
+    np.testing.assert_array_equal(new[table], old[table])
+    assert [np.linalg.matrix_rank(layer.reshape(16, 16), tol=1e-6) for layer in new[query] - old[query]] == [2, 2]
     other = ["--initialize-from", "masked:7"]
     assert main(["train", "tiny.py", "--variant", "classes", "--workdir", "other", *other]) == 2
     assert "no checkpoint of step 7" in capsys.readouterr().err

@@ -67,9 +67,13 @@ def compare(ours, call, theirs, rules):
             state[name].copy_(value)
     mask, tokens = torch.tensor(REAL.astype(np.int64)), torch.tensor(TOKENS.astype(np.int64))
     inputs = {"input_ids": tokens, "attention_mask": mask}
-    if isinstance(theirs, transformers.BertForMaskedLM):
+    if isinstance(theirs, transformers.BertForPreTraining):
         inputs["token_type_ids"] = torch.tensor(TYPES.astype(np.int64))
-    expected = theirs(**inputs).logits
+        found = theirs(**inputs)
+        pairs = found.seq_relationship_logits[:, None].expand(-1, LENGTH, -1)
+        expected = torch.cat([found.prediction_logits, pairs], -1)
+    else:
+        expected = theirs(**inputs).logits
 
     weights = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32) * REAL[:, :, None]
 
@@ -90,8 +94,8 @@ def compare(ours, call, theirs, rules):
 
 def test_bert_equals_hugging_face(randomised):
     sizes = {"d_model": D, "num_heads": 4, "d_ff": 32, "num_layers": 3, "vocab_size": VOCABULARY, "max_length": LENGTH}
-    config = bert(**sizes, dropout=0.0, attention_dropout=0.0)
-    theirs = transformers.BertForMaskedLM(
+    config = bert(**sizes, dropout=0.0, attention_dropout=0.0, head="pretraining")
+    theirs = transformers.BertForPreTraining(
         transformers.BertConfig(
             hidden_size=D,
             num_attention_heads=4,
@@ -124,13 +128,17 @@ def test_bert_equals_hugging_face(randomised):
         **linear("cls.predictions.transform.dense", "head/transform"),
         **norm("cls.predictions.transform.LayerNorm", "head/norm"),
         "cls.predictions.bias": lambda of: of("head/bias"),
+        **linear("bert.pooler.dense", "pooler/transform"),
+        **linear("cls.seq_relationship", "next_sentence"),
     }
-    compare(
-        randomised(config.build(0)),
-        lambda m: m(jnp.array(TOKENS), lengths=jnp.array(LENGTHS), token_types=jnp.array(TYPES)),
-        theirs,
-        rules,
-    )
+
+    def call(model):
+        """The logits of tokens, and beside each those of the pair."""
+        vectors = model.encode(jnp.array(TOKENS), lengths=jnp.array(LENGTHS), token_types=jnp.array(TYPES))
+        pairs = model.predict_next(vectors, lengths=jnp.array(LENGTHS))[:, None]
+        return jnp.concatenate([model.predict(vectors), jnp.broadcast_to(pairs, (3, LENGTH, 2))], axis=-1)
+
+    compare(randomised(config.build(0)), call, theirs, rules)
     assert config.num_parameters() == sum(parameter.numel() for parameter in theirs.parameters())
 
 

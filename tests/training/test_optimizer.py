@@ -224,3 +224,35 @@ def test_what_cannot_be_is_refused_in_one_line_that_says_what_can(changes, words
         make_optimizer(config, AXES, make_schedule(config, 512, 100))
     assert "\n" not in str(error.value)
     assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_each_layer_learns_by_a_fixed_share_of_the_rate_of_the_one_above_it():
+    shapes = {
+        "embedding/table": (50, 4),
+        "encoder/first_0/norm/scale": (4,),
+        "encoder/layers/norm/scale": (2, 4),
+        "encoder/layers_1/norm/scale": (2, 4),
+        "encoder/last_0/norm/scale": (4,),
+        "encoder/position_bias/table": (4, 4),
+        "head/kernel": (4, 4),
+    }
+    axes = {name: ("layers", "embed") if "layers" in name else ("embed",) * len(of) for name, of in shapes.items()}
+    config = constant("sgd", layer_decay=0.5)
+    zeros = {name: np.zeros(of, np.float32) for name, of in shapes.items()}
+    after = optimize(config, axes, zeros, [jax.tree.map(lambda x: x - 1, zeros)])
+    # Six layers: 0 is first_0, 1 and 3 are in layers, 2 and 4 in layers_1, 5 is last_0; the head is above them.
+    rates = {name: value.reshape(value.shape[0], -1)[:, 0] / 0.1 for name, value in after.items()}
+    np.testing.assert_allclose(rates["head/kernel"], 1)
+    np.testing.assert_allclose(rates["encoder/last_0/norm/scale"], 0.5)
+    np.testing.assert_allclose(rates["encoder/layers_1/norm/scale"], [0.5**4, 0.5**2])
+    np.testing.assert_allclose(rates["encoder/layers/norm/scale"], [0.5**5, 0.5**3])
+    np.testing.assert_allclose(rates["encoder/first_0/norm/scale"], 0.5**6)
+    for name in ("embedding/table", "encoder/position_bias/table"):
+        np.testing.assert_allclose(rates[name], 0.5**7)
+
+
+def test_matrices_that_are_named_do_not_decay():
+    none = [jax.tree.map(np.zeros_like, PARAMETERS)]
+    after = optimize(constant("adamw", weight_decay=0.5, no_decay=("embedding/*",)), AXES, PARAMETERS, none)
+    np.testing.assert_array_equal(after["embedding/table"], PARAMETERS["embedding/table"])
+    assert not np.allclose(after["layers/query/kernel"], PARAMETERS["layers/query/kernel"])

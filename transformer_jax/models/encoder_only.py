@@ -1,6 +1,7 @@
 """Encoder-only models: BERT (Devlin et al. 2019) and, by its fields, ModernBERT (Warner et al. 2024)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.stack import Stack
 
-HEADS = ("language_model", "sequence", "tokens", "none")
+HEADS = ("language_model", "pretraining", "sequence", "tokens", "none")
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class EncoderOnlyConfig(TransformerConfig):
     token_types: int = 0
     """Kinds of tokens that are embedded as well, such as those of a pair's first and second text; 0: none."""
     head: str = "language_model"
-    """language_model (the masked tokens), sequence (one prediction a text), tokens (one a token) or none."""
+    """language_model (the masked tokens), pretraining (also whether a text's second part follows from its first),
+    sequence (one prediction a text), tokens (one a token) or none."""
     pooling: str = "first"
-    """What the head sequence sees: the first token, as in BERT, or the mean of all."""
+    """What predictions for a text see: its first token, as in BERT, or the mean of all."""
     head_bias: bool = True
     """A bias in the language model head's linear map."""
     num_outputs: int = 0
@@ -55,9 +57,12 @@ class EncoderOnlyConfig(TransformerConfig):
     def num_parameters(self) -> int:
         """Parameters of the model, by a closed formula; rows that only pad the vocabulary are not counted."""
         d = self.d_model
+        language_model = d * d + (d if self.head_bias else 0) + self.norm_parameters(d) + self.vocab_size
+        pooler = d * d + d
         heads = {
-            "language_model": d * d + (d if self.head_bias else 0) + self.norm_parameters(d) + self.vocab_size,
-            "sequence": d * d + d + (d + 1) * self.num_outputs,
+            "language_model": language_model,
+            "pretraining": language_model + pooler + 2 * (d + 1),
+            "sequence": pooler + (d + 1) * self.num_outputs,
             "tokens": (d + 1) * self.num_outputs,
             "none": 0,
         }
@@ -142,8 +147,11 @@ class EncoderOnly(TokenModel):
         types = jax.random.normal(rngs.params(), (config.token_types, d)) * d**-0.5
         self.token_types = nnx.Param(types, axes=("token_types", "embed")) if config.token_types else None
         self.encoder = Stack(config, config.num_layers, **config.stack(), rngs=rngs)
-        self.pooler = Pooler(config, config.pooling, rngs=rngs) if config.head == "sequence" else None
+        pooled = config.head in ("sequence", "pretraining")
+        self.pooler = Pooler(config, config.pooling, rngs=rngs) if pooled else None
         self.head = _make_head(config, self.embedding.table.shape[0], rngs)
+        follows = partial(Linear, (d,), (2,), ("embed", "outputs"), dtype=config.dtype, rngs=rngs)
+        self.next_sentence = follows() if config.head == "pretraining" else None
         self.head_dropout = config.head_dropout
 
     def __call__(
@@ -206,11 +214,19 @@ class EncoderOnly(TokenModel):
         x = x if self.pooler is None else self.pooler(x, lengths)
         return self.head(dropout(x, self.head_dropout, key)).astype(jnp.float32)
 
+    def predict_next(
+        self, x: Float[Array, "batch length d_model"], *, lengths: Lengths | None = None
+    ) -> Float[Array, "batch 2"]:
+        """With the head pretraining: logits of encoded pairs whose second part does not follow (0) or does (1)."""
+        if self.pooler is None or self.next_sentence is None:
+            raise ValueError("only a model with the head pretraining predicts the next sentence")
+        return self.next_sentence(self.pooler(x, lengths)).astype(jnp.float32)
+
 
 def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> LanguageModelHead | Linear | None:
     if config.head == "none":
         return None
-    if config.head == "language_model":
+    if config.head in ("language_model", "pretraining"):
         return LanguageModelHead(config, rows, use_bias=config.head_bias, rngs=rngs)
     shape = (config.d_model,), (config.num_outputs,)
     return Linear(*shape, ("embed", "outputs"), dtype=config.dtype, rngs=rngs)

@@ -5,7 +5,7 @@ variables stays the module's business.
 """
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -32,15 +32,20 @@ def replace_parameters(model: Any, parameters: dict[str, Any]) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
+def matching(names: Collection[str], patterns: Sequence[str]) -> set[str]:
+    """The names that match one of the patterns, as in a shell; ValueError for a pattern that matches nothing."""
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(f"no parameter is called {pattern}; there are {', '.join(names)}")
+    return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+
+
 def partition(parameters: dict[str, Any], frozen: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters to train, and the frozen ones: those whose name matches one of the patterns, as in a shell.
 
     Such as `encoder/*`. Raises ValueError for a pattern that matches nothing, and when nothing is left to train.
     """
-    for pattern in frozen:
-        if not fnmatch.filter(parameters, pattern):
-            raise ValueError(f"no parameter is called {pattern}; there are {', '.join(parameters)}")
-    names = {name for pattern in frozen for name in fnmatch.filter(parameters, pattern)}
+    names = matching(parameters, frozen)
     trainable = {name: value for name, value in parameters.items() if name not in names}
     if not trainable:
         raise ValueError(f"{', '.join(frozen)} leaves no parameter to train")

@@ -1,9 +1,12 @@
 """A stack of layers: one period of layers whose parameters have a leading axis, run by a scan."""
 
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -201,6 +204,29 @@ class Stack(nnx.Module):
         """The intermediates of all layers along one axis, from the first layer to the last."""
         scanned = [jax.tree.map(lambda array, i=i: array[i], layer) for i in range(self.repeats) for layer in inside]
         return jax.tree.map(lambda *layers: jnp.stack(layers), *before, *scanned, *after)
+
+
+def layer_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Int[np.ndarray, "*layers"]]:
+    """The number, from 0, of the layer that a parameter belongs to; for parameters with a layers axis, of each.
+
+    `shapes` has the parameters' shapes by name; those outside of stacks are left out. A layer has the same number
+    however its stack is divided into first layers, periods and last ones.
+    """
+    found = {name: match for name in shapes if (match := LAYER.match(name))}
+    numbers = {}
+    for name, match in found.items():
+        stack, group, place = match["stack"], match["group"], int(match["place"] or 0)
+        groups = [(other, each) for other, each in found.items() if each["stack"] == stack]
+        first = len({each["place"] for _, each in groups if each["group"] == "first"})
+        period = len({each["place"] for _, each in groups if each["group"] == "layers"})
+        repeats = next((shapes[other][0] for other, each in groups if each["group"] == "layers"), 0)
+        begin = {"first": 0, "layers": first, "last": first + repeats * period}[group] + place
+        numbers[name] = begin + period * np.arange(repeats) if group == "layers" else np.asarray(begin)
+    return numbers
+
+
+LAYER = re.compile(r"(?P<stack>.*/|)(?P<group>first|layers|last)(_(?P<place>\d+))?/")
+"""The beginning of the names of a layer's parameters."""
 
 
 class Names(NamedTuple):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.masking import mask_tokens
+from transformer_jax.data.masking import Masked, mask_tokens
 from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
@@ -28,39 +28,40 @@ from transformer_jax.tasks.task import Sums, Tokenizers
 class MaskedLanguageModelling(RunningText):
     """Learns `text`, documents packed end to end in rows of `data.max_length`, other tokens masked in every epoch."""
 
+    head: ClassVar[str] = "language_model"
+    """What the model has."""
+
     rate: float = 0.15
     """Share of the tokens that have to be predicted; 80 % of them are masked, 10 % changed, 10 % left."""
     whole_words: bool = False
     """All tokens of a word are chosen together."""
 
     def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
-        """`tokens` with masks, `places` of those to predict and the `labels` that stood there (-1: no more)."""
-        tokenizer = tokenizers["text"]
+        """What `to_predict` gives, and which tokens belong together."""
         # The plan's rows begin with the last token of another row, which only causal models need.
         tokens, segments, positions = (batch[name][:, :-1] for name in ("tokens", "segments", "positions"))
+        keys = np.stack([batch["example"], batch["place"]], axis=1)
+        settings = mask_settings(tokenizers["text"], self.whole_words)
         masked = mask_tokens(
-            tokens,
-            np.ones(tokens.shape, bool),
-            np.stack([batch["example"], batch["place"]], axis=1),
-            seed=seed,
-            epoch=epoch,
-            rate=self.rate,
-            **mask_settings(tokenizer, self.whole_words),
+            tokens, np.ones(tokens.shape, bool), keys, seed=seed, epoch=epoch, rate=self.rate, **settings
         )
-        most = self._most(tokens.shape[1])
+        return self.to_predict(tokens, masked) | {"segments": segments, "positions": positions}
+
+    def to_predict(self, tokens: np.ndarray, masked: Masked) -> Batch:
+        """`tokens` with masks, `places` of those to predict and the `labels` that stood there (-1: no more)."""
+        most = self.most_predictions(tokens.shape[1])
         places = np.argsort(~masked.chosen, axis=1, kind="stable")[:, :most]
         known = np.take_along_axis(masked.chosen, places, axis=1)
         labels = np.where(known, np.take_along_axis(tokens, places, axis=1), -1)
-        rest = {"segments": segments, "positions": positions, "places": places, "labels": labels}
-        return {"tokens": masked.tokens} | {name: array.astype(np.int32) for name, array in rest.items()}
+        return {"tokens": masked.tokens, "places": places.astype(np.int32), "labels": labels.astype(np.int32)}
 
     def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The arrays of a batch."""
         shapes = dict.fromkeys(("tokens", "segments", "positions"), length)
-        shapes |= dict.fromkeys(("places", "labels"), self._most(length))
+        shapes |= dict.fromkeys(("places", "labels"), self.most_predictions(length))
         return {name: jax.ShapeDtypeStruct((rows, size), jnp.int32) for name, size in shapes.items()}
 
-    def _most(self, length: int) -> int:
+    def most_predictions(self, length: int) -> int:
         """Predictions of a row: four standard deviations more than are expected. More than that are not predicted."""
         return min(math.ceil(self.rate * length + 4 * math.sqrt(self.rate * length)), length)
 
@@ -68,9 +69,9 @@ class MaskedLanguageModelling(RunningText):
         """The model with its vocabulary size; ValueError where data, task and model contradict each other."""
         if not isinstance(model, EncoderOnlyConfig):
             kind = type(model).__name__
-            raise ValueError(f"MaskedLanguageModelling needs an EncoderOnlyConfig as its model, not {kind}")
-        if model.head != "language_model":
-            raise ValueError(f"MaskedLanguageModelling needs model.head language_model, not {model.head!r}")
+            raise ValueError(f"{type(self).__name__} needs an EncoderOnlyConfig as its model, not {kind}")
+        if model.head != self.head:
+            raise ValueError(f"{type(self).__name__} needs model.head {self.head}, not {model.head!r}")
         if not 0 < self.rate < 1:
             raise ValueError(f"task.rate is above 0 and below 1, not {self.rate}")
         return with_vocabulary(model, data, vocab_sizes["text"])
@@ -78,6 +79,10 @@ class MaskedLanguageModelling(RunningText):
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss` and `accuracy` of the tokens to predict."""
         vectors = model.encode(batch["tokens"], segments=batch["segments"], positions=batch["positions"], key=key)
+        return self.masked_loss(model, vectors, batch)
+
+    def masked_loss(self, model: EncoderOnly, vectors: Array, batch: Mapping[str, Array]) -> Sums:
+        """`loss` and `accuracy` of the tokens to predict, given the vectors of all."""
         vectors = jnp.take_along_axis(vectors, batch["places"][:, :, None], axis=1)
         logits, labels = model.predict(vectors), batch["labels"]
         weights = (labels >= 0).astype(jnp.float32)

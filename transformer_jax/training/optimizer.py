@@ -4,19 +4,26 @@ An optimizer works on the flat dictionary of named parameters and decides by the
 a stack's leading `layers` axis is not a dimension of anything that is learnt.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
 from transformer_jax.nn.named import choose
+from transformer_jax.nn.parameters import matching
+from transformer_jax.nn.stack import layer_numbers
+from transformer_jax.training.lora import LoraConfig, adapted, factor_names
 
 Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
+INPUT = re.compile("embedding|source_embedding|positions|token_types|.*/position_bias/")
+"""The beginning of the names of parameters below the first layer."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,16 @@ class OptimizerConfig:
     """Added to the root of the gradient's square."""
     weight_decay: float = 0.0
     """Decoupled decay of matrices (adamw, lion, muon, adafactor); norms and biases are left alone."""
+    no_decay: tuple[str, ...] = ()
+    """Names of matrices that do not decay either; patterns such as embedding/* match many."""
+    layer_decay: float = 1.0
+    """Each layer learns by this times the rate of the one above it: below 1 to fine-tune."""
     clip_norm: float = 0.0
     """Gradients longer than this are scaled down to it; 0: never."""
     frozen: tuple[str, ...] = ()
     """Names of parameters that are not trained; patterns such as encoder/* match many."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Weights that are adapted by factors of low rank."""
 
 
 def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Schedule:
@@ -79,8 +92,13 @@ def depends_on_steps(config: OptimizerConfig) -> bool:
     return config.schedule in ("cosine", "linear") and config.schedule_steps is None
 
 
-def make_optimizer(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer for parameters with these axes; raises ValueError for an unknown name or an impossible number."""
+def make_optimizer(
+    config: OptimizerConfig, axes: Axes, schedule: optax.Schedule, seed: int = 0
+) -> optax.GradientTransformation:
+    """The optimizer for parameters with these axes; raises ValueError for an unknown name or an impossible number.
+
+    `seed` is that of the factors of adapted weights.
+    """
     for name in ("b1", "b2"):
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"optimizer.{name} is at least 0 and below 1, not {getattr(config, name)}")
@@ -89,17 +107,78 @@ def make_optimizer(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule
             raise ValueError(f"optimizer.{name} must not be negative, not {getattr(config, name)}")
     if config.weight_decay and config.name in ("adam", "sgd"):
         raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")
-    optimizer = choose("optimizer.name", config.name, OPTIMIZERS)(config, axes, schedule)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
+    if not 0 < config.layer_decay <= 1:
+        raise ValueError(f"optimizer.layer_decay is above 0 and at most 1, not {config.layer_decay}")
+    maps = _adapted_maps(config.lora, axes)
+    if maps:
+        axes = {name: of for name, of in axes.items() if name not in maps} | _factor_axes(maps)
+    parts = [choose("optimizer.name", config.name, OPTIMIZERS)(config, axes, schedule)]
+    if config.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.layer_decay < 1:
+        parts.append(_by_layer(config.layer_decay))
+    optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
+    return adapted(optimizer, config.lora, maps, seed) if maps else optimizer
 
 
-def decayed(axes: Axes) -> dict[str, bool]:
-    """Which parameters weight decay acts on: matrices, never norms and biases."""
-    return {name: len(_logical(of)) > 1 and not name.endswith("bias") for name, of in axes.items()}
+def untrained(config: OptimizerConfig, axes: Axes) -> tuple[str, ...]:
+    """The names of the frozen parameters; adapted weights are not among them, since their gradient is needed."""
+    return tuple(sorted(matching(axes, config.frozen) - _adapted_maps(config.lora, axes).keys()))
 
 
-def _logical(axes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(axis for axis in axes if axis != "layers")
+def matrices(axes: Axes) -> dict[str, bool]:
+    """Which parameters are matrices: not norms and biases, however many layers are stacked."""
+    return {name: len(set(of) - {"layers"}) > 1 and not name.endswith("bias") for name, of in axes.items()}
+
+
+def decayed(config: OptimizerConfig, axes: Axes) -> dict[str, bool]:
+    """Which parameters weight decay acts on: matrices but for those of `no_decay`."""
+    spared = matching(axes, config.no_decay)
+    return {name: matrix and name not in spared for name, matrix in matrices(axes).items()}
+
+
+def _adapted_maps(config: LoraConfig, axes: Axes) -> dict[str, tuple[int, int]]:
+    """The adapted weights as `lora.adapted` wants them; ValueError for one that is no linear map."""
+    if config.rank < 0 or not config.alpha > 0:
+        raise ValueError(f"optimizer.lora needs a rank of 0 or more and a positive alpha, not {config}")
+    maps = {}
+    for name in sorted(matching(axes, config.names)) if config.rank else ():
+        dimensions = _matrix(name, axes[name])
+        if dimensions is None:
+            raise ValueError(f"optimizer.lora.names has {name}, which is no linear map of a layer; name kernels")
+        maps[name] = (axes[name].count("layers"), len(dimensions[0]))
+    return maps
+
+
+def _factor_axes(maps: Mapping[str, tuple[int, int]]) -> Axes:
+    axes = {}
+    for name, (layers, _) in maps.items():
+        a, b = factor_names(name)
+        axes |= {a: ("layers",) * layers + ("inputs", "rank"), b: ("layers",) * layers + ("rank", "outputs")}
+    return axes
+
+
+def _by_layer(decay: float) -> optax.GradientTransformation:
+    """Updates times `decay` to the power of the layers above: 0 at the output, then 1 for the highest layer, and so on.
+
+    As in BEiT (Bao et al. 2022, appendix); each stack counts for itself, and whatever embeds is below all layers.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[dict[str, jax.Array], Any]:
+        numbers = layer_numbers({name: value.shape for name, value in updates.items()})
+        tops: dict[str, int] = {}
+        for name, of in numbers.items():
+            stack = name.split("/")[0]
+            tops[stack] = max(tops.get(stack, 0), int(of.max()))
+        scaled = {}
+        for name, value in updates.items():
+            above = np.asarray(max(tops.values(), default=-1) + 2 if INPUT.match(name) else 0)
+            above = tops[name.split("/")[0]] + 1 - numbers[name] if name in numbers else above
+            factor = np.float32(decay) ** above.astype(np.float32)
+            scaled[name] = value * factor.reshape(factor.shape + (1,) * (value.ndim - factor.ndim))
+        return scaled, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _adam(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -108,12 +187,12 @@ def _adam(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
 
 def _adamw(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
     return optax.adamw(
-        schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed(axes)
+        schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed(config, axes)
     )
 
 
 def _lion(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.lion(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed(axes))
+    return optax.lion(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed(config, axes))
 
 
 def _sgd(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -122,20 +201,20 @@ def _sgd(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax
 
 def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for embeddings, norms and biases."""
-    matrices = {name: _matrix(name, of) for name, of in axes.items()}
-    dimensions: Any = {name: matrix and contrib.MuonDimensionNumbers(*matrix) for name, matrix in matrices.items()}
+    maps = {name: _matrix(name, of) for name, of in axes.items()}
+    dimensions: Any = {name: matrix and contrib.MuonDimensionNumbers(*matrix) for name, matrix in maps.items()}
     directions: Any = {
         "muon": optax.chain(contrib.muon(1.0, muon_weight_dimension_numbers=dimensions), optax.scale(-1.0)),
         "adam": optax.scale_by_adam(config.b1, config.b2, config.epsilon),
     }
-    kinds = {name: "muon" if matrix else "adam" for name, matrix in matrices.items()}
-    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed(axes))
+    kinds = {name: "muon" if matrix else "adam" for name, matrix in maps.items()}
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed(config, axes))
     return optax.chain(optax.partition(directions, kinds), decay, optax.scale_by_learning_rate(schedule))
 
 
 def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Input and output dimensions of a layer's linear map; the heads' two go together. None for anything else."""
-    if not decayed({name: axes})[name] or {"vocab", "positions"} & set(axes):
+    if not matrices({name: axes})[name] or "embed" not in axes or {"vocab", "positions"} & set(axes):
         return None
     width = axes.index("embed")
     rest = tuple(i for i, axis in enumerate(axes) if axis not in ("layers", "embed"))
@@ -149,7 +228,7 @@ def _adafactor(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) ->
         optax.clip_by_block_rms(1.0),
         optax.scale_by_param_block_rms(),
     )
-    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed(axes))
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed(config, axes))
     return optax.chain(_layer_by_layer(inner, axes), decay, optax.scale_by_learning_rate(schedule))
 
 
@@ -162,7 +241,7 @@ def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.Gr
         array = array if of[0] == "layers" else array[None]
         matrix = _matrix(name, of)
         if matrix is None:
-            return array if decayed({name: of})[name] else array.reshape(array.shape[0], -1)
+            return array if matrices({name: of})[name] else array.reshape(array.shape[0], -1)
         rows = 1
         for axis in matrix[0]:
             rows *= array.shape[axis + (of[0] != "layers")]

@@ -21,12 +21,11 @@ from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
-from transformer_jax.nn.parameters import parameter_axes, partition
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.initialization import Origin, taken
-from transformer_jax.training.optimizer import depends_on_steps, make_optimizer, make_schedule
+from transformer_jax.training.optimizer import depends_on_steps
 from transformer_jax.training.run import (
     SOURCE,
     VALIDATION,
@@ -36,7 +35,7 @@ from transformer_jax.training.run import (
     read_tree,
     write_experiment,
 )
-from transformer_jax.training.step import abstract_model, fresh_state, make_step
+from transformer_jax.training.step import fresh_state, make_update
 from transformer_jax.training.values import differences, to_tree
 
 TEXT = "text.fingerprint"
@@ -262,14 +261,9 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
             f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
         )
     model = task.resolve(experiment.model, data, dict.fromkeys(task.vocabularies(data), 8))
-    schedule = make_schedule(experiment.optimizer, model.d_model, train.steps)
-    frozen = experiment.optimizer.frozen
-    axes, _ = partition(parameter_axes(abstract_model(model)), frozen)
-    optimizer = make_optimizer(experiment.optimizer, axes, schedule)
-    batch = task.abstract_batch(data.batch_multiple, 8)
-    state = jax.eval_shape(lambda: fresh_state(model, optimizer, train.seed, frozen))
-    step = make_step(task, optimizer, schedule, train.accumulate, frozen)
-    jax.eval_shape(step, state, batch, jax.random.key(0))
+    update = make_update(replace(experiment, model=model))
+    state = jax.eval_shape(lambda: fresh_state(model, update.optimizer, train.seed, update.frozen))
+    jax.eval_shape(update.step, state, task.abstract_batch(data.batch_multiple, 8), jax.random.key(0))
 
 
 def _check_same(experiment: Experiment, directory: Path) -> None:

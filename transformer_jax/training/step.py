@@ -13,6 +13,8 @@ from jaxtyping import Array, PRNGKeyArray
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.parallel.axes import sharding
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
 
 
 class TrainState(NamedTuple):
@@ -90,6 +92,24 @@ def init_state(
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over the devices that share it; whatever the other dimensions are."""
     return sharding(("batch",), mesh)
+
+
+class Update(NamedTuple):
+    """How an experiment's parameters are updated."""
+
+    optimizer: optax.GradientTransformation
+    frozen: tuple[str, ...]
+    step: StepFunction
+
+
+def make_update(experiment: Experiment) -> Update:
+    """What the fields of an experiment come to; ValueError for those that cannot be."""
+    config, train = experiment.optimizer, experiment.train
+    axes = parameter_axes(abstract_model(experiment.model))
+    frozen = untrained(config, axes)
+    schedule = make_schedule(config, experiment.model.d_model, train.steps)
+    optimizer = make_optimizer(config, partition(axes, frozen)[0], schedule, train.seed)
+    return Update(optimizer, frozen, make_step(experiment.task, optimizer, schedule, train.accumulate, frozen))
 
 
 def make_step(

@@ -11,22 +11,20 @@ import numpy as np
 from jaxtyping import Array
 
 from transformer_jax.data.pipeline import Batch, batches
-from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
+from transformer_jax.nn.parameters import named_parameters, partition, replace_parameters
 from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.checkpoint import Checkpoints
 from transformer_jax.training.initialization import taken, with_taken
 from transformer_jax.training.interrupts import Interrupted, Interrupts
 from transformer_jax.training.metrics import MetricsLog
-from transformer_jax.training.optimizer import make_optimizer, make_schedule
 from transformer_jax.training.preparation import Prepared, refused_changes
 from transformer_jax.training.run import VALIDATION, open_checkpoints
 from transformer_jax.training.step import (
     TrainState,
-    abstract_model,
     abstract_state,
     batch_sharding,
     init_state,
-    make_step,
+    make_update,
 )
 from transformer_jax.training.values import to_tree
 
@@ -56,12 +54,7 @@ class Trainer:
         self.experiment = prepared.run.experiment
         self.config = self.experiment.train
         self.interrupts = interrupts
-        experiment = self.experiment
-        schedule = make_schedule(experiment.optimizer, experiment.model.d_model, self.config.steps)
-        self.frozen = experiment.optimizer.frozen
-        axes, _ = partition(parameter_axes(abstract_model(experiment.model)), self.frozen)
-        self.optimizer = make_optimizer(experiment.optimizer, axes, schedule)
-        self.update = make_step(experiment.task, self.optimizer, schedule, self.config.accumulate, self.frozen)
+        self.optimizer, self.frozen, self.update = make_update(self.experiment)
         # The same seed gives the parameters, from the key itself and small numbers folded into it.
         self.key = jax.random.fold_in(jax.random.key(self.config.seed, impl=self.config.random_bits), DROPOUT)
         self.throughput = Throughput()
@@ -174,8 +167,7 @@ class Trainer:
         fresh = abstract_state(config, self.optimizer, mesh, self.frozen)
         found = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=named_leaves(fresh.optimizer))
         if found is None:
-            state = init_state(config, self.optimizer, self.config.seed, mesh, self.frozen)
-            return state._replace(model=self._initialized(state.model)), 0
+            return self._initialized(init_state(config, self.optimizer, self.config.seed, mesh, self.frozen)), 0
         refused = refused_changes(found.state["experiment"], self.experiment)
         if refused:
             raise ValueError(f"the checkpoint of step {found.step} is of another experiment: {refused}")
@@ -193,15 +185,18 @@ class Trainer:
         step = jax.device_put(np.int32(found.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
 
-    def _initialized(self, model: Any) -> Any:
-        """The model with what is taken from another run."""
+    def _initialized(self, state: TrainState) -> TrainState:
+        """The state before the first step, with what is taken from another run."""
         old = self.prepared.initial
         if not old:
-            return model
+            return state
         parts, _ = taken(self.experiment.model, old)
-        new = with_taken(named_parameters(model), old, parts)
-        where = jax.tree.map(lambda leaf: leaf.sharding, named_parameters(model))
-        return replace_parameters(model, jax.device_put(new, where))
+        where = jax.tree.map(lambda leaf: leaf.sharding, state)
+        new = jax.device_put(with_taken(named_parameters(state.model), old, parts), named_parameters(where.model))
+        # An optimizer may keep something of what the parameters were.
+        init = jax.jit(self.optimizer.init, out_shardings=where.optimizer)
+        optimizer = init(partition(new, self.frozen)[0])
+        return TrainState(replace_parameters(state.model, new), optimizer, state.step)
 
     def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:
         where = batch_sharding(self.prepared.mesh)

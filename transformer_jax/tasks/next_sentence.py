@@ -1,0 +1,160 @@
+"""Masked language modelling with next-sentence prediction: pairs of texts, half of them made up (Devlin et al. 2019)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from transformer_jax.data.masking import mask_tokens
+from transformer_jax.data.pipeline import Batch
+from transformer_jax.data.sources import Example
+from transformer_jax.models.encoder_only import EncoderOnly
+from transformer_jax.parallel.axes import constrain
+from transformer_jax.tasks.encoder import second
+from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.mask_filler import MaskFiller
+from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling, mask_settings
+from transformer_jax.tasks.rows import TOKENS_PER_BATCH, grouped, padded
+from transformer_jax.tasks.task import Sums, Tokenizers
+
+SPECIAL = 3
+"""Tokens of a pair that are no text: its start and the ends of its parts."""
+
+
+@dataclass(frozen=True)
+class NextSentence(MaskedLanguageModelling):
+    """Learns masked tokens of pairs, and whether the second part follows from the first.
+
+    In every epoch a document is divided anew into two parts; in half of the pairs the second part is of another
+    document instead. Of documents longer than `data.max_length` the beginning is read.
+    """
+
+    packed: ClassVar[bool] = False
+    head: ClassVar[str] = "pretraining"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """A document, and another."""
+        return ("tokens", "other")
+
+    def encode(
+        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
+    ) -> dict[str, list[list[int]]]:
+        """Each document with room for the special tokens of a pair, and the same of another document."""
+        tokenizer = tokenizers["text"]
+        encoded = tokenizer.encode_batch([example["text"] for example in examples])
+        rows = [[*ids[: max_length - SPECIAL], *[tokenizer.eos_id] * SPECIAL] for ids in encoded]
+        # Whose neighbours in the text are likely to be of the same subject are far apart here.
+        far = len(rows) // 2
+        return {"tokens": rows, "other": rows[far:] + rows[:far]}
+
+    def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays of a batch."""
+        sizes = {"tokens": (length,), "tokens_length": (), "first": (), "follows": ()}
+        sizes |= dict.fromkeys(("places", "labels"), (self.most_predictions(length),))
+        return {name: jax.ShapeDtypeStruct((rows, *size), jnp.int32) for name, size in sizes.items()}
+
+    def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
+        """What `to_predict` gives of the pairs, with the length of their first part and whether the second follows."""
+        tokenizer = tokenizers["text"]
+        documents, others = (_texts(batch, name) for name in ("tokens", "other"))
+        pairs, first, follows = [], [], []
+        for document, other, example in zip(documents, others, batch["example"].tolist(), strict=True):
+            one, two, real = _pair(document, other, seed, epoch, example)
+            pairs.append([tokenizer.bos_id, *one, tokenizer.eos_id, *two, tokenizer.eos_id] if document else [])
+            first.append(len(one) + 2)
+            follows.append(real)
+        tokens, lengths = padded(pairs, *batch["tokens"].shape)
+        masked = mask_tokens(
+            tokens,
+            np.arange(tokens.shape[1]) < lengths[:, None],
+            np.stack([batch["example"], np.zeros_like(lengths)], axis=1),
+            seed=seed,
+            epoch=epoch,
+            rate=self.rate,
+            **mask_settings(tokenizer, self.whole_words),
+        )
+        parts = {"first": np.array(first, np.int32), "follows": np.array(follows, np.int32)}
+        return self.to_predict(tokens, masked) | {"tokens_length": lengths} | parts
+
+    def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`; `nll` and `accuracy` of the tokens to predict; `next_sentence`, the share of pairs told apart.
+
+        The loss is the sum of two means, of the tokens to predict and of pairs, these weighted by their lengths.
+        """
+        tokens, lengths, follows = batch["tokens"], batch["tokens_length"], batch["follows"]
+        types = second(tokens, batch["first"])
+        vectors = model.encode(tokens, lengths=lengths, token_types=types, key=key)
+        sums = self.masked_loss(model, vectors, batch)
+        logits = model.predict_next(vectors, lengths=lengths)
+        _, losses = cross_entropy(logits[:, None], follows[:, None], vocab_size=2)
+        # As many as are masked in pairs of these lengths, whatever pairs are summed up together.
+        weights = self.rate * lengths
+        right = (jnp.argmax(logits, axis=-1) == follows) & (lengths > 0)
+        total, count = sums["nll"] = sums["loss"]
+        sums["loss"] = total + jnp.sum(losses[:, 0] * weights), count
+        sums["next_sentence"] = jnp.sum(right.astype(jnp.float32)), jnp.sum((lengths > 0).astype(jnp.float32))
+        return sums
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        """Of the tokens to predict, and of the pairs."""
+        return {"loss": "lower", "accuracy": "higher", "next_sentence": "higher"}
+
+    def evaluate(self, predictor: MaskFiller, examples: Sequence[Example]) -> dict[str, Any]:
+        """What `loss` sums up, in percent but for the loss, of pairs and masks that are drawn once for all."""
+        tokenizers = {"text": predictor.tokenizer}
+        columns = self.encode(tokenizers, examples, max_length=predictor.max_length)
+        totals: dict[str, np.ndarray] = {}
+        sizes = {i: max(len(columns[name][i]) for name in columns) for i in range(len(examples))}
+        for lines, width, count in grouped(sizes, TOKENS_PER_BATCH):
+            batch: Batch = {"example": np.array(lines + [-1] * (count - len(lines)), np.int32)}
+            for name, rows in columns.items():
+                batch[name], batch[f"{name}_length"] = padded([rows[i] for i in lines], count, width)
+            found = _sums(self, predictor.model, self.augment(batch, tokenizers, seed=0, epoch=0))
+            for name, pair in found.items():
+                totals[name] = totals.get(name, np.zeros(2)) + np.array(pair, np.float64)
+        means = {name: total / max(weight, 1) for name, (total, weight) in totals.items()}
+        return {
+            "examples": len(examples),
+            "tokens": int(totals["loss"][1]),
+            "loss": means["loss"],
+            "perplexity": math.exp(min(means["nll"], 700)),
+            "accuracy": 100 * means["accuracy"],
+            "next_sentence": 100 * means["next_sentence"],
+        }
+
+
+def _texts(batch: Batch, column: str) -> list[list[int]]:
+    """The token ids of a column, without the room that `encode` left behind them; none for an empty row."""
+    ends = np.maximum(batch[f"{column}_length"] - SPECIAL, 0)
+    return [row[:end].tolist() for row, end in zip(batch[column], ends, strict=True)]
+
+
+def _pair(
+    document: list[int], other: list[int], seed: int, epoch: int, example: int
+) -> tuple[list[int], list[int], int]:
+    """The two parts of a pair, together no longer than the document; and, as a number, whether they belong together.
+
+    What is drawn depends on seed, epoch and example and nothing else.
+    """
+    # The last number of the counter tells these draws from those of masks.
+    draws = np.random.Philox(key=[seed, epoch], counter=[0, 0, example + 1, 0]).random_raw(3)
+    real, cut, begin = ((draws >> np.uint64(11)) * 2.0**-53).tolist()
+    size = len(document)
+    place = 1 + int(cut * (size - 1))
+    if size > 1 and real < 0.5:
+        return document[:place], document[place:], 1
+    start = int(begin * max(len(other) - (size - place), 0))
+    return document[:place], other[start : start + max(size - place, 1)], 0
+
+
+@partial(jax.jit, static_argnums=0)
+def _sums(task: NextSentence, model: EncoderOnly, batch: dict[str, Array]) -> Sums:
+    batch = batch | {"tokens": constrain(batch["tokens"], ("batch", "length"))}
+    return task.loss(model, batch, None)

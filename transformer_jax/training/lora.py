@@ -1,0 +1,113 @@
+"""Low-rank adaptation (Hu et al. 2021, "LoRA", section 4.1) as a wrapper around an optimizer.
+
+The adapted weights are `W = W0 + alpha / rank * A B`, and only A and B are learnt. No layer knows of it: the gradient
+of W gives those of A and B by the chain rule, the optimizer moves these, and W is put together anew. So the model, and
+every checkpoint's, is always the merged one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Which weights are adapted by factors of low rank instead of being trained."""
+
+    rank: int = 0
+    """Columns of A and rows of B; 0: nothing is adapted."""
+    alpha: float = 16.0
+    """The product of the factors is multiplied by alpha / rank."""
+    names: tuple[str, ...] = ("*/query/kernel", "*/value/kernel")
+    """Names of the adapted weights, even of frozen ones; patterns such as */kernel match many."""
+
+    @property
+    def scale(self) -> float:
+        """Of the product of the factors."""
+        return self.alpha / self.rank
+
+
+class LoraState(NamedTuple):
+    """What is kept of adapted weights, and the wrapped optimizer's state."""
+
+    weights: dict[str, Any]
+    """As they were in the beginning, W0."""
+    factors: dict[str, Any]
+    """A `[*layers, inputs, rank]` as NAME/lora_a and B `[*layers, rank, outputs]` as NAME/lora_b."""
+    inner: Any
+
+
+product = partial(jnp.matmul, precision="highest")
+"""Of float32 matrices, which accelerators would round."""
+
+
+def factor_names(name: str) -> tuple[str, str]:
+    """The names of A and B of a weight."""
+    return f"{name}/lora_a", f"{name}/lora_b"
+
+
+def adapted(
+    inner: optax.GradientTransformation, config: LoraConfig, maps: Mapping[str, tuple[int, int]], seed: int
+) -> optax.GradientTransformation:
+    """An optimizer that learns factors with `inner`; everything but `maps` goes to it as it is.
+
+    `maps` gives for every adapted weight how many leading dimensions count layers, and how many after them are inputs.
+    A begins with a normal distribution of variance 1 / inputs, B with zeros, so that W begins as it was.
+    """
+
+    def matrix(name: str, weight: Any) -> Any:
+        """`[*layers, inputs, outputs]`."""
+        layers, inputs = maps[name]
+        sizes = weight.shape[layers : layers + inputs]
+        rows = 1
+        for size in sizes:
+            rows *= size
+        return jnp.reshape(weight, (*weight.shape[:layers], rows, -1))
+
+    def init(params: Any) -> LoraState:
+        factors = {}
+        for i, name in enumerate(sorted(maps)):
+            *layers, inputs, outputs = matrix(name, params[name]).shape
+            a, b = factor_names(name)
+            key = jax.random.fold_in(jax.random.key(seed), i)
+            factors[a] = jax.random.normal(key, (*layers, inputs, config.rank)) * inputs**-0.5
+            factors[b] = jnp.zeros((*layers, config.rank, outputs))
+        weights = {name: params[name] for name in maps}
+        return LoraState(weights, factors, inner.init(_others(params, maps) | factors))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, LoraState]:
+        gradients = {}
+        for name in maps:
+            a, b = factor_names(name)
+            gradient = config.scale * matrix(name, updates[name])
+            gradients[a] = product(gradient, jnp.swapaxes(state.factors[b], -1, -2))
+            gradients[b] = product(jnp.swapaxes(state.factors[a], -1, -2), gradient)
+        new: Any
+        rest = _others(params, maps) | state.factors
+        new, inner_state = inner.update(_others(updates, maps) | gradients, state.inner, rest)
+        moved: Any = optax.apply_updates(state.factors, {name: new[name] for name in state.factors})
+        merged = merge(state.weights, moved, config)
+        changes = _others(new, state.factors) | {name: merged[name] - params[name] for name in maps}
+        return changes, LoraState(state.weights, moved, inner_state)
+
+    return optax.GradientTransformation(init, update)
+
+
+def merge(weights: Mapping[str, Array], factors: Mapping[str, Array], config: LoraConfig) -> dict[str, Array]:
+    """`W0 + alpha / rank * A B` of every weight that has factors, the others as they are."""
+    merged = dict(weights)
+    for name, weight in weights.items():
+        a, b = factor_names(name)
+        if a in factors:
+            merged[name] = weight + config.scale * product(factors[a], factors[b]).reshape(weight.shape)
+    return merged
+
+
+def _others(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
