@@ -1,4 +1,4 @@
-"""Masked language modelling with next-sentence prediction: pairs of texts, half of them made up (Devlin et al. 2019)."""
+"""Masked language modelling with next-sentence prediction (Devlin et al. 2019, section 3.1)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -101,6 +101,10 @@ class NextSentence(MaskedLanguageModelling):
         sums["loss"] = total + jnp.sum(losses[:, 0] * weights), count
         sums["next_sentence"] = jnp.sum(right.astype(jnp.float32)), jnp.sum((lengths > 0).astype(jnp.float32))
         return sums
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
+        """Of the pairs, without padding."""
+        return jnp.sum(batch["tokens_length"])
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         """Of the tokens to predict, and of the pairs."""

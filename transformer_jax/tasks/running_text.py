@@ -1,8 +1,11 @@
 """What the tasks of running text share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from transformer_jax.data.sources import Example
 from transformer_jax.tasks.task import Task, Tokenizers
@@ -19,6 +22,10 @@ class RunningText(Task):
     def columns(self) -> tuple[str, ...]:
         """The documents."""
         return ("tokens",)
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
+        """All of them: rows are full."""
+        return jnp.asarray(batch["tokens"].size)
 
     def encode(
         self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int

@@ -90,6 +90,11 @@ class Task:
         """Sums and weights of `loss` (what is differentiated) and other metrics; `key=None` is evaluation."""
         raise NotImplementedError
 
+    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
+        """Tokens by which speed is measured: of `tokens`, or else of the last column, without padding."""
+        lengths = batch["tokens_length"] if "tokens_length" in batch else batch[f"{self.columns[-1]}_length"]
+        return jnp.sum(lengths)
+
     def predictor(self, model: Any, tokenizers: Tokenizers, data: DataConfig) -> Any:
         """What a person uses the trained model with: has `predict(lines) -> list[str]`."""
         raise NotImplementedError

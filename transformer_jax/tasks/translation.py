@@ -78,6 +78,10 @@ class Translation(Task):
         tokens = jnp.sum(weights)
         return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
 
+    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
+        """Target tokens that are predicted."""
+        return jnp.sum(jnp.maximum(batch["target_length"] - 1, 0))
+
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> Translator:
         """The model with `translate`, `score` and `attention`."""
         return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)

@@ -142,7 +142,7 @@ def make_step(
         model = replace_parameters(state.model, new | rest)
         metrics = {name: total / jnp.maximum(of, 1) for name, (total, of) in sums.items()}
         metrics |= {
-            "tokens": weight,
+            "tokens": task.num_tokens(batch),
             "learning_rate": jnp.asarray(schedule(state.step)),
             "gradient_norm": optax.tree.norm(gradient),
         }
