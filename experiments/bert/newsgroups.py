@@ -5,6 +5,7 @@
 
 DIRECTORY holds train.tsv.gz and test.tsv.gz (group, number, subject, body). Of the bodies the first 256 tokens are
 read. The second command fits a linear model on TF-IDF, which reads whole bodies, to the same split and scores both.
+Measured on 2 CPU cores beside other work (2026-11-21), half of the steps in 15 minutes: 74.64 %, TF-IDF 81.20 %.
 """
 
 from transformer_jax import (

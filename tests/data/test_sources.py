@@ -177,7 +177,7 @@ def test_a_packed_file_that_ends_early_or_is_damaged_is_an_error(tmp_path, suffi
 
 def test_a_missing_file_is_named_with_its_field_and_near_names(tmp_path):
     write(tmp_path / "train.en.gz", "a\n")
-    with pytest.raises(FileNotFoundError, match=r"no file /.*/train.en \(data.source.train\).* mean train.en.gz\?"):
+    with pytest.raises(FileNotFoundError, match=r"no file /.*/train.en, data.source.train.* mean train.en.gz\?"):
         read(tmp_path, "train.en", "train.de")
     with pytest.raises(FileNotFoundError, match="no directory .*nowhere; set data.source.directory"):
         read(tmp_path / "nowhere", "train.en", "train.de")

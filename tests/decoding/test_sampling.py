@@ -318,7 +318,7 @@ def test_left_padded_prompts_of_a_model_continue_as_the_full_forward_says():
         logits, cache = model.prefill(tokens, lengths, cache)
         limits = jnp.full(len(lengths), CAPACITY)
         options = {"seed": 0, "row_ids": limits, "max_new_tokens": limits, "capacity": CAPACITY, "sampling": GREEDY}
-        state = start_generation(logits[:, -1], cache, tokens, lengths, **options)
+        state = start_generation(logits, cache, tokens, lengths, **options)
         return continue_generation(model.extend, state, CAPACITY)
 
     state = run(model, *padded(prompts))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.labels import Labels
+from transformer_jax.data.labels import LabelTokenizer
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
@@ -16,7 +16,7 @@ from transformer_jax.tasks.encoder import joined
 SIZE = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1, "max_length": 16}
 MODEL = bert(**SIZE, dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
 DATA = DataConfig(source=Files(), tokenizer=Bytes(), max_length=12)
-TOKENIZER, LABELS = Bytes().train([]), Labels(names=("no", "yes", "perhaps")).train([])
+TOKENIZER, LABELS = Bytes().train([]), LabelTokenizer(("no", "yes", "perhaps"))
 TOKENIZERS = {"text": TOKENIZER, "pair": TOKENIZER, "label": LABELS}
 EXAMPLES = [
     {"text": "abc", "pair": "de", "label": "yes"},
@@ -135,9 +135,24 @@ def test_padding_changes_no_prediction(pooling):
     [
         (Classification(scores=("pearson",)), MODEL, "unknown score 'pearson'"),
         (Classification(label_smoothing=1.0), MODEL, "task.label_smoothing is at least 0 and below 1"),
-        (Classification(), dataclasses.replace(MODEL, num_outputs=7), "model.num_outputs follows from the labels, 3"),
+        (Classification(), dataclasses.replace(MODEL, num_outputs=7), "model.num_outputs follows from the data, 3"),
     ],
 )
 def test_what_contradicts_itself_is_refused(task, model, message):
     with pytest.raises(ValueError, match=message):
         task.resolve(model, DATA, {"text": 260, "label": 3})
+
+
+def test_two_texts_need_one_vocabulary_and_two_labels_at_least():
+    apart = dataclasses.replace(DATA, shared_vocabulary=False)
+    with pytest.raises(ValueError, match="PairClassification needs data.shared_vocabulary"):
+        PairClassification().resolve(MODEL, apart, {"text": 260, "pair": 260, "label": 3})
+    with pytest.raises(ValueError, match="the same label"):
+        Classification().resolve(MODEL, DATA, {"text": 260, "label": 1})
+    assert Classification(regression=True).metrics() == {"loss": "lower", "pearson": "higher", "spearman": "higher"}
+
+
+def test_as_many_texts_as_in_training_are_asked_for():
+    with pytest.raises(ValueError, match="line 2 has 1 parts; the model was trained on 2"):
+        predictor(PairClassification()).classify([("a", "b"), "c"])
+    assert len(predictor(Classification()).predict(["a\tb"])) == 1

@@ -80,6 +80,35 @@ def test_a_stop_string_ends_the_text_and_is_left_out(model):
     assert found == [text[: text.index(stop)]]
 
 
+def test_beam_search_ends_at_a_stop_string_and_a_stream_of_it_comes_at_once(model):
+    search = dataclasses.replace(FREE, beam_size=2)
+    (text,) = make(model, search).generate(["ab"])
+    stop = text[2:4]
+    assert make(model, dataclasses.replace(search, stop=(stop,))).generate(["ab"]) == [text[: text.index(stop)]]
+    assert list(make(model, search).stream("ab")) == [text]
+
+
+def test_a_call_may_change_how_texts_are_continued(model):
+    generator = make(model, FREE)
+    found = generator.generate(["ab"], max_new_tokens=3, temperature=0.0)
+    greedy = dataclasses.replace(FREE, max_new_tokens=3, sampling=Sampling(temperature=0.0))
+    assert found == make(model, greedy).generate(["ab"]) and generator.generation == FREE
+    assert "".join(generator.stream("ab", max_new_tokens=3, temperature=0.0)) == found[0]
+    for wrong in ({"temprature": 1.0}, {"temperature": -1.0}):
+        with pytest.raises(ValueError, match="temprature|temperature"):
+            generator.generate(["ab"], **wrong)
+
+
+def test_repeated_tokens_are_remembered_when_the_context_is_full(model, monkeypatch):
+    tokenizer = Bytes().train([])
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: " ".join(map(str, ids)))
+    penalty = Sampling(temperature=0.0, repetition_penalty=1e6)
+    generation = dataclasses.replace(FREE, max_new_tokens=30, sampling=penalty)
+    (text,) = TextGenerator(model, tokenizer, generation, max_length=12).generate(["ab"])
+    ids = text.split()
+    assert len(ids) == len(set(ids)) == 30
+
+
 def test_a_text_goes_on_when_the_context_is_full():
     model = llama(**SIZE).build(0)
     long = make(model, dataclasses.replace(GREEDY, max_new_tokens=30), max_length=16)

@@ -88,7 +88,7 @@ def test_perplexity_and_bits_per_byte_follow_from_the_loss(generator):
 @pytest.mark.parametrize(
     ("task", "model", "message"),
     [
-        (TASK, base(), "needs a DecoderOnlyConfig"),
+        (TASK, base(), "needs a model of the kind DecoderOnlyConfig"),
         (TASK, dataclasses.replace(MODEL, max_length=7), "model.max_length 7 is below data.max_length 8"),
         (TASK, dataclasses.replace(MODEL, vocab_size=9), "follows from the tokenizer"),
         (dataclasses.replace(TASK, stride=9), MODEL, "task.stride is 0 to data.max_length"),

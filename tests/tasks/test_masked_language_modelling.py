@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.masking import mask_tokens
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.models.decoder_only import gpt2
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
+from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling, mask_settings
 
 SIZE = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 2, "max_length": 16}
 MODEL = bert(**SIZE, dropout=0.0, attention_dropout=0.0)
@@ -82,8 +84,11 @@ def test_masks_are_filled_with_the_most_probable_tokens(model, filler):
     for place, candidates in zip((3, 5), found, strict=True):
         best = np.sort(probabilities[place])[::-1][:3]
         np.testing.assert_allclose([value for _, value in candidates], best, rtol=1e-4)
-    (filled, plain) = filler.fill([text, "no mask"])
-    assert plain == "no mask" and filled.startswith("ab") and "<mask>" not in filled
+    expected = text
+    for place in (3, 5):
+        best = int(probabilities[place].argmax())
+        expected = expected.replace("<mask>", TOKENIZER.decode([best]).strip() or TOKENIZER.piece(best), 1)
+    assert filler.fill([text, "no mask", text]) == [expected, "no mask", expected]
     with pytest.raises(ValueError, match="the text has no <mask>"):
         filler.candidates("nothing")
     with pytest.raises(ValueError, match="line 1 has 17 tokens, more than the 16"):
@@ -96,13 +101,31 @@ def test_evaluation_counts_the_same_tokens_every_time(filler):
     assert found == TASK.evaluate(filler, examples)
     assert found["examples"] == 2 and found["tokens"] > 5
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
-    assert 0 <= found["accuracy"] <= 100
+    total = right = count = 0
+    for owner, example in enumerate(examples):
+        ids = [TOKENIZER.bos_id, *TOKENIZER.encode(example["text"]), TOKENIZER.eos_id]
+        for start in range(0, len(ids), 16):
+            tokens = np.array([ids[start : start + 16]])
+            settings = mask_settings(TOKENIZER, False)
+            masked = mask_tokens(tokens, tokens >= 0, np.array([[owner, start]]), seed=0, epoch=0, rate=0.3, **settings)
+            logits = filler.model(jnp.asarray(masked.tokens))
+            losses, _ = cross_entropy(logits, jnp.asarray(tokens), vocab_size=261)
+            total += float(np.asarray(losses)[masked.chosen].sum())
+            right += int((np.asarray(logits).argmax(-1) == tokens)[masked.chosen].sum())
+            count += int(masked.chosen.sum())
+    assert (found["tokens"], found["accuracy"]) == (count, pytest.approx(100 * right / count))
+    assert found["loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+def test_samples_of_texts_that_are_too_long_are_shortened(filler):
+    line, answer = TASK.samples(filler, [{"text": "some words that are longer than a row"}])
+    assert "<mask>" in line and filler.fits(line) and answer.startswith("  -> ")
 
 
 @pytest.mark.parametrize(
     ("task", "model", "message"),
     [
-        (TASK, dataclasses.replace(MODEL, head="none"), "needs model.head language_model"),
+        (TASK, gpt2(), "MaskedLanguageModelling needs a model of the kind EncoderOnlyConfig, not DecoderOnlyConfig"),
         (TASK, dataclasses.replace(MODEL, max_length=9), "model.max_length 9 is below data.max_length 16"),
         (dataclasses.replace(TASK, rate=1.0), MODEL, "task.rate is above 0 and below 1"),
     ],

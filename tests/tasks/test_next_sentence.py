@@ -9,7 +9,7 @@ from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.next_sentence import NextSentence
+from transformer_jax.tasks.next_sentence import NextSentence, _pair
 from transformer_jax.tasks.rows import padded
 
 MODEL = bert(
@@ -70,6 +70,18 @@ def test_pairs_are_two_parts_of_a_document_or_of_two():
     assert {size for row, _, size in kinds if row == 2} == {1, 2, 3, 4}
 
 
+def test_where_a_text_ends_does_not_tell_pairs_apart():
+    tokens = [TOKENIZER.encode(text) for text in ("abcdefghijk.", "mnopqrstuvwx!")]
+    kinds = set()
+    for epoch in range(20):
+        one, two, follows = _pair(tokens[0], tokens[1], 0, epoch, 0)
+        assert one + two == tokens[0] if follows else two == tokens[1][-len(two) :]
+        assert len(one) + len(two) == len(tokens[0])
+        kinds.add(follows)
+    assert kinds == {0, 1}
+    assert _pair(tokens[0], tokens[0], 0, 0, 0)[2] == 1, "a document does follow from itself"
+
+
 def test_a_row_is_the_same_in_any_company_and_an_empty_one_stays_empty():
     whole, part = batch(3), batch(3, rows=(5, -1, 2))
     for name in whole:
@@ -111,10 +123,15 @@ def test_evaluation_draws_the_same_pairs_every_time_and_fills_masks(model):
     found = TASK.evaluate(filler, examples)
     assert found == TASK.evaluate(filler, examples)
     assert found["examples"] == 8 and found["tokens"] > 5 and found["loss"] > np.log(found["perplexity"])
-    assert found["next_sentence"] in [100 * right / 8 for right in range(9)]
+    pairs = {name: jnp.asarray(array) for name, array in batch().items()}
+    sums = {name: float(total) / float(of) for name, (total, of) in TASK.loss(model, pairs, None).items()}
+    for name, factor in (("loss", 1), ("accuracy", 100), ("next_sentence", 100)):
+        assert found[name] == pytest.approx(factor * sums[name], rel=1e-4)
+    assert found["perplexity"] == pytest.approx(np.exp(sums["nll"]), rel=1e-4)
     assert "<mask>" not in filler.fill(["ab<mask>"])[0]
 
 
-def test_a_model_without_the_head_is_refused():
-    with pytest.raises(ValueError, match="NextSentence needs model.head pretraining, not 'language_model'"):
-        TASK.resolve(bert(), DATA, {"text": 261})
+def test_the_model_gets_the_head_that_the_task_needs():
+    assert TASK.resolve(bert(max_length=24), DATA, {"text": 261}).head == "pretraining"
+    with pytest.raises(ValueError, match="only a model with the head pretraining"):
+        bert(vocab_size=8, num_layers=1).build(0).predict_next(jnp.zeros((1, 2, 768)))

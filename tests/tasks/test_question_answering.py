@@ -8,6 +8,7 @@ import pytest
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.data.squad import Squad
+from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.tasks.answerer import windows
@@ -27,6 +28,15 @@ EXAMPLE = {"question": "what?", "context": CONTEXT, "answer": "a golden", "start
 def answerer():
     model = TASK.resolve(MODEL, DATA, {"question": 260, "context": 260}).build(0)
     return TASK.predictor(model, TOKENIZERS, DATA)
+
+
+def test_an_answer_stands_where_it_is_said_to_begin_and_is_not_too_long(answerer):
+    contexts = [f"  {word}  a  long  b {word}" for word in ("abc", "defg", "hi", "jklmnop", "q", "rs tu")]
+    for (question, context), answer in zip(
+        (pairs := [("what?", context) for context in contexts]), answerer.answers(pairs), strict=True
+    ):
+        assert context[answer.start : answer.start + len(answer.text)] == answer.text != "", question
+        assert len(answer.text) <= TASK.max_answer
 
 
 def test_windows_overlap_and_cover_the_context():
@@ -53,6 +63,17 @@ def test_spans_are_those_of_the_answer_where_a_window_has_it():
     ]
     assert texts and set(texts) == {"a golden"}
     assert [0, 0] in columns["span"], "a window without the answer"
+
+
+def test_accents_and_spaces_that_the_vocabulary_drops_are_part_of_an_answer():
+    context = "At the cafe\u0301 \u200d they sat down."
+    tokenizer = WordPiece(vocab_size=60).train([context])
+    tokenizers = {"question": tokenizer, "context": tokenizer}
+    for answer in ("cafe\u0301", "cafe\u0301 ", "cafe\u0301 \u200d", "the cafe\u0301"):
+        example = {"question": "where?", "context": context, "answer": answer, "start": str(context.index(answer))}
+        columns = TASK.encode(tokenizers, [example], max_length=60)
+        (tokens,), ((first, last),) = columns["tokens"], columns["span"]
+        assert "".join(map(tokenizer.piece, tokens[first : last + 1])).replace("##", "").endswith("cafe")
 
 
 def test_an_answer_that_is_not_in_its_context_is_refused():

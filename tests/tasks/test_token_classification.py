@@ -16,7 +16,7 @@ MODEL = bert(d_model=16, num_heads=2, d_ff=32, num_layers=1, max_length=16, drop
 DATA = DataConfig(source=Files(), tokenizer=Bytes(), max_length=16)
 TASK = TokenClassification()
 TOKENIZER = Bytes().train([])
-TAGS = Labels(names=("B-place", "I-place", "O"), many=True).train([])
+TAGS = Labels(many=True).train(["B-place I-place O"])
 TOKENIZERS = {"text": TOKENIZER, "tags": TAGS}
 
 
@@ -99,7 +99,7 @@ def test_conll_files_end_sentences_at_lines_without_a_word(tmp_path):
         {"text": "last", "tags": "O"},
     ]
     (tmp_path / "train.conll").write_text("word\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="line 1 has a word and no tag"):
+    with pytest.raises(ValueError, match="line 1 needs 2 columns with the tag"):
         list(source.examples("train"))
     with pytest.raises(ValueError, match="there are no test examples, only train"):
         list(source.examples("test"))

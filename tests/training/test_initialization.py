@@ -10,7 +10,8 @@ from transformer_jax.models.decoder_only import gpt2
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.models.encoder_only import bert, modern_bert
 from transformer_jax.nn.parameters import named_parameters
-from transformer_jax.training.initialization import taken, with_taken
+from transformer_jax.nn.stack import layer_numbers
+from transformer_jax.training.initialization import fitting, table, with_copies
 
 SIZE: dict[str, Any] = {"d_model": 16, "num_heads": 2, "d_ff": 32, "vocab_size": 40}
 BERT = bert(**SIZE, num_layers=5, max_length=24)
@@ -23,8 +24,8 @@ def arrays(config, seed):
 def begin(config, old):
     """The parameters of a fresh model, those that it begins with, and the table."""
     fresh = named_parameters(config.build(1))
-    parts, table = taken(config, old)
-    return fresh, jax.tree.map(np.asarray, with_taken(fresh, old, parts)), table
+    copies = fitting(config, old)
+    return fresh, jax.tree.map(np.asarray, with_copies(fresh, old, copies)), table(config, old, copies)
 
 
 def test_the_same_model_is_taken_whole():
@@ -75,12 +76,40 @@ def test_a_width_that_differs_is_new_and_nothing_at_all_is_refused():
     _, _, table = begin(dataclasses.replace(BERT, d_ff=64), old)
     assert re.search("new +encoder/layers/feed_forward/input/kernel", table) and "of shape (5, 16, 32) there" in table
     with pytest.raises(ValueError, match="no parameter fits"):
-        taken(gpt2(d_model=32, num_heads=2, d_ff=64, num_layers=1, vocab_size=40, max_length=24), old)
+        fitting(gpt2(d_model=32, num_heads=2, d_ff=64, num_layers=1, vocab_size=40, max_length=24), old)
 
 
-def test_layers_of_a_pattern_are_taken_group_by_group():
-    config = modern_bert(**SIZE, num_layers=7)
-    old = arrays(config, 0)
-    _, new, _ = begin(dataclasses.replace(config, num_layers=4), old)
-    name = "encoder/layers_1/feed_forward/gate/kernel"
-    np.testing.assert_array_equal(new[name], old[name][:1])
+def numbered(config):
+    """Parameters in which everything of a layer is its number."""
+    old = {name: np.full_like(value, -1) for name, value in arrays(config, 0).items()}
+    for name, numbers in layer_numbers({name: value.shape for name, value in old.items()}).items():
+        old[name] += 1 + numbers.reshape(numbers.shape + (1,) * (old[name].ndim - numbers.ndim))
+    return old
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine"),
+    [
+        (modern_bert(**SIZE, num_layers=9), modern_bert(**SIZE, num_layers=6)),
+        (modern_bert(**SIZE, num_layers=6), modern_bert(**SIZE, num_layers=9)),
+        (bert(**SIZE, num_layers=6), bert(**SIZE, num_layers=5, pattern=("global", "local"))),
+        (bert(**SIZE, num_layers=3, pattern=("local", "global")), bert(**SIZE, num_layers=4)),
+    ],
+)
+def test_layer_n_is_taken_from_layer_n_however_layers_are_grouped(theirs, mine):
+    _, new, text = begin(mine, numbered(theirs))
+    numbers = layer_numbers({name: value.shape for name, value in new.items()})
+    seen = set()
+    for name, of in numbers.items():
+        if name.endswith("feed_forward/input/kernel"):
+            for number, layer in zip(of.reshape(-1), new[name].reshape(of.size, -1), strict=True):
+                expected = {float(number)} if number < theirs.num_layers else set(layer.tolist()) - {-1.0}
+                assert set(layer.tolist()) == expected and (number >= theirs.num_layers) == (len(expected) > 1)
+                seen.add(int(number))
+    assert seen == set(range(mine.num_layers))
+    assert "from encoder/" in text and re.search(r"taken in all: \d+\.\d %", text)
+
+
+def test_a_model_of_another_size_is_refused_even_if_a_bias_fits():
+    with pytest.raises(ValueError, match="next to nothing fits"):
+        fitting(bert(**SIZE | {"d_model": 32}, num_layers=2, max_length=24), arrays(BERT, 0))

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from transformer_jax.nn.stack import layer_numbers
 from transformer_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerConfig, make_optimizer, make_schedule
 
 # What a stack of 3 layers holds, and an embedding. Sizes from 32 on are those that Adafactor factors.
@@ -43,7 +44,8 @@ def constant(name, **changes):
 
 def optimize(config, axes, parameters, gradients):
     """The parameters after one update for each gradient."""
-    optimizer = make_optimizer(config, axes, make_schedule(config, SIZES["embed"], len(gradients)))
+    numbers = layer_numbers({name: value.shape for name, value in parameters.items()})
+    optimizer = make_optimizer(config, axes, make_schedule(config, SIZES["embed"], len(gradients)), numbers=numbers)
 
     @jax.jit
     def update(parameters, state, gradient):

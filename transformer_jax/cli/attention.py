@@ -18,6 +18,8 @@ def main(arguments: Sequence[str]) -> None:
         run, options = open_run(parser, arguments)
         directory = Path(options.output or run.directory / "attention")
         predictor = run.predictor(options.checkpoint)
+        if not hasattr(predictor, "attention"):
+            raise ValueError(f"a model of {type(run.experiment.task).__name__} draws no attention; Translation does")
         target = predictor.predict([options.sentence])[0] if options.target is None else options.target
         maps = predictor.attention(options.sentence, target)
         directory.mkdir(parents=True, exist_ok=True)

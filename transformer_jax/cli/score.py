@@ -14,6 +14,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--target", metavar="FILE", required=True, help="their outputs, line by line")
     with user_input():
         run, options = open_run(parser, arguments)
+        if len(run.experiment.task.features) != 2 or not hasattr(run.experiment.task, "decoding"):
+            raise ValueError(f"a model of {type(run.experiment.task).__name__} scores no pairs; Translation does")
         examples = read_files(run, options.source, options.target)
         predictor = run.predictor(options.checkpoint)
         source, target = ([example[feature] for example in examples] for feature in run.experiment.task.features)

@@ -95,8 +95,10 @@ class TokenizedSplit:
 
     def report(self, name: str) -> str:
         """One line that says what there is, and what was left out and why."""
-        totals = self.lengths.sum(axis=0, dtype=np.int64)
-        tokens = " and ".join(f"{total:,} {column}" for total, column in zip(totals, self.columns, strict=True))
+        totals, longest = self.lengths.sum(axis=0, dtype=np.int64), self.lengths.max(axis=0)
+        # Columns of one number or two, such as labels, are no text.
+        texts = [(total, column) for total, column, most in zip(totals, self.columns, longest, strict=True) if most > 2]
+        tokens = " and ".join(f"{total:,} {column}".removesuffix(" tokens") for total, column in texts)
         line = f"{name}: {len(self):,} examples, {tokens} tokens"
         return f"{line}; {reasons(self.skipped)}" if self.skipped else line
 

@@ -2,39 +2,34 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformer_jax.data.lines import existing
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.data.tokenizers import Offsets, TokenizerConfig, known_ids, write_whole
 
 
 @dataclass(frozen=True)
 class Labels(TokenizerConfig):
-    """The labels of a classification: those of the train split, sorted, or `names`."""
+    """The labels of a classification: those of the train split, sorted as text."""
 
-    names: tuple[str, ...] = ()
-    """All labels, in the order of their ids; empty: those that occur, sorted as text."""
     many: bool = False
     """A text is several labels with white space between them, such as the tags of its words."""
 
     def train(self, texts: Iterable[str]) -> "LabelTokenizer":
         """The labels of the texts; ValueError where there are none."""
-        found = (label for text in texts for label in (text.split() if self.many else [text]))
-        names = self.names or tuple(sorted(set(found)))
+        found = (label for text in texts for label in (text.split() if self.many else [text.strip()]))
+        names = tuple(sorted(set(found)))
         if not names:
             raise ValueError("there are no labels to learn; check data.source")
-        if len(set(names)) < len(names):
-            twice = next(name for place, name in enumerate(names) if name in names[:place])
-            raise ValueError(f"data.tokenizer.names has {twice!r} twice; every label has one id")
         return LabelTokenizer(names, many=self.many)
 
     def load(self, directory: Path, name: str) -> "LabelTokenizer":
         """What `save` wrote."""
-        path = directory / f"{name}.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path.absolute()}, the labels of the run")
+        path = existing(directory / f"{name}.json", "the labels of the run")
         try:
             return LabelTokenizer(tuple(json.loads(path.read_bytes())["labels"]), many=self.many)
         except (ValueError, TypeError, KeyError) as error:
@@ -57,7 +52,7 @@ class LabelTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The id of a label; ValueError for one that there is not."""
-        labels = text.split() if self.many else [text]
+        labels = text.split() if self.many else [text.strip()]
         for label in labels:
             if label not in self._ids:
                 near = did_you_mean(label, self.names)
@@ -69,8 +64,9 @@ class LabelTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
-        """The id of a label, which spans its whole text."""
-        return self.encode(text), [(0, len(text))]
+        """The ids of labels and where each stands."""
+        spans = [match.span() for match in re.finditer(r"\S+", text)] if self.many else [(0, len(text))]
+        return self.encode(text), spans
 
     def decode(self, ids: Iterable[int]) -> str:
         """The label of an id; ValueError for an id outside of the vocabulary, or for another number of them."""

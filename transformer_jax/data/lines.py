@@ -13,11 +13,11 @@ OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 """How files are opened, by the ends of their names; others as they are."""
 
 
-def existing(path: Path, field: str = "") -> Path:
+def existing(path: Path, what: str = "") -> Path:
     """The path; FileNotFoundError, with the nearest name there is, when no file is there."""
-    if not path.exists():
+    if not path.is_file():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")])
-        raise FileNotFoundError(f"there is no file {path}{f' ({field})' if field else ''}{near}")
+        raise FileNotFoundError(f"there is no file {path.absolute()}{f', {what}' if what else ''}{near}")
     return path
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 Tokens = Int[np.ndarray, "rows length"]
 
@@ -16,6 +16,12 @@ class Masked(NamedTuple):
     """What the model sees."""
     chosen: Bool[np.ndarray, "rows length"]
     """Where it has to predict what stood there."""
+
+
+def uniform(seed: int, epoch: int, keys: tuple[int, int], count: int) -> Float[np.ndarray, " count"]:
+    """Numbers from 0 to below 1 that depend on these, on every machine and with every version of NumPy alike."""
+    bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, *keys]).random_raw(count)
+    return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def mask_tokens(
@@ -39,8 +45,7 @@ def mask_tokens(
     rows, length = tokens.shape
     draws = np.empty((3, rows, length))
     for row, (one, other) in enumerate(keys.tolist()):
-        bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, one + 1, other + 1]).random_raw(3 * length)
-        draws[:, row] = ((bits >> np.uint64(11)) * 2.0**-53).reshape(3, length)
+        draws[:, row] = uniform(seed, epoch, (one + 1, other + 1), 3 * length).reshape(length, 3).T
     choice, kind, other = draws
     ordinary = real & ~np.isin(tokens, list(special))
     if word_starts is not None:

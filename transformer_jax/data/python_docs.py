@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformer_jax.data.sources import SPLITS, Example, Source
+from transformer_jax.data.sources import SPLITS, Example, Source, share_of
 
 TOPICS = "topics"
 """The label of the language reference."""
@@ -52,7 +52,7 @@ class PythonDocs(Source):
         return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
     def _split_of(self, text: str) -> str:
-        place = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+        place = share_of(text)
         if place < self.holdout:
             return "validation"
         return "test" if place < 2 * self.holdout else "train"

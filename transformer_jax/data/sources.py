@@ -43,21 +43,58 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Files(Source):
-    """Text files: one for each feature, line-aligned, or one table for all.
-
-    Tables are .tsv (without a header), .csv (with one), .jsonl and .parquet, all but the last also as .gz or .xz. Lines
-    end at newlines only. What cannot be decoded, and what is empty, is handed on as it is, to be counted and skipped.
-    """
+class SplitFiles(Source):
+    """A source whose splits are named files of a directory."""
 
     directory: str = "."
     """Where the files are."""
     train: tuple[str, ...] = ()
-    """Files of the training examples, in the order of `features`, or one table."""
+    """Files to learn from; .gz and .xz are unpacked."""
     validation: tuple[str, ...] = ()
-    """Files of the validation examples."""
+    """Files for validation."""
     test: tuple[str, ...] = ()
-    """Files of the test examples."""
+    """Files for the final score."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What has files."""
+        return tuple(split for split in SPLITS if getattr(self, split))
+
+
+@dataclass(frozen=True)
+class HeldOut(SplitFiles):
+    """Files of which a part may be held out for validation."""
+
+    holdout: float = 0.0
+    """Share of the training files that is for validation, where that has no files."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What has files or is held out."""
+        return tuple(split for split in SPLITS if getattr(self, split) or (self.train and self.holds_out(split)))
+
+    def holds_out(self, split: str) -> bool:
+        """Whether the split has a part of the training files."""
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"data.source.holdout is a share below 1, not {self.holdout}")
+        return bool(self.holdout) and split in ("train", "validation") and not self.validation
+
+
+def share_of(text: str) -> float:
+    """A number from 0 to below 1 that is always the same for a text, to divide texts at random."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+@dataclass(frozen=True)
+class Files(SplitFiles):
+    """Text files: one for each feature, line-aligned, or one table for all.
+
+    A split names its files in the order of `features`, or one table: .tsv (without a header), .csv (with one), .jsonl
+    and .parquet, all but the last also as .gz or .xz. Lines end at newlines only. What cannot be decoded, and what is
+    empty, is handed on as it is, to be counted and skipped.
+    """
+
     features: tuple[str, ...] = ("source", "target")
     """What the files, or the columns of the table, are called in an example."""
     columns: tuple[str, ...] = ()
@@ -65,7 +102,7 @@ class Files(Source):
     holdout: float = 0.0
     """Share of the training examples held out for validation, and as much for test, where those have no files."""
     holdout_by: str = ""
-    """Examples with the same text of this feature fall in the same split; empty: the first feature."""
+    """Examples with the same text of this feature fall in the same split; empty: the first feature but `label`."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -118,8 +155,8 @@ class Files(Source):
 
     def _split_of(self, row: Example) -> str:
         """Where a row of the training files belongs, by the hash of one of its texts."""
-        text = row[self.holdout_by or self.features[0]].encode("utf-8", "surrogatepass")
-        place = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+        by = self.holdout_by or next((name for name in self.features if name != "label"), self.features[0])
+        place = share_of(row[by])
         if place < self.holdout and not self.validation:
             return "validation"
         return "test" if self.holdout <= place < 2 * self.holdout and not self.test else "train"

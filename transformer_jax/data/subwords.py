@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from transformer_jax.data.lines import existing
 from transformer_jax.data.tokenizers import (
     Offsets,
     TokenizerConfig,
@@ -48,7 +49,7 @@ class WordPiece(TokenizerConfig):
     def train(self, texts: Iterable[str]) -> "SubwordTokenizer":
         """A vocabulary of the texts, or the one of `path`; ValueError where they cannot give one."""
         if self.path:
-            return self._read(_existing(Path(self.path).expanduser(), "data.tokenizer.path"))
+            return self._read(existing(Path(self.path).expanduser(), "data.tokenizer.path"))
         kept = training_texts(texts, TRAINING_TEXTS)
         characters = self._learn(kept, 0, []).get_vocab()
         if self.vocab_size < len(characters):
@@ -122,7 +123,7 @@ class ByteBPE(TokenizerConfig):
         return _load(directory, name)
 
     def _read(self, directory: Path) -> "SubwordTokenizer":
-        files = [str(_existing(directory / name, "of data.tokenizer.path")) for name in ("vocab.json", "merges.txt")]
+        files = [str(existing(directory / name, "of data.tokenizer.path")) for name in ("vocab.json", "merges.txt")]
         try:
             vocabulary, merges = models.BPE.read_file(*files)
         except Exception as error:  # the library raises nothing narrower
@@ -133,19 +134,21 @@ class ByteBPE(TokenizerConfig):
             raise ValueError(
                 f"{directory.absolute()}, data.tokenizer.path, is not byte-level BPE: vocab.json has no {missing[0]!r}"
             )
-        return _finished(self._backend(models.BPE(vocabulary, merges)))
+        if max(vocabulary.values()) >= 2 * len(vocabulary):
+            raise ValueError(
+                f"{directory.absolute()}, data.tokenizer.path: vocab.json has the id {max(vocabulary.values())}, "
+                f"which is no number of one of {len(vocabulary)} tokens"
+            )
+        try:
+            return _finished(self._backend(models.BPE(vocabulary, merges)))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{directory.absolute()}, data.tokenizer.path, cannot be used: {error}") from error
 
     def _backend(self, model: models.BPE) -> Tokenizer:
         backend = Tokenizer(model)
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         return backend
-
-
-def _existing(path: Path, what: str) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path.absolute()}, {what}")
-    return path.absolute()
 
 
 def _finished(backend: Tokenizer) -> "SubwordTokenizer":
@@ -155,7 +158,7 @@ def _finished(backend: Tokenizer) -> "SubwordTokenizer":
 
 
 def _load(directory: Path, name: str) -> "SubwordTokenizer":
-    path = _existing(directory / f"{name}.json", "the tokenizer of the run")
+    path = existing(directory / f"{name}.json", "the tokenizer of the run")
     try:
         return SubwordTokenizer(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises nothing narrower

@@ -14,6 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 
+from transformer_jax.data.lines import existing
+
 Offsets = list[tuple[int, int]]
 """Where tokens stand in their text: [start, end) in its Unicode characters."""
 
@@ -200,10 +202,8 @@ def encodable(text: str) -> str:
 
 
 def _read(path: Path, what: str) -> "SentencePieceTokenizer":
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path.absolute()}, {what}")
     try:
-        return SentencePieceTokenizer(path.read_bytes())
+        return SentencePieceTokenizer(existing(path, what).read_bytes())
     except RuntimeError as error:
         raise ValueError(f"{path.absolute()}, {what}, is not a SentencePiece model") from error
 
@@ -283,10 +283,11 @@ class Bytes(TokenizerConfig):
 
     def load(self, directory: Path, name: str) -> "ByteTokenizer":
         """What `save` wrote."""
-        path = directory / f"{name}.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path.absolute()}, the tokenizer of the run")
-        return ByteTokenizer(mask=self.mask)
+        path = existing(directory / f"{name}.json", "the tokenizer of the run")
+        try:
+            return ByteTokenizer(mask=bool(json.loads(path.read_bytes())["mask"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}, the tokenizer of the run, is not what was saved") from error
 
 
 class ByteTokenizer:
@@ -328,7 +329,9 @@ class ByteTokenizer:
 
     def save(self, directory: Path, name: str) -> None:
         """Writes `<name>.json`, which says that these are bytes."""
-        write_whole(directory / f"{name}.json", json.dumps({"tokenizer": self.fingerprint}).encode())
+        write_whole(
+            directory / f"{name}.json", json.dumps({"tokenizer": "bytes", "mask": self.mask_id is not None}).encode()
+        )
 
 
 def known_ids(ids: Iterable[int], vocab_size: int) -> list[int]:

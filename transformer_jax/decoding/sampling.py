@@ -85,6 +85,7 @@ def start_generation(
     max_new_tokens: Int[Array, " batch"],
     capacity: int,
     sampling: Sampling = Sampling(),
+    seen: Bool[Array, "batch vocabulary"] | None = None,
     end_id: int | None = None,
     forbidden: tuple[int, ...] = (),
 ) -> GenerationState:
@@ -92,14 +93,18 @@ def start_generation(
 
     The prompts stand at the right end of `prompt`, behind their padding. A text ends with `end_id` or, without it, at
     `max_new_tokens` of its row or `capacity`; with `max_new_tokens` 0 a row generates nothing. The cache needs room for
-    prompt_length + capacity - 1 tokens. What a row draws depends on `seed`, its number in `row_ids` and its own text
-    alone, not on the batch it stands in. Raises ValueError for arguments that generate nothing.
+    prompt_length + capacity - 1 tokens. `seen`: tokens that count as repeated beside those of the prompt. What a row
+    draws depends on `seed`, its number in `row_ids` and its own text alone, not on the batch it stands in. Raises
+    ValueError for arguments that generate nothing.
     """
     sampling.check()
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}: give room for one token at least")
     batch = prompt.shape[0]
     limits = jnp.minimum(max_new_tokens, capacity)
+    if sampling.repetition_penalty != 1:
+        before = _seen(prompt, prompt_lengths, logits.shape[1])
+        seen = before if seen is None else before | seen
     state = GenerationState(
         cache=cache,
         last=jnp.zeros(batch, jnp.int32),
@@ -109,7 +114,7 @@ def start_generation(
         alive=limits > 0,
         limits=limits,
         keys=jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_ids),
-        seen=None if sampling.repetition_penalty == 1 else _seen(prompt, prompt_lengths, logits.shape[1]),
+        seen=seen,
         position=jnp.zeros((), jnp.int32),
         sampling=sampling,
         end_id=end_id,

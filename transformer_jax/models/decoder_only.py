@@ -144,22 +144,22 @@ class DecoderOnly(TokenModel):
 
     def prefill(
         self, tokens: Tokens, lengths: Lengths, cache: DecoderOnlyCache
-    ) -> tuple[Float[Array, "batch length rows"], DecoderOnlyCache]:
-        """Puts prompts of different length, padded on the LEFT, into a fresh cache; returns all logits."""
+    ) -> tuple[Float[Array, "batch rows"], DecoderOnlyCache]:
+        """Puts prompts of different length, padded on the LEFT, into a fresh cache; the logits of what follows them."""
         positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] - (tokens.shape[1] - lengths)[:, None]
-        logits, cache = self._extend(tokens, jnp.where(positions < 0, EMPTY, positions), cache)
-        return logits, cache._replace(next_position=lengths)
+        x, cache = self._extend(tokens, jnp.where(positions < 0, EMPTY, positions), cache)
+        return self.logits(x[:, -1:])[:, 0], cache._replace(next_position=lengths)
 
     def extend(
         self, tokens: Tokens, cache: DecoderOnlyCache
     ) -> tuple[Float[Array, "batch length rows"], DecoderOnlyCache]:
         """Appends `length` tokens to every row; returns the logits of the token that follows each of them."""
         positions = cache.next_position[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-        logits, cache = self._extend(tokens, positions, cache)
-        return logits, cache._replace(next_position=cache.next_position + tokens.shape[1])
+        x, cache = self._extend(tokens, positions, cache)
+        return self.logits(x), cache._replace(next_position=cache.next_position + tokens.shape[1])
 
     def _extend(
         self, tokens: Tokens, positions: Tokens, cache: DecoderOnlyCache
-    ) -> tuple[Float[Array, "batch length rows"], DecoderOnlyCache]:
+    ) -> tuple[Float[Array, "batch length d_model"], DecoderOnlyCache]:
         x, layers = self.decoder.extend(self.embed(tokens, positions), cache.layers, positions=positions)
-        return self.logits(x), cache._replace(layers=layers)
+        return x, cache._replace(layers=layers)

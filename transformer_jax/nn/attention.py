@@ -1,6 +1,7 @@
 """Scaled dot-product attention and multi-head attention."""
 
 import functools
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 from transformer_jax.nn.positions import rotate
 from transformer_jax.parallel.axes import constrain
 
+KEPT = 256
+"""Keys up to which the backward pass keeps the weights of attention; of more they would be most of a step's memory."""
 HIDDEN = -1e30
 """Score of a key that a query may not see: finite, so that a row with nothing to see has finite weights."""
 
@@ -58,8 +61,26 @@ def dot_product_attention(
 
     Goes to JAX's own function, but for what that does not know: dropout on the weights and soft caps. Where the mask
     follows from its description, the function gets that instead of a `[query, key]` array. Today it computes the same
-    either way, with XLA; a fused kernel needs the description.
+    either way, with XLA; a fused kernel needs the description. Backwards, weights of more than `KEPT` keys are computed
+    again.
     """
+    attend = partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
+    if key.shape[1] > KEPT:
+        attend = jax.checkpoint(attend, prevent_cse=False)
+    return attend(query, key, value, mask, bias, dropout_key)
+
+
+def _attend(
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: AttentionMask,
+    bias: Array | None,
+    dropout_key: PRNGKeyArray | None,
+    *,
+    soft_cap: float,
+    dropout_rate: float,
+) -> Array:
     dropped = dropout_key is not None and dropout_rate > 0
     if dropped or soft_cap:
         weights = attention_weights(query, key, mask, bias=bias, soft_cap=soft_cap)

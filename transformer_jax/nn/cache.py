@@ -20,7 +20,7 @@ class KeyValueCache(NamedTuple):
     positions: Int[Array, "*layers batch capacity"]
     """EMPTY where nothing has been written."""
     length: Int[Array, "*layers"]
-    """Slots written so far."""
+    """Slots written so far. The next token goes to this one, in a full ring to the one with the oldest."""
 
     @classmethod
     def empty(cls, batch: int, capacity: int, num_heads: int, head_dim: int, dtype: str) -> "KeyValueCache":
@@ -36,8 +36,12 @@ class KeyValueCache(NamedTuple):
         *,
         index: Int[Array, ""] | None = None,
     ) -> "KeyValueCache":
-        """The cache with `new` tokens more, of a stack in the layer `index`; the caller sees to it that they fit."""
-        end = self.length if index is None else self.length[index]
+        """The cache with `new` tokens more, of a stack in the layer `index`.
+
+        One token more than fits takes the place of the oldest; the caller sees to it that several fit.
+        """
+        written = self.length if index is None else self.length[index]
+        end = written % self.positions.shape[-1] if key.shape[1] == 1 else written
 
         def write(old: Array, new: Array) -> Array:
             new, start = new.astype(old.dtype), (0, end) + (0,) * (new.ndim - 2)
@@ -45,7 +49,7 @@ class KeyValueCache(NamedTuple):
                 return jax.lax.dynamic_update_slice(old, new, start)
             return jax.lax.dynamic_update_slice(old, new[None], (index, *start))
 
-        length = end + key.shape[1]
+        length = written + key.shape[1]
         length = length if index is None else self.length.at[index].set(length)
         return KeyValueCache(write(self.key, key), write(self.value, value), write(self.positions, positions), length)
 
@@ -63,19 +67,21 @@ class KeyValueCache(NamedTuple):
         value: Float[Array, "batch new heads head_dim"],
         positions: Int[Array, "batch new"],
     ) -> "KeyValueCache":
-        """All slots and, behind them, `new` tokens: what queries see whose window the cache is."""
+        """All slots from the oldest on and, behind them, `new` tokens: what queries see whose window the cache is."""
+        oldest = self.length % self.positions.shape[-1]
 
         def join(old: Array, new: Array) -> Array:
-            return jnp.concatenate([old, new.astype(old.dtype)], axis=1)
+            return jnp.concatenate([jnp.roll(old, -oldest, axis=1), new.astype(old.dtype)], axis=1)
 
         return KeyValueCache(
             join(self.key, key), join(self.value, value), join(self.positions, positions), self.length + key.shape[1]
         )
 
     def newest(self, capacity: int) -> "KeyValueCache":
-        """The last `capacity` slots: what a layer with a window keeps."""
+        """The last `capacity` slots as a full ring: what a layer with a window keeps."""
         start = self.key.shape[1] - capacity
-        return KeyValueCache(self.key[:, start:], self.value[:, start:], self.positions[:, start:], self.length)
+        full = jnp.full_like(self.length, capacity)
+        return KeyValueCache(self.key[:, start:], self.value[:, start:], self.positions[:, start:], full)
 
     def take(self, rows: Int[Array, " rows"]) -> "KeyValueCache":
         """The cache whose row i is this one's row `rows[i]`, in every layer of a stack of them."""

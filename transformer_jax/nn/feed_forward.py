@@ -43,6 +43,8 @@ class FeedForward(nnx.Module):
         self.output = linear((d_ff,), (d_model,), ("mlp", "embed"))
 
     def __call__(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length d_model"]:
+        # The backward pass computes the activation again: what happens inside of a GELU is six times the memory.
+        activation = jax.checkpoint(self.activation, prevent_cse=False)
         hidden = self.input(x)
-        hidden = self.activation(hidden) if self.gate is None else self.activation(self.gate(x)) * hidden
+        hidden = activation(hidden) if self.gate is None else activation(self.gate(x)) * hidden
         return self.output(constrain(hidden, ("batch", "length", "mlp")))

@@ -151,7 +151,7 @@ class TransformerLayer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if config.norm_placement not in ("pre", "post"):
-            raise ValueError(f"norm_placement is 'pre' or 'post', not {config.norm_placement!r}")
+            raise ValueError(f"model.norm_placement is 'pre' or 'post', not {config.norm_placement!r}")
         attention = functools.partial(
             Attention,
             config.d_model,
@@ -210,7 +210,7 @@ class TransformerLayer(nnx.Module):
     ) -> LayerCache:
         """An empty cache for `capacity` tokens of each of `batch` sequences, or for as many as the window holds."""
         _, heads, head_dim = self.self_attention.key.kernel.shape
-        capacity = capacity if self.window is None else min(self.window, capacity)
+        capacity = capacity if self.window is None else min(self.window + 1, capacity)
         own = KeyValueCache.empty(batch, capacity, heads, head_dim, self.self_attention.key.dtype)
         if self.cross_attention is None or memory is None:
             return LayerCache(own, None)
@@ -235,7 +235,7 @@ class TransformerLayer(nnx.Module):
         def attend_self(h: Vectors) -> Vectors:
             nonlocal own
             new = (*self.self_attention.keys_values(h, positions), positions)
-            if self.window is None:
+            if self.window is None or positions.shape[1] == 1:
                 own = own.append(*new, index=index)
                 seen = own.layer(index)
             else:

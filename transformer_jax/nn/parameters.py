@@ -11,6 +11,9 @@ from typing import Any
 import jax
 from flax import nnx
 
+MOST_LISTED = 12
+"""Names that an error lists."""
+
 
 def _variables(model: Any) -> tuple[dict[str, nnx.Variable], Any]:
     """The model's variables by name, and the structure to put them back into."""
@@ -36,8 +39,14 @@ def matching(names: Collection[str], patterns: Sequence[str]) -> set[str]:
     """The names that match one of the patterns, as in a shell; ValueError for a pattern that matches nothing."""
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            raise ValueError(f"no parameter is called {pattern}; there are {', '.join(names)}")
+            raise ValueError(f"no parameter is called {pattern}; there are {_some(names)}")
     return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+
+
+def _some(names: Collection[str]) -> str:
+    """The first of some names."""
+    listed = list(names)
+    return ", ".join(listed[:MOST_LISTED]) + (", ..." if len(listed) > MOST_LISTED else "")
 
 
 def partition(parameters: dict[str, Any], frozen: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -48,7 +57,7 @@ def partition(parameters: dict[str, Any], frozen: Sequence[str]) -> tuple[dict[s
     names = matching(parameters, frozen)
     trainable = {name: value for name, value in parameters.items() if name not in names}
     if not trainable:
-        raise ValueError(f"{', '.join(frozen)} leaves no parameter to train")
+        raise ValueError(f"{_some(frozen)} leaves no parameter to train")
     return trainable, {name: parameters[name] for name in parameters if name in names}
 
 

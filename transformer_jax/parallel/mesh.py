@@ -1,7 +1,9 @@
 """The mesh of a run: how many devices share the batch, the parameters and the layers' width."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -19,9 +21,9 @@ class MeshConfig:
     """Devices that split heads, feed-forward width and vocabulary."""
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over this process's devices; raises ValueError when the sizes do not fit their number."""
-    sizes, devices = asdict(config), jax.devices()
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over these devices, or over all that there are; ValueError when the sizes do not fit their number."""
+    sizes, devices = asdict(config), jax.devices() if devices is None else devices
     wrong = {axis: size for axis, size in sizes.items() if size < 1 and size != -1}
     inferred = [axis for axis, size in sizes.items() if size == -1]
     if wrong or len(inferred) > 1:

@@ -77,7 +77,8 @@ class Answerer:
             score, start, end = self._span(logits, window)
             if score > best[owner].score:
                 begin, stop = window.offsets[start][0], window.offsets[end][1]
-                best[owner] = Answer(pairs[owner][1][begin:stop].strip(), begin, score)
+                text = pairs[owner][1][begin:stop]
+                best[owner] = Answer(text.strip(), begin + len(text) - len(text.lstrip()), score)
         return best
 
     def _span(self, logits: Float[np.ndarray, "length 2"], window: Window) -> tuple[float, int, int]:

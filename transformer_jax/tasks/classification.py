@@ -1,7 +1,7 @@
 """Classification and regression of texts and pairs of texts, by an encoder-only model (Devlin et al. 2019)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -15,10 +15,10 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import TokenizerConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.classifier import Classifier
-from transformer_jax.tasks.encoder import joined, second, with_vocabulary
+from transformer_jax.tasks.encoder import joined, second
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.scores import agreement_scores, check_agreement_scores
-from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,14 @@ class Classification(Task):
     """Labels are numbers, and the loss is the squared error."""
     label_smoothing: float = 0.0
     """Share of the target probability that is spread over all labels."""
-    scores: tuple[str, ...] = ("accuracy",)
-    """What evaluation reports: accuracy, f1 (the mean over labels), matthews; of numbers pearson, spearman."""
+    scores: tuple[str, ...] = ()
+    """What evaluation reports: accuracy, f1 (the mean over labels), matthews; of numbers pearson, spearman.
+    Empty: accuracy, or both correlations."""
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The scores."""
+        return self.scores or (("pearson", "spearman") if self.regression else ("accuracy",))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -61,19 +67,17 @@ class Classification(Task):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its sizes; ValueError where data, task and model contradict each other."""
-        if not isinstance(model, EncoderOnlyConfig):
-            raise ValueError(f"Classification needs an EncoderOnlyConfig as its model, not {type(model).__name__}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"task.label_smoothing is at least 0 and below 1, not {self.label_smoothing}")
-        check_agreement_scores(self.scores, numbers=self.regression)
+        if not self.regression and vocab_sizes["label"] < 2:
+            raise ValueError("all examples to learn from have the same label; there is nothing to tell apart")
+        check_agreement_scores(self.measured, numbers=self.regression)
         outputs = 1 if self.regression else vocab_sizes["label"]
-        if model.num_outputs not in (0, outputs):
-            raise ValueError(f"model.num_outputs follows from the labels, {outputs}; leave it out")
-        model = replace(model, head="sequence", num_outputs=outputs)
-        return with_vocabulary(model, data, vocab_sizes["text"])
+        text = vocab_sizes["text"]
+        return resolved(self, model, EncoderOnlyConfig, data, text, head="sequence", num_outputs=outputs)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss`: cross-entropy, or the squared error; with labels also `accuracy`."""
+        """`loss`: cross-entropy, or the squared error; of labels also `nll`, without smoothing, and `accuracy`."""
         tokens, lengths, label = batch["tokens"], batch["tokens_length"], batch["label"][:, 0]
         outputs = model(tokens, lengths=lengths, token_types=second(tokens, batch["first"][:, 0]), key=key)
         weights = (lengths > 0).astype(jnp.float32)
@@ -96,11 +100,12 @@ class Classification(Task):
             tokenizers["text"],
             None if self.regression else tokenizers["label"],
             max_length=data.max_length,
+            parts=len(self.features) - 1,
         )
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         """The loss, and the scores of labels."""
-        return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
+        return {"loss": "lower", **dict.fromkeys(self.measured, "higher")}
 
     def evaluate(self, predictor: Classifier, examples: Sequence[Example]) -> dict[str, Any]:
         """Loss, without smoothing, and scores: of the most probable labels in percent, of numbers from -1 to 1."""
@@ -113,7 +118,7 @@ class Classification(Task):
             ids = np.array([predictor.label_id(label) for label in labels])
             right, found = ids, outputs.argmax(axis=1)
             loss = float(-np.mean(jax.nn.log_softmax(outputs)[np.arange(len(ids)), ids]))
-        return {"examples": len(examples), "loss": loss} | agreement_scores(found, right, self.scores)
+        return {"examples": len(examples), "loss": loss} | agreement_scores(found, right, self.measured)
 
     def samples(self, predictor: Classifier, examples: Sequence[Example]) -> list[str]:
         """The beginnings of texts and what they are taken for."""

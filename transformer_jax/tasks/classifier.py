@@ -12,7 +12,7 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.encoder import embeddings, joined, second
-from transformer_jax.tasks.rows import for_each
+from transformer_jax.tasks.rows import for_each, listed
 
 Text = str | Sequence[str]
 """A text, or the parts of a pair."""
@@ -24,11 +24,15 @@ class Classifier:
     Texts that are longer than `max_length` tokens are cut off at their ends, as in training.
     """
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, labels: Tokenizer | None, *, max_length: int):
+    def __init__(
+        self, model: EncoderOnly, tokenizer: Tokenizer, labels: Tokenizer | None, *, max_length: int, parts: int
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.labels = labels
         self.max_length = max_length
+        self.parts = parts
+        """Texts that belong together: 2 of a model of pairs."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.tokenizer))
@@ -42,7 +46,7 @@ class Classifier:
 
     def predict(self, lines: Sequence[str]) -> list[str]:
         """What `classify` gives, as text; the parts of a pair stand in one line with a tab between them."""
-        return [str(found) for found in self.classify([line.split("\t") for line in lines])]
+        return [str(found) for found in self.classify([line.split("\t", self.parts - 1) for line in listed(lines)])]
 
     def probabilities(self, texts: Sequence[Text]) -> list[dict[str, float]]:
         """The probability of every label, most probable first; ValueError for a model of numbers."""
@@ -73,6 +77,9 @@ class Classifier:
         if isinstance(texts, str):
             raise TypeError("give a list of texts, as in [text], not one string")
         parts = [[text] if isinstance(text, str) else list(text) for text in texts]
+        for line, text in enumerate(parts, 1):
+            if len(text) != self.parts:
+                raise ValueError(f"line {line} has {len(text)} parts; the model was trained on {self.parts}")
         return joined(self.tokenizer, parts, self.max_length)
 
 

@@ -1,16 +1,14 @@
 """What the tasks and predictors of encoder-only models share."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Tokenizer
-from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.models.heads import mean_vector
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.rows import for_each
@@ -30,7 +28,7 @@ def joined(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int
     found = []
     for text in texts:
         ids = [next(parts) for _ in text]
-        for _ in range(sum(map(len, ids)) + len(ids) + 1 - max_length):
+        for _ in range(min(sum(map(len, ids)), sum(map(len, ids)) + len(ids) + 1 - max_length)):
             max(ids, key=len).pop()
         tokens = [tokenizer.bos_id, *(token for part in ids for token in [*part, tokenizer.eos_id])]
         found.append((tokens, len(ids[0]) + 2))
@@ -40,15 +38,6 @@ def joined(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int
 def second(tokens: Int[Array, "batch length"], first: Int[Array, " batch"]) -> Int[Array, "batch length"]:
     """1 where the second part of a text stands, `first` being the length of the first (token types of BERT)."""
     return (jnp.arange(tokens.shape[1])[None] >= first[:, None]).astype(jnp.int32)
-
-
-def with_vocabulary(model: EncoderOnlyConfig, data: DataConfig, vocab_size: int) -> EncoderOnlyConfig:
-    """The model with its vocabulary size; ValueError where that is set already, or positions do not reach."""
-    if model.positions == "learned" and model.max_length < data.max_length:
-        raise ValueError(f"model.max_length {model.max_length} is below data.max_length {data.max_length}; raise it")
-    if model.vocab_size not in (0, vocab_size):
-        raise ValueError("model.vocab_size follows from the tokenizer; set data.tokenizer.vocab_size instead")
-    return replace(model, vocab_size=vocab_size)
 
 
 @jax.jit

@@ -23,7 +23,7 @@ from transformer_jax.decoding.sampling import (
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
 from transformer_jax.models.heads import mean_vector
 from transformer_jax.parallel.axes import constrain
-from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.losses import token_losses
 from transformer_jax.tasks.rows import array_width, for_each, grouped, listed, padded
 
 TURNS = 2**20
@@ -35,7 +35,8 @@ class Generation:
     """How a text is continued."""
 
     max_new_tokens: int = 256
-    """Tokens of a continuation at most. Where a text outgrows data.max_length it goes on from its last half of that."""
+    """Tokens of a continuation at most. Where a text outgrows data.max_length, sampling goes on from its last half of
+    that, and beam search ends."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the next token is chosen."""
     beam_size: int = 1
@@ -54,7 +55,10 @@ class Generation:
     def check(self) -> None:
         """Raises ValueError for numbers that generate nothing."""
         self.sampling.check()
-        cut_at("", self.stop)
+        if "" in self.stop:
+            raise ValueError("task.generation.stop has an empty text, which is everywhere; leave it out")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"task.generation.seed is at least 0 and below 2**31, not {self.seed}")
         if min(self.max_new_tokens, self.beam_size, self.chunk, self.tokens_per_batch) < 1:
             raise ValueError(
                 f"task.generation needs max_new_tokens, beam_size, chunk and tokens_per_batch of at least 1, not {self}"
@@ -75,12 +79,15 @@ class TextGenerator:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.tokenizer))
 
-    def generate(self, prompts: Sequence[str]) -> list[str]:
+    def generate(self, prompts: Sequence[str], **changes: Any) -> list[str]:
         """The continuation of every prompt; an empty prompt gives a text from its beginning.
 
-        What a prompt gets depends on the seed and its place in the list, not on the others. Raises ValueError for a
+        `changes` are other values of `Generation` and `Sampling`, such as `max_new_tokens=20, temperature=0.5`. What a
+        prompt gets depends on the seed and its place in the list, not on the others. Raises ValueError for a
         prompt that leaves no room in the context.
         """
+        if changes:
+            return self.changed(**changes).generate(prompts)
         encoded = self._prompts(prompts)
         found = [""] * len(encoded)
         for lines, rows in self._batches(encoded):
@@ -95,12 +102,30 @@ class TextGenerator:
 
     predict = generate
 
-    def stream(self, prompt: str) -> Iterator[str]:
-        """The continuation of one prompt in pieces, as they come."""
+    def stream(self, prompt: str, **changes: Any) -> Iterator[str]:
+        """The continuation of one prompt in pieces, as they come; `changes` as in `generate`."""
+        if changes:
+            yield from self.changed(**changes).stream(prompt)
+            return
+        if self.generation.beam_size > 1:
+            yield self.generate([prompt])[0]  # known only when the search has ended
+            return
         shown = ""
         for (text,) in self._sample(self._prompts([prompt]), [0], 1):
             yield text.removeprefix(shown)
             shown = text
+
+    def changed(self, **changes: Any) -> "TextGenerator":
+        """The same model with other values of `Generation` and `Sampling`; ValueError for those that cannot be."""
+        generation = self.generation
+        try:
+            of_sampling = {name: changes.pop(name) for name in list(changes) if hasattr(generation.sampling, name)}
+            sampling = replace(changes.pop("sampling", generation.sampling), **of_sampling)
+            generation = replace(generation, sampling=sampling, **changes)
+        except TypeError as error:
+            raise ValueError(f"Generation and Sampling have no such field: {', '.join(changes)}") from error
+        generation.check()
+        return TextGenerator(self.model, self.tokenizer, generation, max_length=self.max_length)
 
     def losses(self, texts: Sequence[str], *, stride: int = 0) -> list[tuple[float, int]]:
         """Of every text: the sum of its tokens' losses in nats, and the number of tokens, its end token included.
@@ -175,6 +200,7 @@ class TextGenerator:
         contexts, written = prompts, [[] for _ in prompts]
         texts, done = [""] * len(prompts), np.zeros(rows, bool)
         done[len(prompts) :] = True
+        seen = None
         for turn in itertools.count():
             given = [[] if over else context for context, over in zip(contexts, done, strict=False)]
             tokens, lengths = padded(given, rows, array_width(max(map(len, given))), left=True)
@@ -183,9 +209,10 @@ class TextGenerator:
                 tokens,
                 lengths,
                 # Another number in every turn, so that none draws again what one before has drawn.
-                np.array([*lines, *[0] * (rows - len(lines))], np.int32) + turn * TURNS,
+                (np.array([*lines, *[0] * (rows - len(lines))]) + turn * TURNS).astype(np.uint32).view(np.int32),
                 self._limits(lengths, written),
                 jnp.int32(generation.seed),
+                seen,
                 capacity=min(generation.max_new_tokens, self.max_length),
                 sampling=generation.sampling,
                 end_id=self.tokenizer.eos_id,
@@ -209,6 +236,7 @@ class TextGenerator:
                 state = _continue(self.model, replace(state, alive=alive), jnp.int32(generation.chunk))
             if done.all():
                 return
+            seen = state.seen
             written = [before + more for before, more in zip(written, new, strict=False)]
             contexts = [(context + more)[-half:] for context, more in zip(contexts, new, strict=False)]
 
@@ -240,6 +268,7 @@ def _start(
     row_ids: Array,
     limits: Array,
     seed: Array,
+    seen: Array | None,
     *,
     capacity: int,
     sampling: Sampling,
@@ -250,7 +279,7 @@ def _start(
     cache = model.start_cache(tokens.shape[0], tokens.shape[1] + capacity)
     logits, cache = model.prefill(tokens, lengths, cache)
     return start_generation(
-        logits[:, -1],
+        logits,
         cache,
         tokens,
         lengths,
@@ -259,6 +288,7 @@ def _start(
         max_new_tokens=limits,
         capacity=capacity,
         sampling=sampling,
+        seen=seen,
         end_id=end_id,
         forbidden=forbidden,
     )
@@ -303,7 +333,8 @@ def _beam(
 def _losses(model: DecoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
     """Summed losses `[rows]` of the predictions from `first` on of right-padded rows."""
     tokens = constrain(tokens, ("batch", "length"))
-    _, losses = cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], vocab_size=model.embedding.vocab_size)
+    vectors, labels = model.vectors(tokens[:, :-1]), tokens[:, 1:]
+    losses = token_losses(model.logits, vectors, labels, vocab_size=model.embedding.vocab_size)
     places = jnp.arange(tokens.shape[1] - 1)[None]
     counted = (first[:, None] <= places) & (places < lengths[:, None] - 1)
     return jnp.sum(jnp.where(counted, losses, 0), axis=1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from transformer_jax.tasks.generator import Generation, TextGenerator
-from transformer_jax.tasks.losses import chunked_cross_entropy, cross_entropy
+from transformer_jax.tasks.losses import token_losses
 from transformer_jax.tasks.running_text import RunningText
-from transformer_jax.tasks.task import Sums, Tokenizers
+from transformer_jax.tasks.task import Sums, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,15 @@ class LanguageModelling(RunningText):
     """How texts are continued."""
     stride: int = 0
     """Evaluation moves windows of data.max_length on by so many tokens; 0: by their length, so that none overlap."""
-    loss_chunk: int = 0
-    """Logits of so many positions of a row exist at once, to save memory where the vocabulary is large; 0: of all."""
+    loss_chunk: int | None = None
+    """Logits of so many positions of a row exist at once; 0: of all; None: of 64 if there are 16,384 tokens or more."""
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
         """The model with its vocabulary size; ValueError where data, generation and model contradict each other."""
-        if not isinstance(model, DecoderOnlyConfig):
-            raise ValueError(f"LanguageModelling needs a DecoderOnlyConfig as its model, not {type(model).__name__}")
-        if model.positions == "learned" and model.max_length < data.max_length:
-            raise ValueError(
-                f"model.max_length {model.max_length} is below data.max_length {data.max_length}; raise it"
-            )
-        if not 0 <= self.stride <= data.max_length or self.loss_chunk < 0:
+        if not 0 <= self.stride <= data.max_length or (self.loss_chunk or 0) < 0:
             raise ValueError(f"task.stride is 0 to data.max_length and task.loss_chunk not negative, not {self}")
         self.generation.check()
-        if model.vocab_size not in (0, vocab_sizes["text"]):
-            raise ValueError("model.vocab_size follows from the tokenizer; set data.tokenizer.vocab_size instead")
-        return replace(model, vocab_size=vocab_sizes["text"])
+        return resolved(self, model, DecoderOnlyConfig, data, vocab_sizes["text"])
 
     def loss(self, model: DecoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: of every token given those before it in its document and its row."""
@@ -50,13 +42,13 @@ class LanguageModelling(RunningText):
             tokens[:, :-1], segments=segments[:, :-1], positions=batch["positions"][:, :-1], key=key
         )
         labels, vocab_size = tokens[:, 1:], model.embedding.vocab_size
-        if self.loss_chunk:
-            chunk = self.loss_chunk
-            losses = chunked_cross_entropy(model.logits, vectors, labels, chunk=chunk, vocab_size=vocab_size)
-        else:
-            _, losses = cross_entropy(model.logits(vectors), labels, vocab_size=vocab_size)
+        losses = token_losses(model.logits, vectors, labels, vocab_size=vocab_size, chunk=self.loss_chunk)
         weights = (segments[:, 1:] == segments[:, :-1]).astype(jnp.float32)
         return {"loss": (jnp.sum(losses * weights), jnp.sum(weights))}
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
+        """Those that are predicted: rows are full, and the first of each is only read."""
+        return jnp.asarray(batch["tokens"][:, 1:].size)
 
     def predictor(self, model: DecoderOnly, tokenizers: Tokenizers, data: DataConfig) -> TextGenerator:
         """The model with `generate`, `stream`, `score` and `embed`."""

@@ -1,6 +1,7 @@
 """A trained masked language model as people use it: a text with masks in, likely words out."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,20 +14,18 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.encoder import embeddings
-from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.rows import TOKENS_PER_BATCH, grouped, listed, padded
+from transformer_jax.tasks.losses import label_sums
+from transformer_jax.tasks.rows import TOKENS_PER_BATCH, array_width, for_each, grouped, listed, padded
 
 
 class MaskFiller:
     """Fills masks and embeds texts. Unpacks into its parts: `model, tokenizer = filler`."""
 
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int):
-        if tokenizer.mask_id is None:
-            raise ValueError("the vocabulary has no mask token; set data.tokenizer.mask, or use WordPiece")
         self.model = model
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.mask = tokenizer.piece(tokenizer.mask_id)
+        self.mask = tokenizer.piece(mask_of(tokenizer))
         """How a mask is written in a text, such as [MASK]."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -41,24 +40,22 @@ class MaskFiller:
         places = [place for place, token in enumerate(ids) if token == self.tokenizer.mask_id]
         if not places:
             raise ValueError(f"the text has no {self.mask}: write it where a token is to be found")
-        logits = self.model(jnp.asarray([ids]))[0, jnp.asarray(places), : self.tokenizer.vocab_size]
-        best, tokens = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), min(count, logits.shape[-1]))
+        tokens, lengths = padded([ids], 1, array_width(len(ids)))
+        best, found = _most_probable(self.model, min(count, self.tokenizer.vocab_size), tokens, lengths)
         return [
-            [
-                (self.tokenizer.decode([token]).strip() or self.tokenizer.piece(token), value)
-                for token, value in zip(*row, strict=True)
-            ]
-            for row in zip(tokens.tolist(), best.tolist(), strict=True)
+            [(self._written(token), value) for token, value in zip(*row, strict=True)]
+            for row in zip(found[0, places].tolist(), best[0, places].tolist(), strict=True)
         ]
 
     def fill(self, texts: Sequence[str]) -> list[str]:
         """Every text with the most probable token at each of its masks."""
-        found = []
-        for text in listed(texts):
-            for ((best, _),) in self.candidates(text, 1) if self.mask in text else []:
-                text = text.replace(self.mask, best, 1)
-            found.append(text)
-        return found
+        encoded, filled = self._encoded(texts), []
+        found = for_each(lambda *batch: _most_probable(self.model, 1, *batch)[1][:, :, 0], encoded)
+        for text, ids, best in zip(texts, encoded, found, strict=True):
+            for token in best[: len(ids)][np.array(ids) == self.tokenizer.mask_id].tolist():
+                text = text.replace(self.mask, self._written(token), 1)
+            filled.append(text)
+        return filled
 
     predict = fill
 
@@ -85,25 +82,52 @@ class MaskFiller:
             real = np.arange(width) < lengths[:, None]
             named = np.array([keys[i] for i in lines] + [(0, 0)] * (count - len(lines)))
             masked = mask(tokens, real, named)
-            sums += np.asarray(_sums(self.model, masked.tokens, tokens, lengths, masked.chosen))
+            most = array_width(int(masked.chosen.sum(axis=1).max()))
+            places = np.argsort(~masked.chosen, axis=1, kind="stable")[:, :most]
+            labels = np.where(masked.chosen, tokens, -1)
+            sums += np.asarray(_sums(self.model, masked.tokens, np.take_along_axis(labels, places, 1), places, lengths))
         return float(sums[0]), int(sums[1]), int(sums[2])
 
+    def fits(self, text: str) -> bool:
+        """Whether the text, with its masks, is short enough."""
+        return len(self._ids(text)) <= self.max_length
+
+    def _written(self, token: int) -> str:
+        return self.tokenizer.decode([token]).strip() or self.tokenizer.piece(token)
+
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        tokenizer, encoded = self.tokenizer, []
-        for line, text in enumerate(listed(texts), 1):
-            ids = [tokenizer.bos_id]
-            for number, part in enumerate(text.split(self.mask)):
-                ids += [tokenizer.mask_id] * (number > 0) + (tokenizer.encode(part) if part.strip() else [])
-            ids.append(tokenizer.eos_id)
+        encoded = [self._ids(text) for text in listed(texts)]
+        for line, ids in enumerate(encoded, 1):
             if len(ids) > self.max_length:
                 raise ValueError(f"line {line} has {len(ids)} tokens, more than the {self.max_length} of the model")
-            encoded.append(ids)
         return encoded
+
+    def _ids(self, text: str) -> list[int]:
+        tokenizer = self.tokenizer
+        ids = [tokenizer.bos_id]
+        for number, part in enumerate(text.split(self.mask)):
+            ids += [mask_of(tokenizer)] * (number > 0) + (tokenizer.encode(part) if part.strip() else [])
+        return [*ids, tokenizer.eos_id]
+
+
+def mask_of(tokenizer: Tokenizer) -> int:
+    """The number of the mask; ValueError for a vocabulary that has none."""
+    if tokenizer.mask_id is None:
+        raise ValueError("the vocabulary has no mask token; set data.tokenizer.mask, or use WordPiece")
+    return tokenizer.mask_id
+
+
+@partial(jax.jit, static_argnums=1)
+def _most_probable(model: EncoderOnly, count: int, tokens: Array, lengths: Array) -> Any:
+    """The probabilities and the numbers `[rows, length, count]` of the most probable tokens at every place."""
+    logits = model(constrain(tokens, ("batch", "length")), lengths=lengths)[:, :, : model.embedding.vocab_size]
+    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), count)
 
 
 @jax.jit
-def _sums(model: EncoderOnly, tokens: Array, labels: Array, lengths: Array, chosen: Array) -> Array:
-    logits = model(constrain(tokens, ("batch", "length")), lengths=lengths)
-    _, losses = cross_entropy(logits, labels, vocab_size=model.embedding.vocab_size)
-    right = (jnp.argmax(logits, axis=-1) == labels) & chosen
-    return jnp.stack([jnp.sum(jnp.where(chosen, losses, 0)), jnp.sum(right), jnp.sum(chosen)])
+def _sums(model: EncoderOnly, tokens: Array, labels: Array, places: Array, lengths: Array) -> Array:
+    """The summed loss, right answers and number of the `labels` (-1: none) at these places of the tokens."""
+    vectors = model.encode(constrain(tokens, ("batch", "length")), lengths=lengths)
+    logits = model.predict(jnp.take_along_axis(vectors, places[:, :, None], axis=1))
+    sums = label_sums(logits, labels, vocab_size=model.embedding.vocab_size)
+    return jnp.stack([sums["loss"][0], sums["accuracy"][0], sums["loss"][1]])

@@ -17,11 +17,10 @@ from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.tasks.encoder import with_vocabulary
-from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.mask_filler import MaskFiller
+from transformer_jax.tasks.losses import label_sums
+from transformer_jax.tasks.mask_filler import MaskFiller, mask_of
 from transformer_jax.tasks.running_text import RunningText
-from transformer_jax.tasks.task import Sums, Tokenizers
+from transformer_jax.tasks.task import Sums, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,9 @@ class MaskedLanguageModelling(RunningText):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its vocabulary size; ValueError where data, task and model contradict each other."""
-        if not isinstance(model, EncoderOnlyConfig):
-            kind = type(model).__name__
-            raise ValueError(f"{type(self).__name__} needs an EncoderOnlyConfig as its model, not {kind}")
-        if model.head != self.head:
-            raise ValueError(f"{type(self).__name__} needs model.head {self.head}, not {model.head!r}")
         if not 0 < self.rate < 1:
             raise ValueError(f"task.rate is above 0 and below 1, not {self.rate}")
-        return with_vocabulary(model, data, vocab_sizes["text"])
+        return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"], head=self.head)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss` and `accuracy` of the tokens to predict."""
@@ -84,11 +78,7 @@ class MaskedLanguageModelling(RunningText):
     def masked_loss(self, model: EncoderOnly, vectors: Array, batch: Mapping[str, Array]) -> Sums:
         """`loss` and `accuracy` of the tokens to predict, given the vectors of all."""
         vectors = jnp.take_along_axis(vectors, batch["places"][:, :, None], axis=1)
-        logits, labels = model.predict(vectors), batch["labels"]
-        weights = (labels >= 0).astype(jnp.float32)
-        _, losses = cross_entropy(logits, jnp.maximum(labels, 0), vocab_size=model.embedding.vocab_size)
-        count, right = jnp.sum(weights), jnp.argmax(logits, axis=-1) == labels
-        return {"loss": (jnp.sum(losses * weights), count), "accuracy": (jnp.sum(right * weights), count)}
+        return label_sums(model.predict(vectors), batch["labels"], vocab_size=model.embedding.vocab_size)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> MaskFiller:
         """The model with `fill`, `candidates` and `embed`."""
@@ -115,6 +105,8 @@ class MaskedLanguageModelling(RunningText):
         lines = []
         for example in examples:
             words = example["text"].split()[:20]
+            while len(words) > 1 and not predictor.fits(" ".join(words)):
+                words.pop()
             hidden, words[len(words) // 2] = words[len(words) // 2], predictor.mask
             text = " ".join(words)
             lines += [text, f"  -> {predictor.candidates(text)[0][0][0]}  (was {hidden})"]
@@ -124,12 +116,11 @@ class MaskedLanguageModelling(RunningText):
 @lru_cache(maxsize=8)
 def mask_settings(tokenizer: Tokenizer, whole_words: bool) -> dict[str, Any]:
     """What `mask_tokens` needs to know of a vocabulary; ValueError where that has no mask."""
-    if tokenizer.mask_id is None:
-        raise ValueError("the vocabulary has no mask token; set data.tokenizer.mask, or use WordPiece")
+    mask_id = mask_of(tokenizer)
     starts = np.array([tokenizer.starts_word(i) for i in range(tokenizer.vocab_size)]) if whole_words else None
-    special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id}
+    special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, mask_id}
     return {
-        "mask_id": tokenizer.mask_id,
+        "mask_id": mask_id,
         "vocab_size": tokenizer.vocab_size,
         "special": frozenset(special),
         "word_starts": starts,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from transformer_jax.data.masking import mask_tokens
+from transformer_jax.data.masking import mask_tokens, uniform
 from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
 from transformer_jax.models.encoder_only import EncoderOnly
@@ -32,7 +32,7 @@ class NextSentence(MaskedLanguageModelling):
     """Learns masked tokens of pairs, and whether the second part follows from the first.
 
     In every epoch a document is divided anew into two parts; in half of the pairs the second part is of another
-    document instead. Of documents longer than `data.max_length` the beginning is read.
+    document instead, which is always the same one. Of documents longer than `data.max_length` the beginning is read.
     """
 
     packed: ClassVar[bool] = False
@@ -148,14 +148,13 @@ def _pair(
     What is drawn depends on seed, epoch and example and nothing else.
     """
     # The last number of the counter tells these draws from those of masks.
-    draws = np.random.Philox(key=[seed, epoch], counter=[0, 0, example + 1, 0]).random_raw(3)
-    real, cut, begin = ((draws >> np.uint64(11)) * 2.0**-53).tolist()
+    real, cut = uniform(seed, epoch, (example + 1, 0), 2).tolist()
     size = len(document)
     place = 1 + int(cut * (size - 1))
-    if size > 1 and real < 0.5:
+    if size > 1 and (real < 0.5 or other == document):
         return document[:place], document[place:], 1
-    start = int(begin * max(len(other) - (size - place), 0))
-    return document[:place], other[start : start + max(size - place, 1)], 0
+    # Its end, as true second parts are ends: where a text stops must not tell them apart.
+    return document[:place], other[-max(size - place, 1) :], 0
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,7 +1,7 @@
 """Extractive question answering: where in a text the answer stands (Devlin et al. 2019, section 4.2)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -12,10 +12,9 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import TokenizerConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.tasks.answerer import Answerer, span_logits, windows
-from transformer_jax.tasks.encoder import with_vocabulary
+from transformer_jax.tasks.answerer import Answerer, Window, span_logits, windows
 from transformer_jax.tasks.scores import squad_scores
-from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class QuestionAnswering(Task):
                 raise ValueError(f"the answer {answer[:40]!r} is not at character {start} of its context")
             for window in windows(tokenizers["context"], example["question"], context, max_length, self.stride):
                 inside = [place for place, (begin, stop) in window.offsets.items() if begin < end and start < stop]
-                whole = bool(inside) and window.offsets[inside[0]][0] <= start and end <= window.offsets[inside[-1]][1]
+                whole = bool(inside) and _covered(window, inside, start, end)
                 columns["tokens"].append(window.tokens)
                 columns["first"].append([window.first])
                 columns["span"].append([inside[0], inside[-1]] if whole else [0, 0])
@@ -62,13 +61,9 @@ class QuestionAnswering(Task):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its sizes; ValueError where data, task and model contradict each other."""
-        if not isinstance(model, EncoderOnlyConfig):
-            raise ValueError(f"QuestionAnswering needs an EncoderOnlyConfig as its model, not {type(model).__name__}")
-        if not data.shared_vocabulary:
-            raise ValueError("QuestionAnswering needs data.shared_vocabulary: question and context are one sequence")
         if not 0 <= self.stride < data.max_length or self.max_answer < 1:
             raise ValueError(f"task.stride is below data.max_length and task.max_answer positive, not {self}")
-        return with_vocabulary(replace(model, head="tokens", num_outputs=2), data, vocab_sizes["context"])
+        return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["context"], head="tokens", num_outputs=2)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: the mean of the cross-entropies of the first and the last token, over the tokens of the window."""
@@ -102,3 +97,14 @@ class QuestionAnswering(Task):
             wrong = "" if answer == example["answer"] else f"  (not {example['answer']})"
             lines += [example["question"], f"  -> {answer}{wrong}"]
         return lines
+
+
+def _covered(window: Window, inside: Sequence[int], start: int, end: int) -> bool:
+    """Whether these tokens are all of the characters from `start` to `end` that any token stands for.
+
+    A vocabulary may drop accents and white space at the ends of an answer; at the ends of a window there may be more.
+    """
+    places = list(window.offsets)
+    first, last = inside[0], inside[-1]
+    begins = window.offsets[first][0] <= start or first != places[0]
+    return begins and (end <= window.offsets[last][1] or last != places[-1])

@@ -10,10 +10,14 @@ TOKENS_PER_BATCH = 8192
 
 
 def listed(lines: Sequence[str]) -> list[str]:
-    """The lines; TypeError for a single string, which would be taken letter by letter."""
+    """The lines; TypeError for a single string, which would be taken letter by letter, and for what is no text."""
     if isinstance(lines, str):
         raise TypeError("give a list of lines, as in [line], not one string")
-    return list(lines)
+    found = list(lines)
+    wrong = next((line for line in found if not isinstance(line, str)), None)
+    if wrong is not None:
+        raise TypeError(f"every line is a text, not {type(wrong).__name__}: {str(wrong)[:60]}")
+    return found
 
 
 def grouped(sizes: dict[int, int], tokens_per_batch: int, extra: int = 0) -> Iterator[tuple[list[int], int, int]]:

@@ -139,4 +139,4 @@ def _words(text: str) -> list[str]:
 def _overlap(found: list[str], right: list[str]) -> float:
     """F1 of the words that two answers share."""
     shared = sum((Counter(found) & Counter(right)).values())
-    return 2 * shared / (len(found) + len(right)) if shared else float(found == right)
+    return 2 * shared / (len(found) + len(right)) if shared else 0.0

@@ -1,7 +1,7 @@
 """What a task is: the part of a run that knows what is learnt."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
@@ -39,6 +39,26 @@ class ModelConfig(Protocol):
         ...
 
 
+def resolved(task: "Task", model: Any, kind: type, data: DataConfig, vocab_size: int, **changes: Any) -> Any:
+    """A model of that kind with its vocabulary size and what else changes; ValueError for what contradicts the task.
+
+    That is a model of another kind, a vocabulary size that is set already, learned positions that do not reach, and
+    vocabularies of their own for features that are read as one sequence.
+    """
+    name = type(task).__name__
+    if not isinstance(model, kind):
+        raise ValueError(f"{name} needs a model of the kind {kind.__name__}, not {type(model).__name__}")
+    if not data.shared_vocabulary and list(task.vocabularies(data).values()).count(data.tokenizer) > 1:
+        raise ValueError(f"{name} needs data.shared_vocabulary: its texts are one sequence")
+    if model.positions == "learned" and model.max_length < data.max_length:
+        raise ValueError(f"model.max_length {model.max_length} is below data.max_length {data.max_length}; raise it")
+    if model.vocab_size not in (0, vocab_size):
+        raise ValueError("model.vocab_size follows from the tokenizer; set data.tokenizer.vocab_size instead")
+    if "num_outputs" in changes and model.num_outputs not in (0, changes["num_outputs"]):
+        raise ValueError(f"model.num_outputs follows from the data, {changes['num_outputs']}; leave it out")
+    return replace(model, vocab_size=vocab_size, **changes)
+
+
 @dataclass(frozen=True)
 class Task:
     """From examples to loss, metrics and predictions. A task of your own overrides these methods."""
@@ -70,7 +90,8 @@ class Task:
         """The arrays of a batch, `augment` included, to go through a step without data."""
         tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
         if self.packed:
-            return dict.fromkeys(("tokens", "segments", "positions"), tokens)
+            row = jax.ShapeDtypeStruct((rows, length + 1), jnp.int32)  # inputs and what follows on each
+            return dict.fromkeys(("tokens", "segments", "positions"), row)
         lengths = jax.ShapeDtypeStruct((rows,), jnp.int32)
         return dict.fromkeys(self.columns, tokens) | dict.fromkeys([f"{name}_length" for name in self.columns], lengths)
 

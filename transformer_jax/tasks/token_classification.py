@@ -1,7 +1,7 @@
 """A tag for every word, such as those of named entities, by an encoder-only model (Devlin et al. 2019, section 5.3)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
@@ -12,10 +12,9 @@ from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import TokenizerConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.tasks.encoder import with_vocabulary
-from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.losses import label_sums
 from transformer_jax.tasks.tagger import Tagger, first_pieces
-from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
@@ -56,21 +55,14 @@ class TokenClassification(Task):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its sizes; ValueError where data and model contradict each other."""
-        if not isinstance(model, EncoderOnlyConfig):
-            raise ValueError(f"TokenClassification needs an EncoderOnlyConfig as its model, not {type(model).__name__}")
-        if model.num_outputs not in (0, vocab_sizes["tags"]):
-            raise ValueError(f"model.num_outputs follows from the tags, {vocab_sizes['tags']}; leave it out")
-        model = replace(model, head="tokens", num_outputs=vocab_sizes["tags"])
-        return with_vocabulary(model, data, vocab_sizes["text"])
+        outputs = vocab_sizes["tags"]
+        return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"], head="tokens", num_outputs=outputs)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss` and `accuracy` of the first tokens of words."""
         logits = model(batch["tokens"], lengths=batch["tokens_length"], key=key)
         labels = jnp.pad(batch["tags"], [(0, 0), (0, batch["tokens"].shape[1] - batch["tags"].shape[1])]) - 1
-        weights = (labels >= 0).astype(jnp.float32)
-        _, losses = cross_entropy(logits, jnp.maximum(labels, 0), vocab_size=logits.shape[-1])
-        count, right = jnp.sum(weights), jnp.argmax(logits, axis=-1) == labels
-        return {"loss": (jnp.sum(losses * weights), count), "accuracy": (jnp.sum(right * weights), count)}
+        return label_sums(logits, labels, vocab_size=logits.shape[-1])
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> Tagger:
         """The model with `tag` and `entities`."""

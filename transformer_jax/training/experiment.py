@@ -36,7 +36,7 @@ class TrainConfig:
     checkpoint: str = "last"
     """What is evaluated and used after training unless told otherwise: last, best, a step, or average:N."""
     initialize_from: str = ""
-    """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are taken; empty: none."""
+    """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are taken; empty: none. Its file is executed."""
     random_bits: str = "threefry2x32"
     """Generator of dropout bits: threefry2x32 (the same on every mesh) or rbg (faster)."""
 

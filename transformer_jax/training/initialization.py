@@ -1,9 +1,10 @@
 """Parameters taken from another run, as far as they fit."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array
@@ -11,11 +12,16 @@ from jaxtyping import Array
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
+from transformer_jax.nn.stack import LAYER, layer_numbers
 from transformer_jax.training.run import Run
 from transformer_jax.training.step import abstract_model
 
 PREFIX = ("layers", "vocab", "positions")
 """Axes along which the common beginning is taken; all others have to be equal."""
+
+
+LEAST = 0.01
+"""The share of a model's values that has to fit."""
 
 
 @dataclass(frozen=True)
@@ -61,43 +67,109 @@ class Origin:
         return {name: np.asarray(value) for name, value in named_parameters(model).items()}
 
 
-def taken(model: Any, old: Mapping[str, np.ndarray]) -> tuple[dict[str, tuple[slice, ...]], str]:
-    """For a model's configuration: the parts of its parameters that `old` has too, by name; and a table that says so.
+class Copy(NamedTuple):
+    """A part of a parameter that is taken from a part of an old one."""
 
-    A parameter is taken where the name is the same, and the shape but for `PREFIX`. Raises ValueError where none is.
+    name: str
+    place: tuple[int | slice, ...]
+    old: str
+    source: tuple[int | slice, ...]
+
+
+def fitting(model: Any, old: Mapping[str, np.ndarray]) -> list[Copy]:
+    """For a model's configuration: what its parameters can take from those of `old`.
+
+    A parameter is taken where the name is the same, and the shape but for `PREFIX`; in a stack, layer N is taken from
+    layer N, however the layers are grouped. Raises ValueError where nothing fits.
     """
     abstract = abstract_model(model)
-    axes, shapes = parameter_axes(abstract), {name: leaf.shape for name, leaf in named_parameters(abstract).items()}
-    parts, rows = {}, []
+    axes, shapes = parameter_axes(abstract), _shapes(named_parameters(abstract))
+    numbers, old_numbers = layer_numbers(shapes), layer_numbers(_shapes(old))
+    layers = {
+        (_in_layer(name), number): (name, (place,) if of.ndim else ())
+        for name, of in old_numbers.items()
+        for place, number in enumerate(of.reshape(-1).tolist())
+    }
+    copies = []
     for name, shape in shapes.items():
-        theirs = old[name].shape if name in old else None
-        if theirs is None or not _fits(shape, theirs, axes[name]):
-            rows.append(("new", name, shape, "" if theirs is None else f"of shape {theirs} there"))
-            continue
-        parts[name] = tuple(slice(min(one, other)) for one, other in zip(shape, theirs, strict=True))
-        rows.append(("taken", name, shape, "" if shape == theirs else f"the beginning that it shares with {theirs}"))
-    rows += [("left", name, old[name].shape, "") for name in old if name not in shapes]
-    if not parts:
+        of = numbers.get(name, np.zeros(0, int))
+        found = [
+            ((place,) if of.ndim else (), *layers[_in_layer(name), number])
+            for place, number in enumerate(of.reshape(-1).tolist())
+            if (_in_layer(name), number) in layers
+        ]
+        if name not in numbers or (
+            found and all(old_name == name and source == place for place, old_name, source in found)
+        ):
+            found = [((), name, ())]  # all of them at once
+        for place, old_name, source in found:
+            theirs = old[old_name].shape[len(source) :] if old_name in old else None
+            mine, of_mine = shape[len(place) :], axes[name][len(place) :]
+            if theirs is not None and _fits(mine, theirs, of_mine):
+                common = tuple(slice(min(one, other)) for one, other in zip(mine, theirs, strict=True))
+                copies.append(Copy(name, (*place, *common), old_name, (*source, *common)))
+    taken = sum(math.prod(_sizes(copy.place)) for copy in copies)
+    if taken < LEAST * sum(map(math.prod, shapes.values())):
+        what = "next to nothing" if taken else "no parameter"
         raise ValueError(
-            f"no parameter fits: there are {', '.join(sorted(old)[:5])}, ... but the model has "
-            f"{', '.join(sorted(shapes)[:5])}, ..."
+            f"{what} fits: there are {', '.join(sorted(old)[:5])}, ... but the model has "
+            f"{', '.join(sorted(shapes)[:5])}, ... and other sizes"
         )
+    return copies
+
+
+def table(model: Any, old: Mapping[str, np.ndarray], copies: Sequence[Copy]) -> str:
+    """What is taken, what is new and what is left, a line for each parameter."""
+    shapes = _shapes(named_parameters(abstract_model(model)))
+    rows = []
+    for name, shape in shapes.items():
+        sources = [copy for copy in copies if copy.name == name]
+        if not sources:
+            rows.append(("new", name, shape, f"of shape {old[name].shape} there" if name in old else ""))
+        elif len(sources[0].place) == len(shape) and isinstance(sources[0].place[0], int):
+            layers = f"{len(sources)} of {shape[0]} layers, " if len(sources) < shape[0] else ""
+            names = ", ".join(dict.fromkeys(copy.old for copy in sources))
+            rows.append(("taken", name, shape, f"{layers}from {names}"))
+        elif sources[0].old != name:
+            rows.append(("taken", name, shape, f"from {sources[0].old}"))
+        elif shape != old[name].shape:
+            rows.append(("taken", name, shape, f"the beginning that it shares with {old[name].shape}"))
+        else:
+            rows.append(("taken", name, shape, ""))
+    used = {copy.old for copy in copies}
+    rows += [("left", name, old[name].shape, "") for name in old if name not in used and name not in shapes]
     width = max(len(name) for _, name, *_ in rows)
-    lines = [
+    lines = (
         f"  {what:<6} {name:<{width}}  {'x'.join(map(str, shape)):<14} {why}".rstrip()
         for what, name, shape, why in rows
-    ]
-    return parts, "\n".join(lines)
+    )
+    taken = sum(math.prod(_sizes(copy.place)) for copy in copies)
+    whole = sum(map(math.prod, shapes.values()))
+    return "\n".join([*lines, f"  taken in all: {100 * taken / whole:.1f} % of the parameters"])
 
 
-def with_taken(
-    parameters: Mapping[str, Array], old: Mapping[str, np.ndarray], parts: Mapping[str, tuple[slice, ...]]
+def with_copies(
+    parameters: Mapping[str, Array], old: Mapping[str, np.ndarray], copies: Sequence[Copy]
 ) -> dict[str, Any]:
-    """The parameters with those parts of others."""
-    return {
-        name: value.at[parts[name]].set(old[name][parts[name]]) if name in parts else value
-        for name, value in parameters.items()
-    }
+    """The parameters with those parts of old ones."""
+    new = dict(parameters)
+    for copy in copies:
+        new[copy.name] = new[copy.name].at[copy.place].set(old[copy.old][copy.source])
+    return new
+
+
+def _sizes(place: tuple[int | slice, ...]) -> list[int]:
+    """Of a part of an array."""
+    return [part.stop for part in place if isinstance(part, slice)]
+
+
+def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in parameters.items()}
+
+
+def _in_layer(name: str) -> str:
+    """The name of a layer's parameter without what depends on the grouping of layers."""
+    return LAYER.sub(lambda match: f"{match['stack']}/", name)
 
 
 def _fits(one: tuple[int, ...], other: tuple[int, ...], axes: tuple[str, ...]) -> bool:

@@ -5,6 +5,7 @@ of W gives those of A and B by the chain rule, the optimizer moves these, and W 
 every checkpoint's, is always the merged one.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,9 @@ class LoraConfig:
     alpha: float = 16.0
     """The product of the factors is multiplied by alpha / rank."""
     names: tuple[str, ...] = ("*/query/kernel", "*/value/kernel")
-    """Names of the adapted weights, even of frozen ones; patterns such as */kernel match many."""
+    """Names of the adapted weights; patterns such as */kernel match many."""
+    trained: tuple[str, ...] = ("head/*", "pooler/*")
+    """Names of weights that are trained beside the factors, where the model has them; all others are frozen."""
 
     @property
     def scale(self) -> float:
@@ -64,16 +67,15 @@ def adapted(
     def matrix(name: str, weight: Any) -> Any:
         """`[*layers, inputs, outputs]`."""
         layers, inputs = maps[name]
-        sizes = weight.shape[layers : layers + inputs]
-        rows = 1
-        for size in sizes:
-            rows *= size
+        rows = math.prod(weight.shape[layers : layers + inputs])
         return jnp.reshape(weight, (*weight.shape[:layers], rows, -1))
 
     def init(params: Any) -> LoraState:
         factors = {}
         for i, name in enumerate(sorted(maps)):
             *layers, inputs, outputs = matrix(name, params[name]).shape
+            if config.rank > min(inputs, outputs):
+                raise ValueError(f"optimizer.lora.rank {config.rank} is more than {name} has: {inputs} x {outputs}")
             a, b = factor_names(name)
             key = jax.random.fold_in(jax.random.key(seed), i)
             factors[a] = jax.random.normal(key, (*layers, inputs, config.rank)) * inputs**-0.5

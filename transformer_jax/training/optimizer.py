@@ -4,9 +4,12 @@ An optimizer works on the flat dictionary of named parameters and decides by the
 a stack's leading `layers` axis is not a dimension of anything that is learnt.
 """
 
+import fnmatch
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -17,7 +20,6 @@ from optax import contrib
 
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import matching
-from transformer_jax.nn.stack import layer_numbers
 from transformer_jax.training.lora import LoraConfig, adapted, factor_names
 
 Axes = dict[str, tuple[str, ...]]
@@ -93,11 +95,17 @@ def depends_on_steps(config: OptimizerConfig) -> bool:
 
 
 def make_optimizer(
-    config: OptimizerConfig, axes: Axes, schedule: optax.Schedule, seed: int = 0
+    config: OptimizerConfig,
+    axes: Axes,
+    schedule: optax.Schedule,
+    *,
+    numbers: Mapping[str, np.ndarray] = MappingProxyType({}),
+    seed: int = 0,
 ) -> optax.GradientTransformation:
     """The optimizer for parameters with these axes; raises ValueError for an unknown name or an impossible number.
 
-    `seed` is that of the factors of adapted weights.
+    `numbers` has the layers of all parameters of the model (`layer_numbers`), for `layer_decay`; `seed` is that of the
+    factors of adapted weights.
     """
     for name in ("b1", "b2"):
         if not 0 <= getattr(config, name) < 1:
@@ -116,14 +124,18 @@ def make_optimizer(
     if config.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.layer_decay < 1:
-        parts.append(_by_layer(config.layer_decay))
+        parts.append(_by_layer(config.layer_decay, numbers))
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
     return adapted(optimizer, config.lora, maps, seed) if maps else optimizer
 
 
 def untrained(config: OptimizerConfig, axes: Axes) -> tuple[str, ...]:
     """The names of the frozen parameters; adapted weights are not among them, since their gradient is needed."""
-    return tuple(sorted(matching(axes, config.frozen) - _adapted_maps(config.lora, axes).keys()))
+    frozen, maps = matching(axes, config.frozen), _adapted_maps(config.lora, axes)
+    if maps:
+        trained = {name for pattern in config.lora.trained for name in fnmatch.filter(axes, pattern)}
+        frozen |= axes.keys() - trained
+    return tuple(sorted(frozen - maps.keys()))
 
 
 def matrices(axes: Axes) -> dict[str, bool]:
@@ -158,24 +170,28 @@ def _factor_axes(maps: Mapping[str, tuple[int, int]]) -> Axes:
     return axes
 
 
-def _by_layer(decay: float) -> optax.GradientTransformation:
+def _by_layer(decay: float, numbers: Mapping[str, np.ndarray]) -> optax.GradientTransformation:
     """Updates times `decay` to the power of the layers above: 0 at the output, then 1 for the highest layer, and so on.
 
     As in BEiT (Bao et al. 2022, appendix); each stack counts for itself, and whatever embeds is below all layers.
     """
+    tops: dict[str, int] = {}
+    for name, of in numbers.items():
+        stack = name.split("/")[0]
+        tops[stack] = max(tops.get(stack, 0), int(of.max()))
+    below = max(tops.values(), default=-1) + 2
+
+    def factor(name: str) -> np.ndarray:
+        weight = name.removesuffix("/lora_a").removesuffix("/lora_b")
+        inside = weight in numbers
+        above = tops[name.split("/")[0]] + 1 - numbers[weight] if inside else below if INPUT.match(name) else 0
+        return np.asarray(np.float32(decay) ** np.asarray(above, np.float32))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[dict[str, jax.Array], Any]:
-        numbers = layer_numbers({name: value.shape for name, value in updates.items()})
-        tops: dict[str, int] = {}
-        for name, of in numbers.items():
-            stack = name.split("/")[0]
-            tops[stack] = max(tops.get(stack, 0), int(of.max()))
         scaled = {}
         for name, value in updates.items():
-            above = np.asarray(max(tops.values(), default=-1) + 2 if INPUT.match(name) else 0)
-            above = tops[name.split("/")[0]] + 1 - numbers[name] if name in numbers else above
-            factor = np.float32(decay) ** above.astype(np.float32)
-            scaled[name] = value * factor.reshape(factor.shape + (1,) * (value.ndim - factor.ndim))
+            by = factor(name)
+            scaled[name] = value * by.reshape(by.shape + (1,) * (value.ndim - by.ndim))
         return scaled, state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
@@ -214,7 +230,7 @@ def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
 
 def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Input and output dimensions of a layer's linear map; the heads' two go together. None for anything else."""
-    if not matrices({name: axes})[name] or "embed" not in axes or {"vocab", "positions"} & set(axes):
+    if not matrices({name: axes})[name] or "embed" not in axes or {"vocab", "positions", "token_types"} & set(axes):
         return None
     width = axes.index("embed")
     rest = tuple(i for i, axis in enumerate(axes) if axis not in ("layers", "embed"))
@@ -242,9 +258,7 @@ def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.Gr
         matrix = _matrix(name, of)
         if matrix is None:
             return array if matrices({name: of})[name] else array.reshape(array.shape[0], -1)
-        rows = 1
-        for axis in matrix[0]:
-            rows *= array.shape[axis + (of[0] != "layers")]
+        rows = math.prod(array.shape[axis + (of[0] != "layers")] for axis in matrix[0])
         return array.reshape(array.shape[0], rows, -1)
 
     def init(params: Any) -> dict[str, optax.OptState]:

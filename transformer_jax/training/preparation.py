@@ -21,10 +21,11 @@ from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
+from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.initialization import Origin, taken
+from transformer_jax.training.initialization import Origin, fitting, table
 from transformer_jax.training.optimizer import depends_on_steps
 from transformer_jax.training.run import (
     SOURCE,
@@ -35,7 +36,7 @@ from transformer_jax.training.run import (
     read_tree,
     write_experiment,
 )
-from transformer_jax.training.step import fresh_state, make_update
+from transformer_jax.training.step import abstract_model, fresh_state, make_update
 from transformer_jax.training.values import differences, to_tree
 
 TEXT = "text.fingerprint"
@@ -51,6 +52,8 @@ PROBES = 20
 MAY_CHANGE = (
     "mesh.",
     "task.decoding.",
+    "task.generation.",
+    "task.scores",
     "train.steps",
     "train.stop_after",
     "train.log_every",
@@ -122,7 +125,10 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
     if resumed:
         tokenizers = load_tokenizers(data, kinds, directory / "tokenizer")
     else:
-        tokenizers = train_tokenizers(data, task.features, kinds, origin.tokenizers(data, kinds) if origin else {})
+        known = origin.tokenizers(data, kinds) if origin else {}
+        for tokenizer in {tokenizer.fingerprint: tokenizer for tokenizer in known.values()}.values():
+            print(f"vocabulary of {experiment.train.initialize_from}: {tokenizer.vocab_size:,} tokens", flush=True)
+        tokenizers = train_tokenizers(data, task.features, kinds, known)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
@@ -146,11 +152,24 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
     (directory / TEXT).write_text(text + "\n", encoding="utf-8")
     write_experiment(directory, experiment, file)
-    print(f"model: {experiment.model.num_parameters():,} parameters", flush=True)
+    print(_size(experiment), flush=True)
     initial = origin.parameters() if origin else {}
     if initial:
-        print(f"from {experiment.train.initialize_from}:\n{taken(experiment.model, initial)[1]}", flush=True)
+        copies = fitting(experiment.model, initial)
+        print(f"from {experiment.train.initialize_from}:\n{table(experiment.model, initial, copies)}", flush=True)
     return Prepared(run, mesh, split, plan, validation, text, initial, lock)
+
+
+def _size(experiment: Experiment) -> str:
+    """How many parameters the model has, and how many of them are trained."""
+    line = f"model: {experiment.model.num_parameters():,} parameters"
+    parameters = named_parameters(abstract_model(experiment.model))
+    frozen = make_update(experiment).frozen
+    if not frozen:
+        return line
+    still = sum(parameters[name].size for name in frozen)
+    rank = experiment.optimizer.lora.rank
+    return f"{line}, {still:,} of them frozen" + (f", others adapted with rank {rank}" if rank else "")
 
 
 def _origin(experiment: Experiment, directory: Path) -> Origin | None:
@@ -179,6 +198,10 @@ def _validation(run: Run) -> list[Example]:
     if not count or "validation" not in run.experiment.data.source.splits:
         return []
     examples, skipped = run.examples("validation", count)
+    try:
+        run.experiment.task.encode(run.tokenizers, examples, max_length=run.experiment.data.max_length)
+    except ValueError as error:
+        raise ValueError(f"the validation examples cannot be scored: {error}") from error
     if skipped:
         print(f"validation: {len(examples):,} examples; {reasons(skipped)}", flush=True)
     return examples

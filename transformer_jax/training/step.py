@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
+from transformer_jax.nn.stack import layer_numbers
 from transformer_jax.parallel.axes import sharding
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
 from transformer_jax.training.experiment import Experiment
@@ -105,10 +106,12 @@ class Update(NamedTuple):
 def make_update(experiment: Experiment) -> Update:
     """What the fields of an experiment come to; ValueError for those that cannot be."""
     config, train = experiment.optimizer, experiment.train
-    axes = parameter_axes(abstract_model(experiment.model))
+    model = abstract_model(experiment.model)
+    axes, shapes = parameter_axes(model), {name: leaf.shape for name, leaf in named_parameters(model).items()}
     frozen = untrained(config, axes)
     schedule = make_schedule(config, experiment.model.d_model, train.steps)
-    optimizer = make_optimizer(config, partition(axes, frozen)[0], schedule, train.seed)
+    trained = partition(axes, frozen)[0]
+    optimizer = make_optimizer(config, trained, schedule, numbers=layer_numbers(shapes), seed=train.seed)
     return Update(optimizer, frozen, make_step(experiment.task, optimizer, schedule, train.accumulate, frozen))
 
 

@@ -14,7 +14,7 @@ from transformer_jax.data.pipeline import Batch, batches
 from transformer_jax.nn.parameters import named_parameters, partition, replace_parameters
 from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.checkpoint import Checkpoints
-from transformer_jax.training.initialization import taken, with_taken
+from transformer_jax.training.initialization import fitting, with_copies
 from transformer_jax.training.interrupts import Interrupted, Interrupts
 from transformer_jax.training.metrics import MetricsLog
 from transformer_jax.training.preparation import Prepared, refused_changes
@@ -190,9 +190,9 @@ class Trainer:
         old = self.prepared.initial
         if not old:
             return state
-        parts, _ = taken(self.experiment.model, old)
+        copies = fitting(self.experiment.model, old)
         where = jax.tree.map(lambda leaf: leaf.sharding, state)
-        new = jax.device_put(with_taken(named_parameters(state.model), old, parts), named_parameters(where.model))
+        new = jax.device_put(with_copies(named_parameters(state.model), old, copies), named_parameters(where.model))
         # An optimizer may keep something of what the parameters were.
         init = jax.jit(self.optimizer.init, out_shardings=where.optimizer)
         optimizer = init(partition(new, self.frozen)[0])
