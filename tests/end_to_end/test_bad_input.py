@@ -107,7 +107,7 @@ def refusal(place, capfd):
         (["--data.source.directory", "txet"], "set data.source.directory"),
         (["--data.source.train", "train.en", "train.dd"], "did you mean train.de"),
         (["--data.source.train", "train.en"], "give one text file for each of source, target"),
-        (["--data.source.validation", "validation.en", "validation.de"], "(data.source.validation)"),
+        (["--data.source.validation", "validation.en", "validation.de"], ", data.source.validation"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

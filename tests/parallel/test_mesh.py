@@ -20,6 +20,8 @@ MESHES = {
     "data": MeshConfig(data=8),
     "fsdp": MeshConfig(data=1, fsdp=8),
     "data, fsdp and tensor": MeshConfig(data=2, fsdp=2, tensor=2),
+    "data and sequence": MeshConfig(data=2, sequence=4),
+    "fsdp and sequence": MeshConfig(data=1, fsdp=4, sequence=2),
 }
 STEPS = 5
 
@@ -27,17 +29,18 @@ STEPS = 5
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (MeshConfig(), (8, 1, 1)),
-        (MeshConfig(fsdp=4), (2, 4, 1)),
-        (MeshConfig(tensor=2), (4, 1, 2)),
-        (MeshConfig(data=1, fsdp=-1, tensor=2), (1, 4, 2)),
-        (MeshConfig(data=2, fsdp=2, tensor=-1), (2, 2, 2)),
-        (MeshConfig(data=2), (2, 1, 1)),
+        (MeshConfig(), (8, 1, 1, 1)),
+        (MeshConfig(fsdp=4), (2, 4, 1, 1)),
+        (MeshConfig(tensor=2), (4, 1, 2, 1)),
+        (MeshConfig(data=1, fsdp=-1, tensor=2), (1, 4, 2, 1)),
+        (MeshConfig(data=2, fsdp=2, tensor=-1), (2, 2, 2, 1)),
+        (MeshConfig(data=2), (2, 1, 1, 1)),
+        (MeshConfig(data=2, sequence=-1), (2, 1, 1, 4)),
     ],
 )
 def test_minus_one_is_what_the_other_axes_leave(config, shape):
     mesh = make_mesh(config)
-    assert (mesh.axis_names, mesh.devices.shape) == (("data", "fsdp", "tensor"), shape)
+    assert (mesh.axis_names, mesh.devices.shape) == (("data", "fsdp", "tensor", "sequence"), shape)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_a_mesh_that_needs_too_many_devices_says_how_many_there_are():
         make_mesh(MeshConfig(data=4, tensor=4))
 
 
-def make_batch(seed, rows=16, length=7):
+def make_batch(seed, rows=16, length=9):
     rng = np.random.default_rng(seed)
     batch = {name: rng.integers(4, 24, (rows, length), dtype=np.int32) for name in ("source", "target")}
     return batch | {f"{name}_length": rng.integers(2, length + 1, rows, dtype=np.int32) for name in list(batch)}

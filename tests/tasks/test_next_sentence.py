@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,7 @@ MODEL = bert(
     attention_dropout=0.0,
     head="pretraining",
 )
+MODEL_ONLY = replace(MODEL, head="language_model", vocab_size=261)
 DATA = DataConfig(source=Files(), tokenizer=Bytes(mask=True), max_length=24)
 TASK = NextSentence(rate=0.3)
 TOKENIZER = Bytes(mask=True).train([])
@@ -129,9 +132,15 @@ def test_evaluation_draws_the_same_pairs_every_time_and_fills_masks(model):
         assert found[name] == pytest.approx(factor * sums[name], rel=1e-4)
     assert found["perplexity"] == pytest.approx(np.exp(sums["nll"]), rel=1e-4)
     assert "<mask>" not in filler.fill(["ab<mask>"])[0]
+    for value, (one, two) in zip(filler.follows(pairs := [("abc", "d"), ("e", "fghi")]), pairs, strict=True):
+        ids = [[2, *TOKENIZER.encode(one), 3], [*TOKENIZER.encode(two), 3]]
+        types = jnp.asarray([[0] * len(ids[0]) + [1] * len(ids[1])])
+        vectors = model.encode(jnp.asarray([ids[0] + ids[1]]), token_types=types)
+        assert value == pytest.approx(float(jax.nn.softmax(model.predict_next(vectors)[0])[1]), rel=1e-4)
 
 
 def test_the_model_gets_the_head_that_the_task_needs():
     assert TASK.resolve(bert(max_length=24), DATA, {"text": 261}).head == "pretraining"
+    language_model = MODEL_ONLY.build(0)
     with pytest.raises(ValueError, match="only a model with the head pretraining"):
-        bert(vocab_size=8, num_layers=1).build(0).predict_next(jnp.zeros((1, 2, 768)))
+        TASK.predictor(language_model, TOKENIZERS, DATA).follows([("a", "b")])

@@ -13,6 +13,7 @@ from transformer_jax.data.nearest import did_you_mean
 
 VERBS = {
     "train": ("learn what an experiment file says", "train experiments/quickstart.py --train.steps 500"),
+    "plan": ("what a run would need elsewhere", "plan experiments/quickstart.py --topology v5e:2x2"),
     "evaluate": ("score a run on its test split, or on files", "evaluate runs/quickstart --json"),
     "predict": ("a line in, a line out", "predict runs/quickstart --input dates.txt"),
     "score": ("log-probabilities of given translations", "score runs/quickstart --source in.txt --target out.txt"),

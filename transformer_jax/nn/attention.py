@@ -162,7 +162,9 @@ class Attention(nnx.Module):
         self, memory: Float[Array, "batch key d_model"], positions: Int[Array, "#batch key"] | None = None
     ) -> KeysValues:
         """What queries look at: computed once where the memory does not change, kept in a cache while decoding."""
-        axes = ("batch", "length", "heads", "head_dim")
+        # Every query looks at all keys: where devices divide the length, these are gathered (Llama Team 2024, "The
+        # Llama 3 Herd of Models", section 3.3.2), and only scores and queries stay divided.
+        axes = ("batch", "keys", "heads", "head_dim")
         key = self._placed(self.key(memory), self.key_norm, positions)
         return constrain(key, axes), constrain(self.value(memory), axes)
 

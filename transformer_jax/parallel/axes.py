@@ -4,6 +4,7 @@ Parameters and activations name their dimensions ("logical axes"); a run names i
 is `MESH_AXES`. Every sharding (parameters, optimizer state, batches, checkpoints) is derived from it.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -12,7 +13,8 @@ from jaxtyping import Array
 
 MESH_AXES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
-    "length": (),
+    "length": ("sequence",),
+    "keys": (),
     "positions": (),
     "buckets": (),
     "token_types": (),
@@ -42,9 +44,25 @@ def sharding(axes: Sequence[str], mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, partition_spec(axes, mesh.axis_names))
 
 
+def check_divides(name: str, shape: Sequence[int], axes: Sequence[str], where: NamedSharding) -> None:
+    """ValueError, with the sizes that would do, where the mesh does not divide a dimension of a parameter."""
+    for axis, size, split in zip(axes, shape, where.spec, strict=True):
+        names = (split,) if isinstance(split, str) else tuple(split or ())
+        devices = math.prod(where.mesh.shape[mesh_axis] for mesh_axis in names)
+        if names and size % devices:
+            good = [str(number) for number in range(1, size + 1) if size % number == 0]
+            listed = ", ".join(good if len(good) <= 12 else [*good[:12], "..."])
+            raise ValueError(f"mesh.{names[0]} {devices} does not divide {axis} of {name}, {size}; it can be {listed}")
+
+
 def constrain(x: Array, axes: Sequence[str]) -> Array:
-    """Tells the compiler how an activation lies on the current mesh (`jax.set_mesh`); without a mesh, does nothing."""
+    """Tells the compiler how an activation lies on the current mesh (`jax.set_mesh`); without a mesh, does nothing.
+
+    A length that the devices cannot divide, such as that of one more token, lies whole on each.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
+    whole = "length" in axes and x.shape[list(axes).index("length")] % mesh.shape.get("sequence", 1)
+    axes = ["keys" if axis == "length" and whole else axis for axis in axes]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))

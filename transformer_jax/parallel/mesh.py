@@ -19,6 +19,8 @@ class MeshConfig:
     """Devices that split the batch and the parameters (fully sharded data parallel)."""
     tensor: int = 1
     """Devices that split heads, feed-forward width and vocabulary."""
+    sequence: int = 1
+    """Devices that split the length of texts, for contexts that are too long for one; keys and values are gathered."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

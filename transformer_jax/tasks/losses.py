@@ -83,12 +83,13 @@ def chunked_cross_entropy(
 
     def in_chunks(array: Array) -> Array:
         widths = [(0, 0), (0, -length % chunk)] + [(0, 0)] * (array.ndim - 2)
-        parts = jnp.pad(array, widths).reshape(batch, -1, chunk, *array.shape[2:])
-        return jnp.moveaxis(parts, 1, 0)
+        # Every chunk has positions from all over the row, so that devices that divide the length work together.
+        parts = jnp.pad(array, widths).reshape(batch, chunk, -1, *array.shape[2:])
+        return jnp.moveaxis(parts, 2, 0)
 
     @jax.checkpoint
     def losses(vectors: Array, labels: Array) -> Array:
         return cross_entropy(logits(vectors), labels, vocab_size=vocab_size)[1]
 
     _, found = jax.lax.scan(lambda _, part: (None, losses(*part)), None, (in_chunks(vectors), in_chunks(labels)))
-    return jnp.moveaxis(found, 0, 1).reshape(batch, -1)[:, :length]
+    return jnp.moveaxis(found, 0, 2).reshape(batch, -1)[:, :length]

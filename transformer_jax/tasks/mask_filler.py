@@ -13,13 +13,16 @@ from transformer_jax.data.masking import Masked
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
-from transformer_jax.tasks.encoder import embeddings
+from transformer_jax.tasks.encoder import embeddings, joined, second
 from transformer_jax.tasks.losses import label_sums
 from transformer_jax.tasks.rows import TOKENS_PER_BATCH, array_width, for_each, grouped, listed, padded
 
 
 class MaskFiller:
-    """Fills masks and embeds texts. Unpacks into its parts: `model, tokenizer = filler`."""
+    """Fills masks, embeds texts and says whether one follows from another.
+
+    Unpacks into its parts: `model, tokenizer = filler`.
+    """
 
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int):
         self.model = model
@@ -62,6 +65,15 @@ class MaskFiller:
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector for every text: the mean of its tokens' vectors behind the last layer."""
         return embeddings(self.model, self._encoded(texts))
+
+    def follows(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """How probable it is that the second text of every pair follows from the first.
+
+        Raises ValueError for a model that was not trained for `NextSentence`.
+        """
+        encoded = joined(self.tokenizer, [list(pair) for pair in pairs], self.max_length)
+        tokens, first = [ids for ids, _ in encoded], [first for _, first in encoded]
+        return [float(found) for found in for_each(partial(_follows, self.model), tokens, first)]
 
     def masked_losses(
         self, texts: Sequence[str], mask: Callable[[np.ndarray, np.ndarray, np.ndarray], Masked]
@@ -115,6 +127,13 @@ def mask_of(tokenizer: Tokenizer) -> int:
     if tokenizer.mask_id is None:
         raise ValueError("the vocabulary has no mask token; set data.tokenizer.mask, or use WordPiece")
     return tokenizer.mask_id
+
+
+@jax.jit
+def _follows(model: EncoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
+    tokens = constrain(tokens, ("batch", "length"))
+    vectors = model.encode(tokens, lengths=lengths, token_types=second(tokens, first))
+    return jax.nn.softmax(model.predict_next(vectors, lengths=lengths), axis=-1)[:, 1]
 
 
 @partial(jax.jit, static_argnums=1)

@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.nn.stack import layer_numbers
-from transformer_jax.parallel.axes import sharding
+from transformer_jax.parallel.axes import check_divides, sharding
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
@@ -43,12 +43,15 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     """Where every array of a training state lies.
 
     Parameters follow the table in `parallel/axes.py`; what the optimizer keeps for a parameter lies where the parameter
-    does if it has its shape, and everything else is copied to all devices.
+    does if it has its shape, and everything else is copied to all devices. Raises ValueError for a mesh that does not
+    divide a parameter.
     """
     axes = parameter_axes(state.model)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    placed = {name: sharding(axes[name], mesh) for name in axes}
     shapes = {name: value.shape for name, value in named_parameters(state.model).items()}
+    placed = {name: sharding(axes[name], mesh) for name in axes}
+    for name, where in placed.items():
+        check_divides(name, shapes[name], axes[name], where)
 
     def of_optimizer(path: Any, leaf: Any) -> NamedSharding:
         name = next((key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key in axes), None)

@@ -1,0 +1,216 @@
+"""What a run will need, before a machine is paid for: its training step compiled for devices that need not be there."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from transformer_jax.analysis.program import Collective, Traffic, collectives, matmul_flops
+from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.parallel.chips import CHIPS, GIB, Chip
+from transformer_jax.parallel.mesh import make_mesh
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.step import abstract_state, batch_sharding, make_update
+
+MOST_TRIED = 6
+"""Changes that are compiled in search of one that fits."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training step of an experiment comes to on some devices; bytes are those of one device."""
+
+    experiment: Experiment
+    mesh: dict[str, int]
+    rows: int
+    """Of the largest batch: the longest examples."""
+    tokens: int
+    """Of that batch, padding included."""
+    parameters: int
+    parameter_bytes: int
+    optimizer_bytes: int
+    """And of the step's number."""
+    batch_bytes: int
+    temporary_bytes: int
+    """Gradients, activations and workspace, by the compiler."""
+    model_flops: float
+    """Matrix products of a step on all devices together, without what remat computes again."""
+    flops: float
+    """With that."""
+    messages: dict[Collective, Traffic]
+
+    @property
+    def devices(self) -> int:
+        """Devices of the mesh."""
+        return math.prod(self.mesh.values())
+
+    @property
+    def bytes(self) -> int:
+        """All that a device holds while a step runs."""
+        return self.parameter_bytes + self.optimizer_bytes + self.batch_bytes + self.temporary_bytes
+
+
+def topology(name: str) -> tuple[list[Any], Chip | None]:
+    """The devices that `v5e:4x4`, `h100:8` or `cpu:8` stands for, and their chip; None for a CPU.
+
+    TPUs need the extra `tpu` but no TPU. GPUs and CPUs are simulated by CPU devices: ask in a fresh process. Raises
+    ValueError for one that there is not.
+    """
+    kind, _, shape = name.partition(":")
+    if kind not in (*CHIPS, "cpu") or not shape or not all(size.isdecimal() for size in shape.split("x")):
+        raise ValueError(f"a topology is CHIP:SIZES such as v5e:4x4 or h100:8, not {name!r}; chips: {', '.join(CHIPS)}")
+    jax.config.update("jax_platforms", "cpu")
+    chip = CHIPS.get(kind)
+    if chip is not None and chip.kind.startswith("TPU"):
+        from jax.experimental import topologies
+
+        try:
+            return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices), chip
+        except Exception as error:  # What libtpu says of a missing library or an impossible shape is of many types.
+            reason = str(error).splitlines()[0][:200]
+            raise ValueError(
+                f"no TPU can be planned for as {name}: {reason} (pip install -e '.[tpu]' brings a compiler)"
+            ) from error
+    count = math.prod(map(int, shape.split("x")))
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        if len(jax.devices("cpu")) < count:
+            raise ValueError(f"{name} needs a fresh process, in which JAX has made no devices yet") from error
+    return jax.devices("cpu")[:count], chip
+
+
+def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
+    """Compiles the experiment's step for these devices, without its data; ValueError for what cannot be."""
+    task, data, train = experiment.task, experiment.data, experiment.train
+    kinds = task.vocabularies(data)
+    sizes = {feature: getattr(kind, "vocab_size", 261) for feature, kind in kinds.items()}
+    model = task.resolve(experiment.model, data, sizes)
+    experiment = replace(experiment, model=model)
+    rows = max(data.tokens_per_batch // data.max_length // data.batch_multiple, 1) * data.batch_multiple
+    mesh = make_mesh(experiment.mesh, devices)
+    with jax.set_mesh(mesh):
+        update = make_update(experiment)
+        state = abstract_state(model, update.optimizer, mesh, update.frozen)
+        shapes = task.abstract_batch(rows, data.max_length)
+        batch = _placed(shapes, batch_sharding(mesh))
+        key = jax.eval_shape(lambda: jax.random.key(0, impl=train.random_bits))
+        key = _placed(key, NamedSharding(mesh, PartitionSpec()))
+        traced = update.step.trace(state, batch, key)
+        flops = model_flops = matmul_flops(traced.jaxpr.jaxpr)
+        if getattr(model, "remat", False):
+            plain = abstract_state(replace(model, remat=False), update.optimizer, mesh, update.frozen)
+            model_flops = matmul_flops(update.step.trace(plain, batch, key).jaxpr.jaxpr)
+        compiled = traced.lower().compile()
+    memory = compiled.memory_analysis()
+    parameters = named_parameters(state.model)
+    return Plan(
+        experiment=experiment,
+        mesh=dict(mesh.shape),
+        rows=rows,
+        tokens=max(math.prod(shape.shape) for shape in shapes.values()),
+        parameters=model.num_parameters(),
+        parameter_bytes=_bytes(parameters),
+        optimizer_bytes=_bytes((state.optimizer, state.step)),
+        batch_bytes=_bytes(batch),
+        temporary_bytes=memory.temp_size_in_bytes,
+        model_flops=model_flops,
+        flops=flops,
+        messages=collectives(compiled.as_text() or ""),
+    )
+
+
+def what_would_fit(plan: Plan, devices: Sequence[Any], memory: float) -> tuple[str, Plan] | None:
+    """The first change by which a device holds no more than `memory` bytes, as options, and its plan; None: none."""
+    for options, experiment in list(_changes(plan.experiment))[:MOST_TRIED]:
+        try:
+            other = make_plan(experiment, devices)
+        except ValueError:
+            continue
+        if other.bytes <= memory:
+            return options, other
+    return None
+
+
+def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
+    """The plan for a person: what the compiler says apart from what is only estimated."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
+    lines = [
+        f"model: {plan.parameters:,} parameters; mesh: {mesh}",
+        f"largest batch: {plan.rows:,} rows of {plan.experiment.data.max_length} tokens",
+        f"matrix products of a step: {plan.model_flops / 1e12:,.4g} TFLOP"
+        + (f", with remat {plan.flops / 1e12:,.4g}" if plan.flops > plan.model_flops else ""),
+        "memory of a device, as the compiler lays it out:",
+        *(
+            f"  {what:<42} {size / GIB:8.3f} GiB"
+            for what, size in (
+                ("parameters", plan.parameter_bytes),
+                ("optimizer", plan.optimizer_bytes),
+                ("batch", plan.batch_bytes),
+                ("gradients, activations and workspace", plan.temporary_bytes),
+                ("in all", plan.bytes),
+            )
+        ),
+        "messages of a step, as the compiler has placed them:" if plan.messages else "no messages between devices",
+        *(
+            f"  {kind} among {group}: {traffic.count:,} times, {traffic.sent / GIB:.3f} GiB sent by a device"
+            for (kind, group), traffic in plan.messages.items()
+        ),
+    ]
+    if chip is None:
+        return "\n".join([*lines, "no time is estimated: nothing is known of this chip"])
+    fits = "fits" if plan.bytes <= chip.memory else "DOES NOT FIT"
+    lines.append(f"{fits}: {plan.bytes / GIB:.2f} of the {chip.memory / GIB:.0f} GiB of a {chip.kind}")
+    return "\n".join([*lines, *_times(plan, chip, utilisation)])
+
+
+def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
+    train = plan.experiment.train
+    products = plan.flops / plan.devices / chip.flops
+    memory = 2 * plan.bytes / chip.memory_bandwidth
+    network = chip.links * chip.link_bandwidth
+    messages = sum(traffic.sent for traffic in plan.messages.values()) / network
+    yield "a step takes at least, estimated from the chip's published peaks:"
+    yield f"  {1e3 * products:10.2f} ms for matrix products at {chip.flops / 1e12:,.0f} TFLOP/s"
+    yield f"  {1e3 * memory:10.2f} ms to read and write everything once at {chip.memory_bandwidth / 1e12:.2f} TB/s"
+    yield f"  {1e3 * messages:10.2f} ms for messages at {network / 1e9:.0f} GB/s, if none is hidden"
+    step = max(plan.model_flops / plan.devices / chip.flops / utilisation, memory, messages)
+    hours = step * train.steps / 3600
+    yield f"if {100 * utilisation:.0f} % of the peak were reached, which is an assumption:"
+    yield f"  {plan.tokens / step:,.0f} tokens/s, {hours:,.2f} hours for {train.steps:,} steps"
+    yield f"  {hours * plan.devices:,.1f} chip-hours"
+
+
+def _changes(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
+    """What one would try, the cheapest first."""
+    mesh, train, model = experiment.mesh, experiment.train, experiment.model
+    sharded = replace(mesh, data=1, fsdp=-1)
+    for fsdp in (False, True):
+        for remat in (False, True):
+            for accumulate in (train.accumulate, 4 * train.accumulate):
+                options = ["--mesh.data 1 --mesh.fsdp -1"] * fsdp + ["--model.remat true"] * remat
+                options += [f"--train.accumulate {accumulate}"] * (accumulate != train.accumulate)
+                if options and not (remat and (model.remat or not hasattr(model, "remat"))):
+                    yield (
+                        " ".join(options),
+                        replace(
+                            experiment,
+                            mesh=sharded if fsdp else mesh,
+                            model=replace(model, remat=True) if remat else model,
+                            train=replace(train, accumulate=accumulate),
+                        ),
+                    )
+
+
+def _placed(shapes: Any, where: NamedSharding) -> Any:
+    return jax.tree.map(lambda of: jax.ShapeDtypeStruct(of.shape, of.dtype, sharding=where), shapes)
+
+
+def _bytes(arrays: Any) -> int:
+    """Of one device's shards."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays)
+    )

@@ -1,0 +1,141 @@
+"""What a program computes and sends, read from its traced and compiled forms."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+def matmul_flops(jaxpr: Any) -> float:
+    """Floating-point operations of all matrix products of a traced program (`jax.make_jaxpr`), on all devices together.
+
+    A product of `[batch, m, k]` and `[batch, k, n]` counts 2 * batch * m * k * n; what a loop does counts each time.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        total += times * sum(matmul_flops(inner) for inner in _inner(equation))
+    return total
+
+
+def _inner(equation: Any) -> Iterator[Any]:
+    """The programs inside of a loop, a call or a branch; of branches the costliest."""
+    if equation.primitive.name == "cond":
+        yield max((branch.jaxpr for branch in equation.params["branches"]), key=matmul_flops)
+        return
+    for value in equation.params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(one, "eqns"):
+                yield one
+            elif hasattr(getattr(one, "jaxpr", None), "eqns"):
+                yield one.jaxpr
+
+
+class Collective(NamedTuple):
+    """A kind of message between devices."""
+
+    kind: str
+    """all-gather, reduce-scatter, all-reduce, all-to-all or collective-permute."""
+    group: int
+    """Devices that take part in each."""
+
+
+class Traffic(NamedTuple):
+    """How often a collective happens in a run of the program, and what each device sends."""
+
+    count: int
+    sent: float
+    """Bytes, by the usual ring algorithms."""
+
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}
+"""Of an element of each type; 4 of any other."""
+
+
+def collectives(hlo: str) -> dict[Collective, Traffic]:
+    """The messages of a compiled program (`compiled.as_text()`), those inside of loops times their trip counts."""
+    bodies, entry = _computations(hlo)
+    counts: Counter[Collective] = Counter()
+    sent: dict[Collective, float] = {}
+
+    def visit(name: str, times: int) -> None:
+        for line in bodies.get(name, ()):
+            match = INSTRUCTION.match(line)
+            if not match:
+                continue
+            kind = match["op"].removesuffix("-start")
+            if kind in KINDS:
+                group = _group_size(line, kind)
+                if group > 1:
+                    message = Collective(kind, group)
+                    counts[message] += times
+                    sent[message] = sent.get(message, 0.0) + times * _sent(match["type"], match["op"], group)
+            inner = times * _trips(line, bodies) if kind == "while" else times
+            for called in CALLED.findall(line) if kind not in KINDS else ():
+                visit(called, inner)
+
+    visit(entry, 1)
+    return {message: Traffic(counts[message], sent[message]) for message in sorted(counts)}
+
+
+INSTRUCTION = re.compile(r"\s*(ROOT )?%?[\w.-]+ = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\(")
+CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
+SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of every computation by name, and the name of the one where the program begins."""
+    bodies: dict[str, list[str]] = {}
+    name, entry = "", ""
+    for line in hlo.splitlines():
+        head = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
+        if head:
+            name = head[2]
+            entry = name if head[1] else entry
+            bodies[name] = []
+        elif name:
+            bodies[name].append(line)
+    return bodies, entry
+
+
+def _trips(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often a loop runs: as the compiler notes it, or else the bound that its condition compares with."""
+    noted = TRIPS.search(line)
+    if noted:
+        return int(noted[1])
+    condition = re.search(r"condition=%?([\w.-]+)", line)
+    bounds = [CONSTANT.search(text) for text in bodies.get(condition[1], ())] if condition else []
+    return max((int(bound[1]) for bound in bounds if bound), default=1)
+
+
+def _group_size(line: str, kind: str) -> int:
+    if kind == "collective-permute":
+        return 2
+    named = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line)
+    if named:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    iota = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
+    return int(iota[1]) if iota else len(listed[1].split(",")) if listed else 1
+
+
+def _sent(kind_of_result: str, operation: str, group: int) -> float:
+    """Bytes that a device sends."""
+    sizes = [
+        BYTES.get(name, 4) * math.prod(int(size) for size in shape.split(",") if size)
+        for name, shape in SHAPE.findall(kind_of_result)
+    ]
+    beside = operation in ("all-gather-start", "collective-permute-start")  # the operand stands beside the result
+    size = max(sizes) if beside else sum(sizes)
+    share = (group - 1) / group
+    factors = {"all-reduce": 2 * share, "reduce-scatter": group - 1.0, "collective-permute": 1.0}
+    return size * factors.get(operation.removesuffix("-start"), share)

@@ -1,0 +1,42 @@
+"""`transformer-jax plan EXPERIMENT.py --topology v5e:4x4`: what a run would need on a machine that is not here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_jax.analysis.plan import make_plan, report, topology, what_would_fit
+from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.overrides import apply_overrides
+from transformer_jax.cli.parser import Parser
+from transformer_jax.training.values import load_experiment_file
+
+EPILOG = """\
+Topologies: v4, v5e, v5p and v6e with their shapes, such as v5e:4x4 (needs the extra tpu, but no TPU); a100, h100, h200,
+b200, l4 and t4 with a number, such as h100:8, which are simulated by CPU devices; cpu:8. Every field of the experiment
+can be changed by its path, such as --mesh.fsdp 4."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the plan and, where it does not fit, what would."""
+    parser = Parser("plan", "Compiles an experiment's step for a machine and says what it needs.", epilog=EPILOG)
+    parser.add_argument("experiment", metavar="EXPERIMENT.py", help="has a function experiment()")
+    parser.add_argument("--topology", required=True, metavar="CHIP:SIZES", help="such as v5e:4x4 or h100:8")
+    parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
+    parser.add_argument(
+        "--utilisation", type=float, default=0.4, help="share of the peak that is assumed to be reached; default: 0.4"
+    )
+    with user_input():
+        options, overrides = parser.split(arguments)
+        if not 0 < options.utilisation <= 1:
+            parser.error(f"--utilisation is above 0 and at most 1, not {options.utilisation}")
+        experiment = load_experiment_file(Path(options.experiment), options.variant or "experiment")
+        experiment = apply_overrides(experiment, overrides, f"{parser.prog} {options.experiment}")
+        devices, chip = topology(options.topology)
+        plan = make_plan(experiment, devices)
+    print(f"{options.experiment} on {options.topology}")
+    print(report(plan, chip, utilisation=options.utilisation))
+    if chip is not None and plan.bytes > chip.memory:
+        found = what_would_fit(plan, devices, chip.memory)
+        if found is None:
+            print("no change of mesh, remat or accumulation that was tried makes it fit: take more chips")
+        else:
+            print(f"it would fit with {found[0]}:\n{report(found[1], chip, utilisation=options.utilisation)}")
