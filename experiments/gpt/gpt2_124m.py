@@ -26,9 +26,7 @@ from transformer_jax import (
 
 def experiment() -> Experiment:
     return Experiment(
-        task=LanguageModelling(
-            generation=Generation(max_new_tokens=200, sampling=Sampling(temperature=0.8, top_k=50)), loss_chunk=256
-        ),
+        task=LanguageModelling(generation=Generation(max_new_tokens=200, sampling=Sampling(temperature=0.8, top_k=50))),
         data=DataConfig(
             source=Text(directory="data", train=("train.txt.gz",), separator="<|endoftext|>", holdout=0.001),
             tokenizer=ByteBPE(vocab_size=50_257),

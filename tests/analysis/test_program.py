@@ -1,4 +1,4 @@
-"""What is read from a program is what the program does."""
+"""The messages that are read from a compiled program are those that it sends."""
 
 import jax
 import jax.numpy as jnp
@@ -6,45 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from transformer_jax.analysis.program import Collective, collectives, matmul_flops
-from transformer_jax.models.decoder_only import llama
+from transformer_jax.analysis.program import Collective, collectives
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
-from transformer_jax.training.step import abstract_model
 
 eight = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
-
-
-def flops(function, *arguments):
-    return matmul_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def test_products_are_counted_in_loops_calls_branches_and_backward_passes():
-    x, w = jnp.ones((3, 5, 7)), jnp.ones((7, 7))
-    one = 2 * 3 * 5 * 7 * 7
-    assert flops(lambda x, w: x @ w, x, w) == one
-
-    def loop(x, w):
-        return jax.lax.scan(lambda x, _: (jax.jit(jnp.matmul)(x, w), None), x, length=4)[0]
-
-    assert flops(loop, x, w) == 4 * one
-    assert flops(jax.grad(lambda w: loop(x, w).sum()), w) == 3 * 4 * one, "the first step needs no gradient of x"
-    assert flops(jax.grad(lambda w: jax.checkpoint(loop)(x, w).sum()), w) == 4 * 4 * one
-    assert flops(lambda x: jax.lax.cond(x.sum() > 0, lambda: x @ w @ w, lambda: x @ w), x) == 2 * one
-
-
-def test_the_count_is_the_compilers_for_an_unrolled_program():
-    config = llama(d_model=64, num_heads=4, num_kv_heads=2, d_ff=128, num_layers=3, vocab_size=256, unroll=True)
-    tokens = jnp.zeros((4, 64), jnp.int32)
-
-    def loss(model):
-        return jnp.mean(jax.nn.logsumexp(model(tokens), axis=-1))
-
-    step = jax.jit(jax.grad(loss))
-    model = abstract_model(config)
-    analysis = step.lower(model).compile().cost_analysis() or {}
-    elementwise = 0.15  # of so small a model
-    ours = matmul_flops(step.trace(model).jaxpr.jaxpr)
-    assert ours < analysis["flops"] < (1 + elementwise) * ours
 
 
 @eight

@@ -13,7 +13,7 @@ from transformer_jax.training.checkpoint_folder import read_facts
 from transformer_jax.training.metrics import read_metrics
 from transformer_jax.training.run import Run
 
-TIMINGS = ("tokens_per_second",)
+TIMINGS = ("tokens_per_second", "peak_memory")
 
 
 def rows(directory):

@@ -1,6 +1,7 @@
 """Every variant of the model, from text to a run that is stopped, goes on, is scored and used."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.training.metrics import read_metrics
 from transformer_jax.training.run import Run
 
+TIMINGS = {"tokens_per_second", "peak_memory"}
 EXPERIMENT = '''
 from dataclasses import dataclass
 
@@ -88,7 +90,7 @@ def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(train, variant):
     assert "stopped and saved at step 6" in train(variant, "run", "--train.stop-after", "6")
     train(variant, "run")
     one, other = (
-        [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in read_metrics(directory)]
+        [{name: row[name] for name in row.keys() - TIMINGS} for row in read_metrics(directory)]
         for directory in (Run.open("straight").directory, Run.open("run").directory)
     )
     assert one == other and len(one) == 16
@@ -121,7 +123,8 @@ def test_every_variant_is_scored_and_used(train, tmp_path, capsys):
 
 def test_a_classifier_begins_from_a_masked_language_model(train, capsys):
     train("masked", "masked")
-    table = train("classes", "classes", "--initialize-from", "masked:8", "--train.stop-after", "1")
+    table = train("classes", "classes", "--initialize-from", "masked:8", "--train.stop-after", "12", "--profile")
+    assert len(re.findall(r"^ +\d+\.\d%  +\d+\.\d\d ms  \S", table, re.MULTILINE)) == 10, "costliest operations"
     assert "taken  embedding/table" in table and "new    pooler/transform/kernel" in table
     assert Run.open("classes").tokenizers["text"].fingerprint == Run.open("masked").tokenizers["text"].fingerprint
     assert "taken" not in train("classes", "classes", "--initialize-from", "masked:8"), "it has begun already"

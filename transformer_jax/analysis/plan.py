@@ -8,12 +8,13 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from transformer_jax.analysis.program import Collective, Traffic, collectives, matmul_flops
+from transformer_jax.analysis.program import Collective, Traffic, collectives
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.chips import CHIPS, GIB, Chip
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_state, batch_sharding, make_update
+from transformer_jax.training.throughput import matmul_flops
 
 MOST_TRIED = 6
 """Changes that are compiled in search of one that fits."""

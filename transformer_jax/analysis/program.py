@@ -1,39 +1,9 @@
-"""What a program computes and sends, read from its traced and compiled forms."""
+"""What a compiled program sends from device to device."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-
-def matmul_flops(jaxpr: Any) -> float:
-    """Floating-point operations of all matrix products of a traced program (`jax.make_jaxpr`), on all devices together.
-
-    A product of `[batch, m, k]` and `[batch, k, n]` counts 2 * batch * m * k * n; what a loop does counts each time.
-    """
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        total += times * sum(matmul_flops(inner) for inner in _inner(equation))
-    return total
-
-
-def _inner(equation: Any) -> Iterator[Any]:
-    """The programs inside of a loop, a call or a branch; of branches the costliest."""
-    if equation.primitive.name == "cond":
-        yield max((branch.jaxpr for branch in equation.params["branches"]), key=matmul_flops)
-        return
-    for value in equation.params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(one, "eqns"):
-                yield one
-            elif hasattr(getattr(one, "jaxpr", None), "eqns"):
-                yield one.jaxpr
+from typing import NamedTuple
 
 
 class Collective(NamedTuple):

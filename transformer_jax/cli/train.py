@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from transformer_jax.analysis.profile import report
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.cli.parser import Parser
@@ -14,6 +15,7 @@ from transformer_jax.models.encoder_decoder import base
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.preparation import prepare
+from transformer_jax.training.profiling import PROFILE
 from transformer_jax.training.report import show_result
 from transformer_jax.training.trainer import train
 from transformer_jax.training.values import load_experiment_file
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         "--initialize-from", metavar="RUN[:STEP]", help="a run whose vocabulary and fitting parameters are taken"
     )
     parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
+    parser.add_argument("--profile", action="store_true", help="trace a few steps for XProf and say what they cost")
     with user_input():
         options, overrides = parser.split(arguments)
         asks = bool({"-h", "--help"} & set(overrides))
@@ -48,7 +51,11 @@ def main(arguments: Sequence[str]) -> None:
             experiment = replace(experiment, train=replace(experiment.train, initialize_from=options.initialize_from))
         name = f"{file.stem}_{options.variant}" if options.variant else file.stem
         prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / name))
-    if train(prepared):
+    finished = train(prepared, profile=options.profile)
+    if options.profile:
+        with user_input():
+            print(report(prepared.run.directory / PROFILE), flush=True)
+    if finished:
         with user_input():
             steps = prepared.run.checkpoint_steps()
         show_result(prepared.run, steps)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, HeldOut, digest_files, split_files
+from transformer_jax.data.sources import Example, HeldOut, digest_files, share_of, split_files
 
 LINES = 10_000
 """Lines that are read at once."""
@@ -15,7 +15,7 @@ LINES = 10_000
 class Text(HeldOut):
     """Running text: every file is a document, or its parts between separators are. Lines end in a newline alone.
 
-    What is held out are the characters at the end of every training file.
+    What is held out are some documents or, where a file is one, the characters at its end.
     """
 
     separator: str = ""
@@ -24,15 +24,15 @@ class Text(HeldOut):
     def examples(self, split: str) -> Iterator[Example]:
         """The documents of a split as `text`; ValueError or FileNotFoundError where there are none."""
         for path in split_files(self, split):
-            if self.separator and not self.holds_out(split):
-                yield from ({"text": part} for part in _parts(file_lines(path), self.separator))
+            held = self.holds_out(split)
+            if self.separator:
+                for part in _parts(file_lines(path), self.separator):
+                    if not held or (share_of(part) < self.holdout) == (split == "validation"):
+                        yield {"text": part}
                 continue
             text = "\n".join(file_lines(path))
-            if self.holds_out(split):
-                cut = int(len(text) * (1 - self.holdout))
-                text = text[:cut] if split == "train" else text[cut:]
-            for part in text.split(self.separator) if self.separator else [text]:
-                yield {"text": part}
+            cut = int(len(text) * (1 - self.holdout)) if held else 0
+            yield {"text": text[:cut] if held and split == "train" else text[cut:]}
 
     def fingerprint(self, split: str) -> str:
         """A hash of the files and of how they are cut; not of the directory's name."""

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,14 @@ METRICS = "metrics.jsonl"
 Row = Mapping[str, float | int]
 
 _VALIDATION = "validation_"
-_SHOWN = {"loss": "loss {:7.4f}", "learning_rate": "lr {:.2e}", "tokens_per_second": "{:>7,.0f} tokens/s"}
+_SHOWN: dict[str, Callable[[float], str]] = {
+    "loss": "loss {:7.4f}".format,
+    "gradient_norm": "gradient {:6.3f}".format,
+    "learning_rate": "lr {:.2e}".format,
+    "tokens_per_second": "{:>7,.0f} tokens/s".format,
+    "mfu": "MFU {:5.1%}".format,
+    "peak_memory": lambda size: f"{size / 2**30:.1f} GiB",
+}
 
 
 class MetricsLog:
@@ -77,7 +84,7 @@ class MetricsLog:
             if name != "step" and math.isfinite(value):  # tensorboardX warns on stderr of others
                 self._tensorboard.add_scalar(_tensorboard_name(name), value, step)
         place = f"step {step:>{len(f'{self._total_steps:,}')},}/{self._total_steps:,}"
-        values = [text.format(row[name]) for name, text in _SHOWN.items() if name in row]
+        values = [shown(row[name]) for name, shown in _SHOWN.items() if name in row]
         self._display.step(step, "  ".join([place, *values, f"ETA {self._clock.time_left(step)}"]))
         scores = {name.removeprefix(_VALIDATION): row[name] for name in row if name.startswith(_VALIDATION)}
         if scores:

@@ -2,7 +2,6 @@
 
 import math
 import numbers
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformer_jax.training.initialization import fitting, with_copies
 from transformer_jax.training.interrupts import Interrupted, Interrupts
 from transformer_jax.training.metrics import MetricsLog
 from transformer_jax.training.preparation import Prepared, refused_changes
+from transformer_jax.training.profiling import Profiler
 from transformer_jax.training.run import VALIDATION, open_checkpoints
 from transformer_jax.training.step import (
     TrainState,
@@ -26,20 +26,23 @@ from transformer_jax.training.step import (
     init_state,
     make_update,
 )
+from transformer_jax.training.throughput import Throughput
 from transformer_jax.training.values import to_tree
 
 DROPOUT = 2**31 - 1
 """Number of the run's stream of dropout bits."""
 
 
-def train(prepared: Prepared) -> bool:
+def train(prepared: Prepared, *, profile: bool = False) -> bool:
     """Trains from the newest checkpoint, or from the beginning, to `train.steps`; False if it stopped before.
+
+    With `profile` a few steps are traced for XProf.
 
     Raises SystemExit with 143 or 130 after saving when SIGTERM or Ctrl-C came, and FloatingPointError at the step whose
     loss or gradient is not finite, before it reaches a checkpoint.
     """
     with jax.set_mesh(prepared.mesh), Interrupts() as interrupts:
-        trainer = Trainer(prepared, interrupts)
+        trainer = Trainer(prepared, interrupts, profile=profile)
         finished = trainer.run()
     if interrupts.signal is not None:
         raise SystemExit(interrupts.exit_status)
@@ -49,15 +52,16 @@ def train(prepared: Prepared) -> bool:
 class Trainer:
     """One run in progress. The order of things at a step is in `run`."""
 
-    def __init__(self, prepared: Prepared, interrupts: Interrupts):
+    def __init__(self, prepared: Prepared, interrupts: Interrupts, *, profile: bool = False):
         self.prepared = prepared
         self.experiment = prepared.run.experiment
         self.config = self.experiment.train
         self.interrupts = interrupts
+        self.profile = profile
         self.optimizer, self.frozen, self.update = make_update(self.experiment)
         # The same seed gives the parameters, from the key itself and small numbers folded into it.
         self.key = jax.random.fold_in(jax.random.key(self.config.seed, impl=self.config.random_bits), DROPOUT)
-        self.throughput = Throughput()
+        self.throughput = Throughput(prepared.mesh.devices.flat)
         self.first = jax.process_index() == 0
 
     def run(self) -> bool:
@@ -76,12 +80,18 @@ class Trainer:
                 self.prepared.run.directory, total_steps=self.config.steps, resume_step=start, enabled=self.first
             ) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
+                profiler = Profiler(self.prepared.run.directory, start) if self.profile else None
                 for step, batch in enumerate(self._batches(start, last), start + 1):
+                    self.throughput.add(self.update, state, batch, self.key)
+                    if profiler:
+                        profiler.before(step - 1)
                     state, metrics = self.update(state, batch, self.key)
                     if waiting is not None:
                         self._record(log, *waiting)
                     waiting = step, metrics
                     ending = step == last or self.interrupts.signal is not None
+                    if profiler:
+                        profiler.after(step - 1, metrics, last=ending)
                     if ending or self._due(step, self.config.evaluate_every) or self._due(step, self.config.save_every):
                         scores = self._pause(log, state, *waiting)
                         waiting = None
@@ -103,10 +113,10 @@ class Trainer:
             self.throughput.pause()
             return {}
         values = self._fetch(step, metrics)
-        rate = self.throughput.lap()
+        speed = self.throughput.lap()
         self.throughput.pause()
         scores = self._evaluate(state)
-        log.write(values | {"tokens_per_second": rate} | scores)
+        log.write(values | speed | scores)
         return scores
 
     def _evaluate(self, state: TrainState) -> dict[str, Any]:
@@ -127,7 +137,7 @@ class Trainer:
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
         values = self._fetch(step, metrics)
         if self._due(step, self.config.log_every) or step == self.config.steps:
-            log.write(values | {"tokens_per_second": self.throughput.lap()})
+            log.write(values | self.throughput.lap())
 
     def _fetch(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
         """The row of a step, once the device has it; FloatingPointError when loss or gradient are not finite."""
@@ -215,30 +225,6 @@ class Trainer:
     def _say_done(self, step: int) -> None:
         what = "finished" if step >= self.config.steps else "stopped as train.stop_after says"
         print(f"this run has {what}: {step} of {self.config.steps} steps", flush=True)
-
-
-class Throughput:
-    """Tokens per second since the last row of metrics; evaluations and checkpoints are left out."""
-
-    def __init__(self) -> None:
-        self.tokens = 0.0
-        self._seconds = 0.0
-        self._began = time.perf_counter()
-
-    def pause(self) -> None:
-        """Stops the clock."""
-        self._seconds += time.perf_counter() - self._began
-
-    def resume(self) -> None:
-        """Goes on."""
-        self._began = time.perf_counter()
-
-    def lap(self) -> float:
-        """The rate since the last call."""
-        now = time.perf_counter()
-        rate = self.tokens / max(self._seconds + now - self._began, 1e-9)
-        self.tokens, self._seconds, self._began = 0.0, 0.0, now
-        return rate
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""Products are counted as a compiler counts them, and speed is theirs."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from transformer_jax.models.decoder_only import llama
+from transformer_jax.parallel import chips
+from transformer_jax.training.step import abstract_model
+from transformer_jax.training.throughput import Throughput, matmul_flops
+
+
+def flops(function, *arguments):
+    return matmul_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def test_products_are_counted_in_loops_calls_branches_and_backward_passes():
+    x, w = jnp.ones((3, 5, 7)), jnp.ones((7, 7))
+    one = 2 * 3 * 5 * 7 * 7
+    assert flops(lambda x, w: x @ w, x, w) == one
+
+    def loop(x, w):
+        return jax.lax.scan(lambda x, _: (jax.jit(jnp.matmul)(x, w), None), x, length=4)[0]
+
+    assert flops(loop, x, w) == 4 * one
+    assert flops(jax.grad(lambda w: loop(x, w).sum()), w) == 3 * 4 * one, "the first step needs no gradient of x"
+    assert flops(jax.grad(lambda w: jax.checkpoint(loop)(x, w).sum()), w) == 4 * 4 * one
+    assert flops(lambda x: jax.lax.cond(x.sum() > 0, lambda: x @ w @ w, lambda: x @ w), x) == 2 * one
+
+
+def test_the_count_is_the_compilers_for_an_unrolled_program():
+    config = llama(d_model=64, num_heads=4, num_kv_heads=2, d_ff=128, num_layers=3, vocab_size=256, unroll=True)
+    tokens = jnp.zeros((4, 64), jnp.int32)
+
+    def loss(model):
+        return jnp.mean(jax.nn.logsumexp(model(tokens), axis=-1))
+
+    step = jax.jit(jax.grad(loss))
+    model = abstract_model(config)
+    analysis = step.lower(model).compile().cost_analysis() or {}
+    elementwise = 0.15  # of so small a model
+    ours = matmul_flops(step.trace(model).jaxpr.jaxpr)
+    assert ours < analysis["flops"] < (1 + elementwise) * ours
+
+
+def test_speed_and_use_of_a_known_chip_leave_pauses_out(monkeypatch):
+    devices = jax.devices()[:2]
+    peak = 1e6
+    chip = dataclasses.replace(chips.CHIPS["v5e"], kind=devices[0].device_kind, flops=peak)
+    monkeypatch.setitem(chips.CHIPS, "here", chip)
+    clock = iter([0.0, 10.0, 110.0, 110.0, 120.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    throughput = Throughput(devices)
+    step = jax.jit(lambda state, batch, key: state @ batch["x"])
+    batch = {"x": jnp.ones((8, 3))}
+    for _ in range(5):
+        throughput.add(step, jnp.ones((4, 8)), batch, None)
+    throughput.tokens += 200
+    throughput.pause()  # after 10 seconds
+    throughput.resume()  # 100 seconds later
+    found = throughput.lap()
+    assert found["tokens_per_second"] == 20
+    assert found["mfu"] == pytest.approx(5 * 2 * 4 * 8 * 3 / 10 / (2 * peak))
+    assert found["peak_memory"] > 2**20
+    assert throughput.lap()["mfu"] == 0
+
+
+def test_an_unknown_chip_has_no_share_of_its_peak():
+    throughput = Throughput(jax.devices()[:1])
+    throughput.add(None, None, None, None)
+    assert "mfu" not in throughput.lap()
