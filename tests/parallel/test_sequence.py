@@ -38,7 +38,7 @@ def value_and_gradient(model, mesh_config):
         def loss(model):
             if hasattr(model, "vectors"):
                 vectors = model.vectors(tokens, segments=segments)
-                return jnp.mean(token_losses(model.logits, vectors, tokens, vocab_size=24, chunk=8))
+                return jnp.mean(token_losses(model.make_logits(), vectors, tokens, vocab_size=24, chunk=8))
             return jnp.mean(jax.nn.logsumexp(model(tokens, segments=segments), axis=-1))
 
         return jax.value_and_grad(loss)(model)
@@ -67,7 +67,7 @@ def test_a_divided_length_changes_no_number(name, mesh):
 def attention(query, key, value):
     """One causal attention as a layer on the current mesh does it."""
     query = constrain(query, ("batch", "length", "heads", "head_dim"))
-    key, value = (constrain(x, ("batch", "keys", "heads", "head_dim")) for x in (key, value))
+    key, value = (constrain(x, ("batch", "gathered", "heads", "head_dim")) for x in (key, value))
     found = dot_product_attention(query, key, value, AttentionMask(causal=True))
     return constrain(found, ("batch", "length", "heads", "head_dim"))
 

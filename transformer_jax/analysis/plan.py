@@ -1,6 +1,7 @@
 """What a run will need, before a machine is paid for: its training step compiled for devices that need not be there."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,13 @@ from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_state, batch_sharding, make_update
 from transformer_jax.training.throughput import matmul_flops
 
+LIBTPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it only compiles, so others may do so at the same time
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no TPU to ask for
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+"""Environment of libtpu where it has no TPU."""
 MOST_TRIED = 6
 """Changes that are compiled in search of one that fits."""
 
@@ -68,6 +76,7 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
     if chip is not None and chip.kind.startswith("TPU"):
         from jax.experimental import topologies
 
+        os.environ.update({name: os.environ.get(name, value) for name, value in LIBTPU.items()})
         try:
             return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices), chip
         except Exception as error:  # What libtpu says of a missing library or an impossible shape is of many types.

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from typing import NamedTuple
 
 
@@ -29,31 +28,42 @@ BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "
 
 
 def collectives(hlo: str) -> dict[Collective, Traffic]:
-    """The messages of a compiled program (`compiled.as_text()`), those inside of loops times their trip counts."""
+    """The messages of a compiled program (`compiled.as_text()`), those inside of loops times their trip counts.
+
+    A message that a TPU's compiler hides behind computations has a part in each of them, all with the same channel: it
+    is one message, as often as the least frequent of its parts.
+    """
     bodies, entry = _computations(hlo)
-    counts: Counter[Collective] = Counter()
-    sent: dict[Collective, float] = {}
+    messages: dict[str, tuple[Collective, int, float]] = {}
 
     def visit(name: str, times: int) -> None:
-        for line in bodies.get(name, ()):
+        for number, line in enumerate(bodies.get(name, ())):
             match = INSTRUCTION.match(line)
             if not match:
                 continue
             kind = match["op"].removesuffix("-start")
             if kind in KINDS:
-                group = _group_size(line, kind)
+                group, channel = _group_size(line, kind), CHANNEL.search(line)
+                shared = channel and "fus" in name
+                key = f"channel {channel[1]}" if channel and shared else f"{name} {number}"
                 if group > 1:
-                    message = Collective(kind, group)
-                    counts[message] += times
-                    sent[message] = sent.get(message, 0.0) + times * _sent(match["type"], match["op"], group)
+                    before = messages[key][1] if key in messages else None
+                    often = times if before is None else min(before, times) if shared else before + times
+                    messages[key] = Collective(kind, group), often, _sent(match["type"], match["op"], group)
+                continue
             inner = times * _trips(line, bodies) if kind == "while" else times
-            for called in CALLED.findall(line) if kind not in KINDS else ():
+            for called in CALLED.findall(line):
                 visit(called, inner)
 
     visit(entry, 1)
-    return {message: Traffic(counts[message], sent[message]) for message in sorted(counts)}
+    total: dict[Collective, Traffic] = {}
+    for message, times, sent in messages.values():
+        count, before = total.get(message, (0, 0.0))
+        total[message] = Traffic(count + times, before + times * sent)
+    return {message: total[message] for message in sorted(total)}
 
 
+CHANNEL = re.compile(r"channel_id=(\d+)")
 INSTRUCTION = re.compile(r"\s*(ROOT )?%?[\w.-]+ = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\(")
 CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')

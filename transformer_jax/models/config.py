@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.nn.embedding import Embedding, Output
+from transformer_jax.nn.embedding import Embedding, Logits, Output
 from transformer_jax.nn.layer import LayerConfig
 from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.named import choose
@@ -127,4 +127,8 @@ class TokenModel(nnx.Module):
 
     def logits(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
         """Float32 logits of the next token; `rows` is the padded vocabulary."""
-        return (self.output or self.embedding).logits(x)
+        return self.make_logits()(x)
+
+    def make_logits(self) -> Logits:
+        """The function `logits`, to be made once where it is called often."""
+        return (self.output or self.embedding).make_logits()

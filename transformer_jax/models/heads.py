@@ -36,7 +36,7 @@ class LanguageModelHead(nnx.Module):
         self, x: Float[Array, "batch length d_model"], embedding: Embedding
     ) -> Float[Array, "batch length rows"]:
         x = self.norm(self.activation(self.transform(x)))
-        return embedding.logits(x) + self.bias[...].reshape(1, 1, -1)
+        return embedding.make_logits()(x) + self.bias[...].reshape(1, 1, -1)
 
 
 class Pooler(nnx.Module):

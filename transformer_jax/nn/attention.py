@@ -164,7 +164,7 @@ class Attention(nnx.Module):
         """What queries look at: computed once where the memory does not change, kept in a cache while decoding."""
         # Every query looks at all keys: where devices divide the length, these are gathered (Llama Team 2024, "The
         # Llama 3 Herd of Models", section 3.3.2), and only scores and queries stay divided.
-        axes = ("batch", "keys", "heads", "head_dim")
+        axes = ("batch", "gathered", "heads", "head_dim")
         key = self._placed(self.key(memory), self.key_norm, positions)
         return constrain(key, axes), constrain(self.value(memory), axes)
 

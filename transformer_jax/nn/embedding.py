@@ -1,5 +1,6 @@
 """Tokens to vectors, and vectors back to logits over the vocabulary."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -10,6 +11,8 @@ from jaxtyping import Array, Float, Int
 from transformer_jax.nn.linear import Linear
 from transformer_jax.parallel.axes import constrain
 
+Logits = Callable[[Float[Array, "batch length d_model"]], Float[Array, "batch length rows"]]
+"""From vectors to logits; `rows` is the padded vocabulary."""
 UNUSED = -1e30
 """Logit of the rows that pad the vocabulary: finite, and never chosen."""
 
@@ -53,6 +56,12 @@ def _multiply(subscripts: str, one: Array, other: Array, dtype: str) -> Array:
 _product.defvjp(_product_forward, _product_backward)
 
 
+def _make_logits(table: Float[Array, "rows d_model"], dtype: str, vocab_size: int) -> Logits:
+    """Where devices share the table out, it is gathered here, once for all calls: not in each, and never the logits."""
+    table = constrain(table, ("vocab", "gathered"))
+    return lambda x: _only_real(_product(x, table, dtype), vocab_size)
+
+
 def _only_real(logits: Float[Array, "batch length rows"], vocab_size: int) -> Float[Array, "batch length rows"]:
     rows = logits.shape[-1]
     return logits if rows == vocab_size else jnp.where(jnp.arange(rows) < vocab_size, logits, UNUSED)
@@ -61,7 +70,7 @@ def _only_real(logits: Float[Array, "batch length rows"], vocab_size: int) -> Fl
 class Embedding(nnx.Module):
     """Token embeddings times sqrt(d_model) (Vaswani et al. 2017, section 3.4), drawn from N(0, 1/d_model).
 
-    The same matrix maps decoder outputs to logits (`logits`) where the output is tied. The table has a multiple of
+    The same matrix maps decoder outputs to logits (`make_logits`) where the output is tied. The table has a multiple of
     `vocab_multiple` rows, so that any mesh divides it; the rows that stand for no token are masked in the logits.
     """
 
@@ -86,9 +95,9 @@ class Embedding(nnx.Module):
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
         return jnp.take(self.table[...], tokens, axis=0).astype(self.dtype) * self.scale
 
-    def logits(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
-        """Float32 logits of the product with the transposed table; `rows` is the padded vocabulary."""
-        return _only_real(_product(x, self.table[...], self.dtype), self.vocab_size)
+    def make_logits(self) -> Logits:
+        """The function from vectors to the float32 logits of their product with the transposed table."""
+        return _make_logits(self.table[...], self.dtype, self.vocab_size)
 
 
 class Output(nnx.Module):
@@ -101,7 +110,6 @@ class Output(nnx.Module):
         self.projection = Linear((d_model,), (rows,), ("embed", "vocab"), use_bias=False, dtype=dtype, rngs=rngs)
         self.vocab_size = vocab_size
 
-    def logits(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
-        """Float32 logits; `rows` is the padded vocabulary."""
-        kernel = self.projection.kernel[...]
-        return _only_real(_product(x, kernel.T, self.projection.dtype), self.vocab_size)
+    def make_logits(self) -> Logits:
+        """The function from vectors to float32 logits."""
+        return _make_logits(self.projection.kernel[...].T, self.projection.dtype, self.vocab_size)

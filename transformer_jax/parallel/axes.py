@@ -14,7 +14,7 @@ from jaxtyping import Array
 MESH_AXES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "length": ("sequence",),
-    "keys": (),
+    "gathered": (),
     "positions": (),
     "buckets": (),
     "token_types": (),
@@ -64,5 +64,5 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
     if mesh.empty or mesh.size == 1:
         return x
     whole = "length" in axes and x.shape[list(axes).index("length")] % mesh.shape.get("sequence", 1)
-    axes = ["keys" if axis == "length" and whole else axis for axis in axes]
+    axes = ["gathered" if axis == "length" and whole else axis for axis in axes]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))

@@ -334,7 +334,7 @@ def _losses(model: DecoderOnly, tokens: Array, lengths: Array, first: Array) -> 
     """Summed losses `[rows]` of the predictions from `first` on of right-padded rows."""
     tokens = constrain(tokens, ("batch", "length"))
     vectors, labels = model.vectors(tokens[:, :-1]), tokens[:, 1:]
-    losses = token_losses(model.logits, vectors, labels, vocab_size=model.embedding.vocab_size)
+    losses = token_losses(model.make_logits(), vectors, labels, vocab_size=model.embedding.vocab_size)
     places = jnp.arange(tokens.shape[1] - 1)[None]
     counted = (first[:, None] <= places) & (places < lengths[:, None] - 1)
     return jnp.sum(jnp.where(counted, losses, 0), axis=1)

@@ -42,7 +42,7 @@ class LanguageModelling(RunningText):
             tokens[:, :-1], segments=segments[:, :-1], positions=batch["positions"][:, :-1], key=key
         )
         labels, vocab_size = tokens[:, 1:], model.embedding.vocab_size
-        losses = token_losses(model.logits, vectors, labels, vocab_size=vocab_size, chunk=self.loss_chunk)
+        losses = token_losses(model.make_logits(), vectors, labels, vocab_size=vocab_size, chunk=self.loss_chunk)
         weights = (segments[:, 1:] == segments[:, :-1]).astype(jnp.float32)
         return {"loss": (jnp.sum(losses * weights), jnp.sum(weights))}
 
