@@ -63,20 +63,29 @@ def test_a_message_that_is_spread_over_computations_is_one():
 %fused.1 (p: f32[4]) -> f32[8] {
   %g = f32[8]{0} all-gather(%p), channel_id=9, replica_groups={{0,1}}, dimensions={0}
 }
-%fused.2 (p: f32[4]) -> f32[8] {
+%async_collective_fusion.2 (p: f32[4]) -> f32[8] {
   %h = f32[8]{0} all-gather(%p), channel_id=9, replica_groups={{0,1}}, dimensions={0}
 }
 %body (p: f32[4]) -> f32[4] {
-  %w = f32[4]{0} fusion(%p), kind=kCustom, calls=%fused.2
+  %w = f32[4]{0} fusion(%p), kind=kCustom, calls=%async_collective_fusion.2
 }
 %twice (p: f32[4]) -> f32[4] {
   %r = f32[4]{0} all-reduce(%p), channel_id=2, replica_groups={{0,1}}, to_apply=%add
 }
+%all-reduce-scatter.3 (p: f32[4]) -> f32[2] {
+  %r = f32[4]{0} all-reduce(%p), channel_id=3, replica_groups={{0,1}}, to_apply=%add
+}
 ENTRY %main (p: f32[4]) -> f32[4] {
-  %a = f32[4]{0} fusion(%p), kind=kCustom, calls=%fused.1
+  %async-collective-start = f32[4]{0} fusion(%p), kind=kCustom, calls=%fused.1
   %l = f32[4]{0} while(%a), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"12"}}
+  %async-collective-done.1 = f32[4]{0} fusion(%p), kind=kCustom, calls=%fused.1
+  %s = f32[2]{0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3
   %b = f32[4]{0} call(%l), to_apply=%twice
   ROOT %d = f32[4]{0} call(%b), to_apply=%twice
 }
 """
-    assert collectives(text) == {Collective("all-gather", 2): (1, 16), Collective("all-reduce", 2): (2, 32)}
+    assert collectives(text) == {
+        Collective("all-gather", 2): (1, 16),
+        Collective("all-reduce", 2): (2, 32),
+        Collective("reduce-scatter", 2): (1, 8),
+    }

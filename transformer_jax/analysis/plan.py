@@ -14,7 +14,7 @@ from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.chips import CHIPS, GIB, Chip
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.step import abstract_state, batch_sharding, make_update
+from transformer_jax.training.step import abstract_state, batch_sharding, check_batches, make_update
 from transformer_jax.training.throughput import matmul_flops
 
 LIBTPU = {
@@ -102,6 +102,7 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     experiment = replace(experiment, model=model)
     rows = max(data.tokens_per_batch // data.max_length // data.batch_multiple, 1) * data.batch_multiple
     mesh = make_mesh(experiment.mesh, devices)
+    check_batches(experiment, mesh)
     with jax.set_mesh(mesh):
         update = make_update(experiment)
         state = abstract_state(model, update.optimizer, mesh, update.frozen)

@@ -30,41 +30,38 @@ BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "
 def collectives(hlo: str) -> dict[Collective, Traffic]:
     """The messages of a compiled program (`compiled.as_text()`), those inside of loops times their trip counts.
 
-    A message that a TPU's compiler hides behind computations has a part in each of them, all with the same channel: it
-    is one message, as often as the least frequent of its parts.
+    A message that a TPU's compiler hides behind computations is repeated in each of them: it counts where it starts.
     """
     bodies, entry = _computations(hlo)
-    messages: dict[str, tuple[Collective, int, float]] = {}
+    total: dict[Collective, Traffic] = {}
 
     def visit(name: str, times: int) -> None:
-        for number, line in enumerate(bodies.get(name, ())):
+        for line in bodies.get(name, ()):
             match = INSTRUCTION.match(line)
             if not match:
                 continue
             kind = match["op"].removesuffix("-start")
-            if kind in KINDS:
-                group, channel = _group_size(line, kind), CHANNEL.search(line)
-                shared = channel and "fus" in name
-                key = f"channel {channel[1]}" if channel and shared else f"{name} {number}"
-                if group > 1:
-                    before = messages[key][1] if key in messages else None
-                    often = times if before is None else min(before, times) if shared else before + times
-                    messages[key] = Collective(kind, group), often, _sent(match["type"], match["op"], group)
+            if kind not in KINDS:
+                inner = times * _trips(line, bodies) if kind == "while" else times
+                for called in CALLED.findall(line):
+                    if not CONTINUED.match(match["name"]) and not CONTINUED.match(called):
+                        visit(called, inner)
                 continue
-            inner = times * _trips(line, bodies) if kind == "while" else times
-            for called in CALLED.findall(line):
-                visit(called, inner)
+            group = _group_size(line, kind)
+            sent = _sent(match["type"], match["op"], group)
+            if name.startswith("all-reduce-scatter"):  # each device keeps a part of the sum
+                kind, sent = "reduce-scatter", sent / 2
+            if group > 1:
+                count, before = total.get(Collective(kind, group), (0, 0.0))
+                total[Collective(kind, group)] = Traffic(count + times, before + times * sent)
 
     visit(entry, 1)
-    total: dict[Collective, Traffic] = {}
-    for message, times, sent in messages.values():
-        count, before = total.get(message, (0, 0.0))
-        total[message] = Traffic(count + times, before + times * sent)
     return {message: total[message] for message in sorted(total)}
 
 
-CHANNEL = re.compile(r"channel_id=(\d+)")
-INSTRUCTION = re.compile(r"\s*(ROOT )?%?[\w.-]+ = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\(")
+CONTINUED = re.compile("async-collective-done|async_collective_fusion")
+"""Names of instructions and computations in which a message that was started before goes on."""
+INSTRUCTION = re.compile(r"\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\(")
 CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")

@@ -36,7 +36,7 @@ from transformer_jax.training.run import (
     read_tree,
     write_experiment,
 )
-from transformer_jax.training.step import abstract_model, abstract_state, fresh_state, make_update
+from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
 from transformer_jax.training.values import differences, to_tree
 
 TEXT = "text.fingerprint"
@@ -277,17 +277,10 @@ def _check_train(experiment: Experiment) -> None:
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:
     """Goes through one training step without data or memory, with a made-up vocabulary: ValueError if it cannot be."""
     task, data, train = experiment.task, experiment.data, experiment.train
-    shards = mesh.shape["data"] * mesh.shape["fsdp"] * train.accumulate
-    if data.batch_multiple % shards:
-        raise ValueError(
-            f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
-            f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
-        )
+    check_batches(experiment, mesh)
     model = task.resolve(experiment.model, data, dict.fromkeys(task.vocabularies(data), 8))
     update = make_update(replace(experiment, model=model))
     abstract_state(model, update.optimizer, mesh, update.frozen)
-    if data.max_length % mesh.shape["sequence"]:
-        raise ValueError(f"mesh.sequence {mesh.shape['sequence']} does not divide data.max_length {data.max_length}")
     state = jax.eval_shape(lambda: fresh_state(model, update.optimizer, train.seed, update.frozen))
     jax.eval_shape(update.step, state, task.abstract_batch(data.batch_multiple, 8), jax.random.key(0))
 

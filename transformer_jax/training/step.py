@@ -98,6 +98,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return sharding(("batch",), mesh)
 
 
+def check_batches(experiment: Experiment, mesh: Mesh) -> None:
+    """ValueError for batches that the mesh and `train.accumulate` do not divide."""
+    data, accumulate = experiment.data, experiment.train.accumulate
+    shards = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    if data.batch_multiple % shards:
+        raise ValueError(
+            f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
+            f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
+        )
+    if data.max_length % mesh.shape["sequence"]:
+        raise ValueError(f"mesh.sequence {mesh.shape['sequence']} does not divide data.max_length {data.max_length}")
+
+
 class Update(NamedTuple):
     """How an experiment's parameters are updated."""
 
