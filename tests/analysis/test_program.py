@@ -45,6 +45,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
   %s = f32[10]{0} reduce-scatter(%a), replica_groups=[2,4]<=[8], to_apply=%add
   %d = f32[10]{0} all-reduce-done(%r)
   %n = f32[10]{0} all-reduce(%a), replica_groups={{0},{1}}, to_apply=%add
+  %o = f32[6]{0} all-gather(%a), replica_groups=mesh['x'=3,'y'=2], device_ids=([2,3]T(1,0)) {'x','y'}, dimensions={0}
   %t = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(%a), source_target_pairs={{0,1},{1,0}}
   ROOT %w = (s32[], f32[4]) while(%t), condition=%cond.1, body=%body.1
 }
@@ -52,6 +53,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
     found = collectives(text)
     assert found == {
         Collective("all-gather", 2): (7, 7 * 32 / 2),
+        Collective("all-gather", 6): (1, 24 * 5 / 6),
         Collective("all-reduce", 4): (1, (12 + 10) * 2 * 3 / 4),
         Collective("reduce-scatter", 4): (1, 40 * 3),
         Collective("collective-permute", 2): (1, 8),

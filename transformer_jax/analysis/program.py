@@ -96,7 +96,7 @@ def _trips(line: str, bodies: dict[str, list[str]]) -> int:
 def _group_size(line: str, kind: str) -> int:
     if kind == "collective-permute":
         return 2
-    named = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line)
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
     if named:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
