@@ -215,7 +215,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         return SimpleNamespace(run=SimpleNamespace(checkpoint_steps=lambda: [7], directory="there"))
 
     monkeypatch.setattr(train_verb, "prepare", prepare)
-    monkeypatch.setattr(train_verb, "train", lambda _: True)
+    monkeypatch.setattr(train_verb, "train", lambda _, profile: not profile)
     monkeypatch.setattr(train_verb, "show_result", lambda _, steps: calls.append(steps))
     monkeypatch.chdir(tmp_path)
     return calls
