@@ -76,7 +76,8 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
     if chip is not None and chip.kind.startswith("TPU"):
         from jax.experimental import topologies
 
-        os.environ.update({name: os.environ.get(name, value) for name, value in LIBTPU.items()})
+        for variable, value in LIBTPU.items():
+            os.environ.setdefault(variable, value)
         try:
             return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices), chip
         except Exception as error:  # What libtpu says of a missing library or an impossible shape is of many types.

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 Tokens = Int[np.ndarray, "rows length"]
+Places = Int[np.ndarray, "rows places"]
 
 
 class Masked(NamedTuple):
@@ -16,6 +17,13 @@ class Masked(NamedTuple):
     """What the model sees."""
     chosen: Bool[np.ndarray, "rows length"]
     """Where it has to predict what stood there."""
+
+
+def places_to_predict(tokens: Tokens, masked: Masked, most: int) -> tuple[Places, Places]:
+    """The first `most` chosen places of every row, and what stood there; -1 where there are no more."""
+    places = np.argsort(~masked.chosen, axis=1, kind="stable")[:, :most]
+    labels = np.take_along_axis(np.where(masked.chosen, tokens, -1), places, axis=1)
+    return places.astype(np.int32), labels.astype(np.int32)
 
 
 def uniform(seed: int, epoch: int, keys: tuple[int, int], count: int) -> Float[np.ndarray, " count"]:

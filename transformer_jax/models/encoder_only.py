@@ -1,7 +1,6 @@
 """Encoder-only models: BERT (Devlin et al. 2019) and, by its fields, ModernBERT (Warner et al. 2024)."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -150,8 +149,7 @@ class EncoderOnly(TokenModel):
         pooled = config.head in ("sequence", "pretraining")
         self.pooler = Pooler(config, config.pooling, rngs=rngs) if pooled else None
         self.head = _make_head(config, self.embedding.table.shape[0], rngs)
-        follows = partial(Linear, (d,), (2,), ("embed", "outputs"), dtype=config.dtype, rngs=rngs)
-        self.next_sentence = follows() if config.head == "pretraining" else None
+        self.next_sentence = _outputs(config, 2, rngs) if config.head == "pretraining" else None
         self.head_dropout = config.head_dropout
 
     def __call__(
@@ -228,5 +226,8 @@ def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> Language
         return None
     if config.head in ("language_model", "pretraining"):
         return LanguageModelHead(config, rows, use_bias=config.head_bias, rngs=rngs)
-    shape = (config.d_model,), (config.num_outputs,)
-    return Linear(*shape, ("embed", "outputs"), dtype=config.dtype, rngs=rngs)
+    return _outputs(config, config.num_outputs, rngs)
+
+
+def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:
+    return Linear((config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, rngs=rngs)

@@ -1,7 +1,6 @@
 """Scaled dot-product attention and multi-head attention."""
 
 import functools
-from functools import partial
 from typing import Any
 
 import jax
@@ -64,7 +63,7 @@ def dot_product_attention(
     either way, with XLA; a fused kernel needs the description. Backwards, weights of more than `KEPT` keys are computed
     again.
     """
-    attend = partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
+    attend = functools.partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
     if key.shape[1] > KEPT:
         attend = jax.checkpoint(attend, prevent_cse=False)
     return attend(query, key, value, mask, bias, dropout_key)

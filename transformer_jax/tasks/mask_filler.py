@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from transformer_jax.data.masking import Masked
+from transformer_jax.data.masking import Masked, places_to_predict
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
@@ -95,9 +95,8 @@ class MaskFiller:
             named = np.array([keys[i] for i in lines] + [(0, 0)] * (count - len(lines)))
             masked = mask(tokens, real, named)
             most = array_width(int(masked.chosen.sum(axis=1).max()))
-            places = np.argsort(~masked.chosen, axis=1, kind="stable")[:, :most]
-            labels = np.where(masked.chosen, tokens, -1)
-            sums += np.asarray(_sums(self.model, masked.tokens, np.take_along_axis(labels, places, 1), places, lengths))
+            places, labels = places_to_predict(tokens, masked, most)
+            sums += np.asarray(_sums(self.model, masked.tokens, labels, places, lengths))
         return float(sums[0]), int(sums[1]), int(sums[2])
 
     def fits(self, text: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.masking import Masked, mask_tokens
+from transformer_jax.data.masking import Masked, mask_tokens, places_to_predict
 from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
@@ -48,11 +48,8 @@ class MaskedLanguageModelling(RunningText):
 
     def to_predict(self, tokens: np.ndarray, masked: Masked) -> Batch:
         """`tokens` with masks, `places` of those to predict and the `labels` that stood there (-1: no more)."""
-        most = self.most_predictions(tokens.shape[1])
-        places = np.argsort(~masked.chosen, axis=1, kind="stable")[:, :most]
-        known = np.take_along_axis(masked.chosen, places, axis=1)
-        labels = np.where(known, np.take_along_axis(tokens, places, axis=1), -1)
-        return {"tokens": masked.tokens, "places": places.astype(np.int32), "labels": labels.astype(np.int32)}
+        places, labels = places_to_predict(tokens, masked, self.most_predictions(tokens.shape[1]))
+        return {"tokens": masked.tokens, "places": places, "labels": labels}
 
     def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The arrays of a batch."""

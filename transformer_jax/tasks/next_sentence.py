@@ -102,10 +102,6 @@ class NextSentence(MaskedLanguageModelling):
         sums["next_sentence"] = jnp.sum(right.astype(jnp.float32)), jnp.sum((lengths > 0).astype(jnp.float32))
         return sums
 
-    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """Of the pairs, without padding."""
-        return jnp.sum(batch["tokens_length"])
-
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         """Of the tokens to predict, and of the pairs."""
         return {"loss": "lower", "accuracy": "higher", "next_sentence": "higher"}

@@ -1,11 +1,8 @@
 """What the tasks of running text share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import jax.numpy as jnp
-from jaxtyping import Array
+from typing import ClassVar
 
 from transformer_jax.data.sources import Example
 from transformer_jax.tasks.task import Task, Tokenizers
@@ -22,10 +19,6 @@ class RunningText(Task):
     def columns(self) -> tuple[str, ...]:
         """The documents."""
         return ("tokens",)
-
-    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """All of them: rows are full."""
-        return jnp.asarray(batch["tokens"].size)
 
     def encode(
         self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int

@@ -113,6 +113,8 @@ class Task:
 
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
         """Tokens by which speed is measured: of `tokens`, or else of the last column, without padding."""
+        if self.packed:
+            return jnp.asarray(batch["tokens"].size)
         lengths = batch["tokens_length"] if "tokens_length" in batch else batch[f"{self.columns[-1]}_length"]
         return jnp.sum(lengths)
 

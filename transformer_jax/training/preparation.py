@@ -21,12 +21,12 @@ from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
-from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.initialization import Origin, fitting, table
-from transformer_jax.training.optimizer import depends_on_steps
+from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.run import (
     SOURCE,
     VALIDATION,
@@ -163,8 +163,8 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
 def _size(experiment: Experiment) -> str:
     """How many parameters the model has, and how many of them are trained."""
     line = f"model: {experiment.model.num_parameters():,} parameters"
-    parameters = named_parameters(abstract_model(experiment.model))
-    frozen = make_update(experiment).frozen
+    model = abstract_model(experiment.model)
+    parameters, frozen = named_parameters(model), untrained(experiment.optimizer, parameter_axes(model))
     if not frozen:
         return line
     still = sum(parameters[name].size for name in frozen)
