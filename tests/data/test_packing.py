@@ -81,9 +81,7 @@ def test_batches_hold_the_ids_of_the_documents_whatever_the_number_of_processes(
 
     examples = [{"text": str(i)} for i in range(len(LENGTHS))]
     split = tokenize_split(examples, ["text"], encode, max_length=None, directory=tmp_path, key="train")
-    shares = [
-        list(batches(split, make_plan(), 3, stop=6, process_index=i, process_count=processes)) for i in range(processes)
-    ]
+    shares = [list(batches(split, make_plan(), 3, stop=6, parts=[i], num_parts=processes)) for i in range(processes)]
     for number, position in enumerate(range(3, 6)):
         documents, places = make_plan().batch(position)
         tokens = np.concatenate([share[number]["tokens"] for share in shares])

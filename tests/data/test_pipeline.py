@@ -65,8 +65,8 @@ def test_the_shares_of_all_processes_are_the_global_batches(split, plan, process
             split,
             BatchPlan(split.lengths, tokens_per_batch=512, num_buckets=4, batch_multiple=4, seed=0),
             stop=stop,
-            process_index=index,
-            process_count=processes,
+            parts=[index],
+            num_parts=processes,
         )
         for index in range(processes)
     ]
@@ -94,9 +94,9 @@ def test_shapes_are_those_of_the_plan(split, plan):
     assert found == {tuple((shape.rows, length) for length in shape.lengths) for shape in plan.shapes}
 
 
-def test_rows_that_processes_cannot_share_are_refused(split, plan):
-    with pytest.raises(ValueError, match=r"by 3 processes; set data\.batch_multiple to a multiple of 3"):
-        batches(split, plan, process_count=3)
+def test_rows_that_cannot_be_divided_are_refused(split, plan):
+    with pytest.raises(ValueError, match=r"into 3 parts; set data\.batch_multiple to a multiple of 3"):
+        batches(split, plan, num_parts=3)
 
 
 def test_an_abandoned_iterator_leaves_no_thread(split, plan):

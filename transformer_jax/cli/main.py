@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         # An exception, so that what a command has begun to write is taken back; training waits for its next step.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    return exit_status(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+    status = exit_status(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+    if status and "transformer_jax.parallel.distributed" in sys.modules:
+        sys.modules["transformer_jax.parallel.distributed"].end(status)
+    return status
 
 
 def run_experiment(file: str) -> None:

@@ -12,6 +12,7 @@ from transformer_jax.cli.parser import Parser
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.models.encoder_decoder import base
+from transformer_jax.parallel.distributed import is_first, start
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.preparation import prepare
@@ -49,10 +50,11 @@ def main(arguments: Sequence[str]) -> None:
         experiment = apply_overrides(experiment, overrides, f"{parser.prog} {file}")
         if options.initialize_from:
             experiment = replace(experiment, train=replace(experiment.train, initialize_from=options.initialize_from))
+        start(experiment.train.lost_process_timeout)
         name = f"{file.stem}_{options.variant}" if options.variant else file.stem
         prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / name))
     finished = train(prepared, profile=options.profile)
-    if options.profile:
+    if options.profile and is_first():
         with user_input():
             print(report(prepared.run.directory / PROFILE), flush=True)
     if finished:

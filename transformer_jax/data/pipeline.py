@@ -27,27 +27,26 @@ def batches(
     start: int = 0,
     *,
     stop: int | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    parts: Sequence[int] = (0,),
+    num_parts: int = 1,
     augment: Augment = lambda batch, epoch: batch,
 ) -> Iterator[Batch]:
-    """The batches from position `start` to `stop` (or for ever), or one process's share of the rows of each.
+    """The batches from position `start` to `stop` (or for ever), or some of `num_parts` equal parts of their rows.
 
-    Raises ValueError when the processes cannot share the rows evenly.
+    Raises ValueError when the rows cannot be divided evenly.
     """
     for shape in plan.shapes:
-        if shape.rows % process_count:
+        if shape.rows % num_parts:
             raise ValueError(
-                f"batches of {shape.rows} rows cannot be shared by {process_count} processes; "
-                f"set data.batch_multiple to a multiple of {process_count}"
+                f"batches of {shape.rows} rows cannot be divided into {num_parts} parts; "
+                f"set data.batch_multiple to a multiple of {num_parts}"
             )
 
     grain = _grain()
 
     def make(position: int) -> Batch:
         def mine(rows: np.ndarray) -> np.ndarray:
-            share = len(rows) // process_count
-            return rows[process_index * share : (process_index + 1) * share]
+            return np.concatenate([np.split(rows, num_parts)[part] for part in parts])
 
         if isinstance(plan, PackedPlan):
             documents, places = map(mine, plan.batch(position))

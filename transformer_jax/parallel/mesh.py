@@ -38,5 +38,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         raise ValueError(
             f"the mesh {sizes} does not fit {len(devices)} devices; lower one of mesh.{', mesh.'.join(sizes)}"
         )
+    if len({device.process_index for device in devices[:total]}) < len({device.process_index for device in devices}):
+        raise ValueError(f"the mesh {sizes} leaves processes without a device; make it as large as all {len(devices)}")
     axis_types = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices[:total])

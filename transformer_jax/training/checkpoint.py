@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Float
 
+from transformer_jax.parallel.distributed import barrier, is_first
 from transformer_jax.training.checkpoint_folder import (
     CheckpointDamaged,
     Facts,
@@ -114,8 +115,9 @@ class Checkpoints:
         if self._writer is not None:
             with self._saving():
                 self._writer.wait_until_finished()
-                if jax.process_index() == 0:
+                if is_first():
                     self._delete_old()
+                barrier()  # others may then look what there is
 
     def close(self) -> None:
         """Waits for the last save, as `wait` does, and ends Orbax's threads."""
@@ -156,7 +158,7 @@ class Checkpoints:
         there were checkpoints and none is whole, and ValueError when one holds other arrays than are asked for.
         """
         self.wait()
-        if jax.process_index() == 0:
+        if is_first():
             for leftover in self._directory.glob(f"*{UNFINISHED}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         aside = self._directory / DAMAGED
@@ -165,7 +167,7 @@ class Checkpoints:
             try:
                 return self.restore(step, model=model, optimizer=optimizer)
             except CheckpointDamaged as error:
-                if jax.process_index() == 0:
+                if is_first():
                     _move(self._folder(step), aside)
                     print(f"warning: {error}; it was moved to {aside}", file=sys.stderr, flush=True)
         if steps or aside.is_dir():

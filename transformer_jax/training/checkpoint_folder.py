@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from jaxtyping import Array
 
+from transformer_jax.parallel.distributed import agree
 from transformer_jax.training.fingerprint import file_fingerprint, fingerprints, json_fingerprint
 
 STATE = "state.json"
@@ -116,7 +115,7 @@ def _together(folder: Path, read: Callable[[], T]) -> T:
         raise
     except Exception as error:
         problem = one_line(error)
-    if jax.process_count() > 1 and np.any(multihost_utils.process_allgather(np.array(bool(problem)))):
+    if agree(int(bool(problem))):
         problem = problem or "another process cannot read it"
     if not problem:
         return cast(T, result)

@@ -37,6 +37,8 @@ class TrainConfig:
     """What is evaluated and used after training unless told otherwise: last, best, a step, or average:N."""
     initialize_from: str = ""
     """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are taken; empty: none. Its file is executed."""
+    lost_process_timeout: int = 100
+    """Seconds after which a process counts as lost, and the others end, where several train one run."""
     random_bits: str = "threefry2x32"
     """Generator of dropout bits: threefry2x32 (the same on every mesh) or rbg (faster)."""
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -13,10 +13,15 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """While entered, the first SIGTERM or Ctrl-C is remembered; a second Ctrl-C ends the process at once."""
+    """While entered, the first SIGTERM or Ctrl-C is remembered; a second Ctrl-C ends the process at once.
 
-    def __init__(self) -> None:
+    Of several processes, which `agree` on a number, each then has the `signal` at the same `check`.
+    """
+
+    def __init__(self, agree: Callable[[int], int] | None = None) -> None:
         self.signal: int | None = None
+        self._agree = agree
+        self._received = 0
         self._may_raise = False
         self._old: dict[int, Any] = {}
 
@@ -30,12 +35,19 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _remember(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
+        self._received = number
+        if self._agree is None:
+            self.signal = number
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         # Not print: the signal may have come in the middle of one.
         os.write(1, b"stopping after this step; Ctrl-C again stops at once\n")
-        if self._may_raise:
+        if self._may_raise and self._agree is None:
             raise Interrupted
+
+    def check(self) -> None:
+        """To be called once a step."""
+        if self._agree is not None:
+            self.signal = self._agree(self._received) or None
 
     @property
     def exit_status(self) -> int:

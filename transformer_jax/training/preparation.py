@@ -8,7 +8,9 @@ import json
 import math
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,7 @@ from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
+from transformer_jax.parallel.distributed import in_turn, is_first
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
@@ -63,6 +66,7 @@ MAY_CHANGE = (
     "train.best",
     "train.validation_examples",
     "train.checkpoint",
+    "train.lost_process_timeout",
     "data.cache",
     "data.source.directory",
     "data.source.data_dir",
@@ -84,18 +88,24 @@ class Prepared:
     """Fingerprint of the text."""
     initial: dict[str, np.ndarray]
     """Parameters of another run to begin from, by name; none where training begins from nothing."""
-    lock: IO[str]
-    """Held as long as the run may be written to."""
+    lock: IO[str] | None
+    """Held by the first process as long as the run may be written to."""
 
 
 def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
-    """Reads the text, makes vocabulary and batches, and writes the run directory.
+    """Reads the text, makes vocabulary and batches, and writes the run directory; of several processes, the first does.
 
     Raises ValueError or OSError for anything that cannot work; a directory that was created for it is then removed.
     """
     _check_train(experiment)
     mesh = make_mesh(experiment.mesh)
     _check_model(experiment, mesh)
+    lead = partial(_lead, experiment, file, directory, mesh)
+    return in_turn(lead if is_first() else partial(_follow, experiment, file, directory, mesh))
+
+
+def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh) -> Prepared:
+    """Prepares a new run, or one that is there, and holds its lock."""
     resumed = Run.exists(directory)
     if resumed:
         _check_same(experiment, directory)
@@ -118,7 +128,19 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
         raise
 
 
-def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lock: IO[str], resumed: bool) -> Prepared:
+def _follow(experiment: Experiment, file: Path, directory: Path, mesh: Mesh) -> Prepared:
+    """Opens what the first process has prepared."""
+    if not Run.exists(directory):
+        raise ValueError(f"{directory} of the first process is not seen here; name one that all share, --workdir RUN")
+    changed = changes(read_tree(directory), _with_sizes(experiment, directory))
+    if changed:
+        raise ValueError(f"the first process was started otherwise: {listed(changed)}; start all with the same command")
+    return _prepare(experiment, file, directory, mesh, None, resumed=True)
+
+
+def _prepare(
+    experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lock: IO[str] | None, resumed: bool
+) -> Prepared:
     task, data = experiment.task, experiment.data
     kinds = task.vocabularies(data)
     origin = _origin(experiment, directory)
@@ -150,8 +172,9 @@ def _prepare(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lo
     validation = _validation(run)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
-    (directory / TEXT).write_text(text + "\n", encoding="utf-8")
-    write_experiment(directory, experiment, file)
+    if is_first():
+        (directory / TEXT).write_text(text + "\n", encoding="utf-8")
+        write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
     initial = origin.parameters() if origin else {}
     if initial:
@@ -287,12 +310,7 @@ def _check_model(experiment: Experiment, mesh: Mesh) -> None:
 
 def _check_same(experiment: Experiment, directory: Path) -> None:
     """Raises ValueError unless the directory holds a run of this experiment, but for fields that may change."""
-    task, data = experiment.task, experiment.data
-    # What the task fills in was saved; where this experiment cannot have it, the comparison says why.
-    with contextlib.suppress(ValueError, OSError, KeyError):
-        tokenizers = load_tokenizers(data, task.vocabularies(data), directory / "tokenizer")
-        sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
-        experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
+    experiment = _with_sizes(experiment, directory)
     refused = refused_changes(read_tree(directory), experiment)
     if refused:
         schedule = experiment.optimizer.schedule
@@ -300,17 +318,38 @@ def _check_same(experiment: Experiment, directory: Path) -> None:
         raise ValueError(f"{directory} holds a run of another experiment: {refused}{hint}; use another --workdir")
 
 
+def _with_sizes(experiment: Experiment, directory: Path) -> Experiment:
+    """The experiment with what its task fills in, of a run's vocabularies."""
+    task, data = experiment.task, experiment.data
+    # What the task fills in was saved; where this experiment cannot have it, the comparison says why.
+    with contextlib.suppress(ValueError, OSError, KeyError):
+        tokenizers = load_tokenizers(data, task.vocabularies(data), directory / "tokenizer")
+        sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
+        return replace(experiment, model=task.resolve(experiment.model, data, sizes))
+    return experiment
+
+
 def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
     """The fields in which a saved experiment differs from this one, those that may change left out; empty: none."""
-    changed = differences(old, to_tree(experiment))
-    # The sizes of vocabularies are saved resolved.
-    changed = {path: pair for path, pair in changed.items() if not (path.endswith("vocab_size") and pair[1] == 0)}
+    changed = changes(old, experiment)
     refused = {path: pair for path, pair in changed.items() if not path.startswith(MAY_CHANGE)}
     if "train.steps" in changed and depends_on_steps(experiment.optimizer):
         refused["train.steps"] = changed["train.steps"]
-    listed = [f"{path} was {was!r}, now {now!r}" for path, (was, now) in sorted(refused.items())]
-    more = [f"and {len(listed) - MOST_LISTED} more"] if len(listed) > MOST_LISTED else []
-    return "; ".join(listed[:MOST_LISTED] + more)
+    return listed(refused)
+
+
+def changes(old: dict[str, Any], experiment: Experiment) -> dict[str, tuple[Any, Any]]:
+    """The fields in which a saved experiment differs from this one, with both values."""
+    changed = differences(old, to_tree(experiment))
+    # The sizes of vocabularies are saved resolved.
+    return {path: pair for path, pair in changed.items() if not (path.endswith("vocab_size") and pair[1] == 0)}
+
+
+def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Changed fields on one line."""
+    fields = [f"{path} was {was!r}, now {now!r}" for path, (was, now) in sorted(changed.items())]
+    more = [f"and {len(fields) - MOST_LISTED} more"] if len(fields) > MOST_LISTED else []
+    return "; ".join(fields[:MOST_LISTED] + more)
 
 
 def _lock(directory: Path) -> IO[str]:

@@ -3,6 +3,7 @@
 import itertools
 
 from transformer_jax.data.dataset import reasons
+from transformer_jax.parallel.distributed import is_first
 from transformer_jax.training.curves import draw_curves
 from transformer_jax.training.run import Run
 
@@ -10,7 +11,7 @@ from transformer_jax.training.run import Run
 def show_result(run: Run, steps: list[int], samples: int = 5) -> None:
     """Draws `curves.png`; prints scores on the test split and a few predictions of the parameters at `steps`."""
     source, task = run.experiment.data.source, run.experiment.task
-    picture = draw_curves(run.directory)
+    picture = draw_curves(run.directory) if is_first() else None
     if picture is not None:
         print(f"curves: {picture}", flush=True)
     split = next((split for split in ("test", "validation") if split in source.splits), None)

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.nn.stack import layer_numbers
 from transformer_jax.parallel.axes import check_divides, sharding
+from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
@@ -96,6 +98,28 @@ def init_state(
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over the devices that share it; whatever the other dimensions are."""
     return sharding(("batch",), mesh)
+
+
+def batch_parts(mesh: Mesh) -> tuple[list[int], int]:
+    """Which parts of a batch's rows lie on devices of this process, and into how many parts the mesh divides them."""
+    number = mesh.shape["data"] * mesh.shape["fsdp"]
+    slices = batch_sharding(mesh).addressable_devices_indices_map((number,)).values()
+    return sorted({index[0].start or 0 for index in slices if index is not None}), number
+
+
+def local_copy(model: Any) -> tuple[Any, Mesh]:
+    """The model with its parameters divided over the devices of this process alone, and the mesh of those.
+
+    Work on it concerns no other process. All processes call this together.
+    """
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
+    axes = parameter_axes(model)
+    copies = {}
+    for name, value in named_parameters(model).items():  # one at a time: there may be no room for two
+        whole, where = multihost_utils.process_allgather(value, tiled=True), sharding(axes[name], mesh)
+        divides = all(size % where.mesh.size == 0 for size, split in zip(value.shape, where.spec, strict=True) if split)
+        copies[name] = jax.device_put(whole, where if divides else NamedSharding(mesh, PartitionSpec()))
+    return replace_parameters(model, copies), mesh
 
 
 def check_batches(experiment: Experiment, mesh: Mesh) -> None:

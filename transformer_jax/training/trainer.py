@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from transformer_jax.data.pipeline import Batch, batches
 from transformer_jax.nn.parameters import named_parameters, partition, replace_parameters
+from transformer_jax.parallel.distributed import Agreement, is_first
 from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.checkpoint import Checkpoints
 from transformer_jax.training.initialization import fitting, with_copies
@@ -22,8 +23,10 @@ from transformer_jax.training.run import VALIDATION, open_checkpoints
 from transformer_jax.training.step import (
     TrainState,
     abstract_state,
+    batch_parts,
     batch_sharding,
     init_state,
+    local_copy,
     make_update,
 )
 from transformer_jax.training.throughput import Throughput
@@ -41,7 +44,8 @@ def train(prepared: Prepared, *, profile: bool = False) -> bool:
     Raises SystemExit with 143 or 130 after saving when SIGTERM or Ctrl-C came, and FloatingPointError at the step whose
     loss or gradient is not finite, before it reaches a checkpoint.
     """
-    with jax.set_mesh(prepared.mesh), Interrupts() as interrupts:
+    agree = Agreement(prepared.mesh) if jax.process_count() > 1 else None
+    with jax.set_mesh(prepared.mesh), Interrupts(agree) as interrupts:
         trainer = Trainer(prepared, interrupts, profile=profile)
         finished = trainer.run()
     if interrupts.signal is not None:
@@ -62,7 +66,6 @@ class Trainer:
         # The same seed gives the parameters, from the key itself and small numbers folded into it.
         self.key = jax.random.fold_in(jax.random.key(self.config.seed, impl=self.config.random_bits), DROPOUT)
         self.throughput = Throughput(prepared.mesh.devices.flat)
-        self.first = jax.process_index() == 0
 
     def run(self) -> bool:
         """Steps, each followed by what falls due: a row of metrics, an evaluation, a checkpoint.
@@ -77,7 +80,7 @@ class Trainer:
                 self._say_done(start)
                 return start >= self.config.steps
             with MetricsLog(
-                self.prepared.run.directory, total_steps=self.config.steps, resume_step=start, enabled=self.first
+                self.prepared.run.directory, total_steps=self.config.steps, resume_step=start, enabled=is_first()
             ) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 profiler = Profiler(self.prepared.run.directory, start) if self.profile else None
@@ -89,6 +92,7 @@ class Trainer:
                     if waiting is not None:
                         self._record(log, *waiting)
                     waiting = step, metrics
+                    self.interrupts.check()
                     ending = step == last or self.interrupts.signal is not None
                     if profiler:
                         profiler.after(step - 1, metrics, last=ending)
@@ -121,10 +125,12 @@ class Trainer:
 
     def _evaluate(self, state: TrainState) -> dict[str, Any]:
         """Validation scores; none when a signal comes in between."""
-        prepared, task = self.prepared, self.experiment.task
-        predictor = task.predictor(state.model, prepared.run.tokenizers, self.experiment.data)
+        prepared, task, model, mesh = self.prepared, self.experiment.task, state.model, self.prepared.mesh
+        if jax.process_count() > 1:
+            model, mesh = local_copy(model)
+        predictor = task.predictor(model, prepared.run.tokenizers, self.experiment.data)
         try:
-            with self.interrupts.giving_up():
+            with self.interrupts.giving_up(), jax.set_mesh(mesh):
                 scores = task.evaluate(predictor, prepared.validation)
         except Interrupted:
             return {}
@@ -190,8 +196,7 @@ class Trainer:
         restored = found.optimizer or {}
         leaves = [restored[name] for name in named_leaves(fresh.optimizer)]
         optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), leaves)
-        if self.first:
-            print(f"going on from step {found.step:,}", flush=True)
+        print(f"going on from step {found.step:,}", flush=True)
         step = jax.device_put(np.int32(found.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
 
@@ -210,14 +215,19 @@ class Trainer:
 
     def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:
         where = batch_sharding(self.prepared.mesh)
-        share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        parts, number = batch_parts(self.prepared.mesh)
         tokenizers, seed = self.prepared.run.tokenizers, self.config.seed
 
         def augment(batch: Batch, epoch: int) -> Batch:
             return self.experiment.task.augment(batch, tokenizers, seed=seed, epoch=epoch)
 
-        for batch in batches(self.prepared.split, self.prepared.plan, start, stop=stop, augment=augment, **share):
-            yield {name: jax.make_array_from_process_local_data(where, array) for name, array in batch.items()}
+        def place(array: np.ndarray) -> Array:
+            shape = (len(array) // len(parts) * number, *array.shape[1:])
+            return jax.make_array_from_process_local_data(where, array, shape)
+
+        split, plan = self.prepared.split, self.prepared.plan
+        for batch in batches(split, plan, start, stop=stop, parts=parts, num_parts=number, augment=augment):
+            yield {name: place(array) for name, array in batch.items()}
 
     def _due(self, step: int, every: int) -> bool:
         return every > 0 and step % every == 0

@@ -1,0 +1,179 @@
+"""Several processes, on one host or many, that train one run together."""
+
+import itertools
+import os
+import re
+import sys
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+"""Explicit addresses: HOST:PORT of the first process, how many there are, and which one this is, from 0."""
+LONGEST = 24 * 3600
+"""Seconds that a process waits for the first one to read and tokenise the text."""
+
+T = TypeVar("T")
+
+_keys = itertools.count()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where other processes of this run were found."""
+
+    name: str
+    """As a person calls it."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """What `jax.distributed.initialize` needs to be told."""
+
+
+def find_cluster(environment: Mapping[str, str], tpu_hosts: Callable[[], int]) -> Cluster | None:
+    """What the environment says of other processes; None when this one is alone.
+
+    `tpu_hosts` says how many hosts a Cloud TPU has; it is asked last. Raises ValueError for half of an address.
+    """
+    index = environment.get(INDEX) or environment.get("JOB_COMPLETION_INDEX")
+    if ADDRESS in environment and COUNT in environment:
+        if not re.fullmatch(r"\S+:\d+", environment[ADDRESS]):
+            raise ValueError(f"{ADDRESS} is HOST:PORT, not {environment[ADDRESS]!r}")
+        count = _number(COUNT, environment[COUNT])
+        own = _number(INDEX, index or "")
+        if own >= count:
+            raise ValueError(f"{INDEX} is below {COUNT} {count}, not {own}")
+        if count == 1:
+            return None
+        name = "explicit addresses" if INDEX in environment else "a Kubernetes job"
+        address = environment[ADDRESS]
+        return Cluster(name, {"coordinator_address": address, "num_processes": count, "process_id": own})
+    if ADDRESS in environment or COUNT in environment or INDEX in environment:
+        raise ValueError(f"{ADDRESS}, {COUNT} and {INDEX} go together")
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in environment:
+        return Cluster("SLURM", {"cluster_detection_method": "slurm"})
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        if "OMPI_MCA_orte_hnp_uri" not in environment:
+            raise ValueError(f"this Open MPI does not say where its first process is: set {ADDRESS}, {COUNT}, {INDEX}")
+        return Cluster("Open MPI", {"cluster_detection_method": "ompi"})
+    return Cluster("a Cloud TPU with several hosts") if tpu_hosts() > 1 else None
+
+
+def tpu_hosts() -> int:
+    """How many hosts the Cloud TPU of this one has, all of its slices together; 1 where there is no TPU or no other."""
+    if not any(Path("/dev").glob("accel[0-9]*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
+        return 1
+    slices = int(os.environ.get("MEGASCALE_NUM_SLICES") or 1)
+    workers = os.environ.get("TPU_WORKER_HOSTNAMES")  # GKE; on a TPU VM the metadata server knows
+    return slices * len((workers or _metadata("worker-network-endpoints")).split(","))
+
+
+def start(lost_process_timeout: int) -> None:
+    """Joins the other processes of this run, where there are any; to be called before JAX is used.
+
+    Says what it found, and silences the standard output of all processes but the first. When a process is lost, the
+    others end within `lost_process_timeout` seconds. Raises ValueError for addresses that cannot be.
+    """
+    if lost_process_timeout < 1:
+        raise ValueError(f"train.lost_process_timeout must be at least 1, not {lost_process_timeout}")
+    if jax.distributed.is_initialized():
+        return
+    cluster = find_cluster(os.environ, tpu_hosts)
+    if cluster is None:
+        return
+    # The run itself answers SIGTERM.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(**cluster.arguments, heartbeat_timeout_seconds=lost_process_timeout)
+    if jax.process_index() > 0:
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    devices = f"{jax.device_count()} devices, {jax.local_device_count()} of them here"
+    print(f"{cluster.name}: process 1 of {jax.process_count()}, {devices}", flush=True)
+
+
+def end(status: int) -> None:
+    """Ends this process at once when it failed and there are others: they would wait for it at a regular end."""
+    if status and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """What `work` returns, done by the first process and then by all others.
+
+    Where it fails in one of them it fails in all: an OSError or ValueError there is a ValueError in the others.
+    """
+    result, problem = None, None
+    for turn in (True, False):
+        if is_first() == turn:
+            try:
+                result = work()
+            except (OSError, ValueError, OverflowError) as error:
+                problem = error
+        barrier()
+        if agree(int(problem is not None)):
+            raise problem or ValueError("another process failed; its message says why")
+        if jax.process_count() == 1:
+            break
+    return cast(T, result)
+
+
+def barrier() -> None:
+    """Waits for all processes, on the hosts: however long, no device is kept waiting."""
+    if jax.process_count() > 1:
+        wait = ocp.multihost.get_barrier_sync_fn()
+        wait(key=f"transformer_jax/{next(_keys)}", timeout_ms=LONGEST * 1000)
+
+
+def agree(number: int) -> int:
+    """The largest number that any process named; all wait for all."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+class Agreement:
+    """The largest number that any process named one call before, so that no device waits for it."""
+
+    def __init__(self, mesh: Mesh):
+        self._where = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._largest = jax.jit(lambda numbers: numbers.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._named: Any = None
+
+    def __call__(self, number: int) -> int:
+        """Names a number; all processes make the same calls, and get the same answers."""
+        before, shape = self._named, (self._where.mesh.size,)
+        self._named = self._largest(
+            jax.make_array_from_callback(shape, self._where, lambda index: np.full(1, number, np.int32))
+        )
+        return 0 if before is None else int(before)
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{name} is a number, not {text!r}")
+    return int(text)
+
+
+def _metadata(name: str) -> str:
+    """What Google's metadata server says of this host; empty where there is none."""
+    host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
+    url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
