@@ -4,9 +4,11 @@
 #   PYTHON       interpreter to make the environment with (default: python3; if that is too old, python3.14 to 3.11)
 #   VENV         directory of the environment (default: .venv in the checkout)
 #   ACCELERATOR  cpu, cuda, cuda12 or tpu (default: what this machine has)
+#   DRY_RUN      if not empty, only say what would be done
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${VENV:-$ROOT/.venv}"
+DRY_RUN="${DRY_RUN:-}"
 
 fail() {
     echo "error: $*" >&2
@@ -78,9 +80,9 @@ install() {
 
 set_up() {
     local extras=("$@")
-    "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
+    [[ "$DRY_RUN" ]] || "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
     ACCELERATOR="${ACCELERATOR:-$(find_accelerator)}"
     [[ "$ACCELERATOR" == cpu ]] || extras+=("$ACCELERATOR")
-    echo "using $VENV, accelerator: $ACCELERATOR"
-    install "$(IFS=, && echo "${extras[*]}")"
+    echo "using $VENV, accelerator: $ACCELERATOR${extras[*]:+, extras: ${extras[*]}}"
+    [[ "$DRY_RUN" ]] || install "$(IFS=, && echo "${extras[*]}")"
 }

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # From a fresh machine to a trained model: makes .venv, installs, trains, evaluates, shows samples, draws pictures.
 #
-#     bash launch/local.sh [EXPERIMENT.py] [--workdir RUN] [--any.field value ...]
+#     bash launch/local.sh [--dry-run] [EXPERIMENT.py] [--workdir RUN] [--any.field value ...]
 #
 # The default experiment is experiments/quickstart.py, the default run directory runs/<file name> in this checkout.
-# Started again, it goes on from where it was. launch/environment.sh says how to choose Python and the accelerator.
+# Started again, it goes on from where it was. --dry-run prints what would be run. launch/environment.sh says how to
+# choose Python and the accelerator, launch/processes.sh how to have several processes and restarts after crashes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
+[[ "${1:-}" != --dry-run ]] || { DRY_RUN=yes && shift; }
 set_up
 
 if [[ "${1:-}" == *.py ]]; then
@@ -27,17 +30,13 @@ for ((i = 1; i <= $#; i++)); do
     esac
 done
 
-# Training saves and stops when it is told to. It would not be told of a SIGTERM to this script if it ran in the
-# foreground; in the background it would not hear Ctrl-C, if the subshell did not restore that.
-(trap - INT && exec "$VENV/bin/transformer-jax" train "$experiment" --workdir "$run" "$@") &
-child=$!
-trap 'kill -TERM "$child" 2>/dev/null' TERM
-trap : INT
-wait "$child" && status=0 || status=$?
-while kill -0 "$child" 2>/dev/null; do # a signal ended the waiting, not the training
-    wait "$child" && status=0 || status=$?
-done
-trap - INT TERM
+if [[ "$DRY_RUN" ]]; then
+    echo "${PROCESSES:-1} process, ${RESTARTS:-0} restarts after crashes:$(
+        printf " %q" "$VENV/bin/transformer-jax" train "$experiment" --workdir "$run" "$@"
+    )"
+    exit
+fi
+supervise "$VENV/bin/transformer-jax" train "$experiment" --workdir "$run" "$@" && status=0 || status=$?
 
 if ((status == 0)) && [[ "$sentence" ]]; then
     echo "who looks at whom:"

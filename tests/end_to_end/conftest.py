@@ -38,11 +38,17 @@ def experiment():
 '''
 
 
-@pytest.fixture
-def experiment_file(tmp_path):
+@pytest.fixture(scope="session")
+def experiment_text():
     """A run of a few steps on text of its own; the source is a class of the file."""
+    return EXPERIMENT
+
+
+@pytest.fixture
+def experiment_file(experiment_text, tmp_path):
+    """The file of such a run."""
     file = tmp_path / "tiny.py"
-    file.write_text(EXPERIMENT, encoding="utf-8")
+    file.write_text(experiment_text, encoding="utf-8")
     return file
 
 

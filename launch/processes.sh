@@ -1,0 +1,57 @@
+# Sourced by the launchers. `supervise COMMAND ...` runs a command until it ends for good:
+#
+#   PROCESSES   how many processes of it train together on this machine (default 1); they find each other by themselves
+#   RESTARTS    how often all of it is started again after a crash (default 0)
+#
+# It returns the status of the command. Status 0 (finished), 2 (a mistake), 130 and 143 (stopped and saved) are final;
+# whatever else ends one process is a crash, of which the others hear within train.lost_process_timeout seconds.
+
+free_port() {
+    # Above the ports that Linux gives to connections by default, so that none takes it meanwhile.
+    local port
+    while port=$((61000 + RANDOM % 4000)); (echo >"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+    echo "$port"
+}
+
+# run_once COMMAND ...: the worst status of all processes; a crash is worse than an end that is final.
+run_once() {
+    local children=() child status worst=0 i count="${PROCESSES:-1}" address
+    address="127.0.0.1:$(free_port)"
+    for ((i = 0; i < count; i++)); do
+        # Training saves and stops when it is told to. It would not be told of a SIGTERM to this script if it ran in the
+        # foreground; in the background it would not hear Ctrl-C, if the subshell did not restore that.
+        (
+            trap - INT
+            ((count == 1)) ||
+                export JAX_COORDINATOR_ADDRESS="$address" JAX_NUM_PROCESSES="$count" JAX_PROCESS_ID="$i"
+            exec "$@"
+        ) &
+        children+=($!)
+    done
+    trap 'kill -TERM "${children[@]}" 2>/dev/null' TERM
+    trap : INT
+    for child in "${children[@]}"; do
+        wait "$child" && status=0 || status=$?
+        while kill -0 "$child" 2>/dev/null; do # a signal ended the waiting, not the training
+            wait "$child" && status=0 || status=$?
+        done
+        is_final "$worst" && ((status)) && worst="$status"
+    done
+    trap - INT TERM
+    return "$worst"
+}
+
+is_final() {
+    [[ " 0 2 130 143 " == *" $1 "* ]]
+}
+
+supervise() {
+    local status left="${RESTARTS:-0}"
+    while true; do
+        run_once "$@" && status=0 || status=$?
+        if is_final "$status" || ((left-- <= 0)); then
+            return "$status"
+        fi
+        echo "ended with status $status; starting again from the newest checkpoint" >&2
+    done
+}

@@ -1,0 +1,87 @@
+"""What launch/processes.sh makes of the ends of processes."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def supervise(tmp_path, body, *arguments, **variables):
+    """Starts the bash lines `body` as the command; `$runs` there is a file that every process adds a line to."""
+    script = f"""
+source "{ROOT}/launch/processes.sh"
+export runs="{tmp_path}/runs"
+supervise bash -c 'echo "${{JAX_PROCESS_ID:-alone}} $*" >>"$runs"; {body}' command "$@"
+"""
+    return subprocess.Popen(
+        ["bash", "-c", script, "bash", *arguments],
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(tmp_path):
+    return sorted((tmp_path / "runs").read_text().splitlines())
+
+
+@pytest.mark.parametrize("status", [0, 2, 130, 143])
+def test_a_final_end_is_not_followed_by_another_start(tmp_path, status):
+    assert supervise(tmp_path, f"exit {status}", RESTARTS="5").wait() == status
+    assert len(lines(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("restarts", "starts"), [("0", 1), ("2", 3)])
+def test_a_crash_is_followed_by_as_many_starts_as_allowed(tmp_path, restarts, starts):
+    process = supervise(tmp_path, "exit 134", RESTARTS=restarts)
+    _, err = process.communicate()
+    assert process.returncode == 134
+    assert len(lines(tmp_path)) == starts and err.count("starting again") == starts - 1
+
+
+def test_a_start_that_ends_well_is_the_last(tmp_path):
+    body = '(($(wc -l <"$runs") == 2)) || kill -KILL $$'
+    assert supervise(tmp_path, body, RESTARTS="5").wait() == 0
+    assert len(lines(tmp_path)) == 2
+
+
+def test_several_processes_are_numbered_and_get_the_same_arguments(tmp_path):
+    arguments = ["a b", "$HOME", '"', "--x=*"]
+    body = '[[ "$JAX_NUM_PROCESSES" == 3 && "$JAX_COORDINATOR_ADDRESS" == 127.0.0.1:* ]]'
+    assert supervise(tmp_path, body, *arguments, PROCESSES="3").wait() == 0
+    assert lines(tmp_path) == [f"{index} {' '.join(arguments)}" for index in range(3)]
+
+
+def test_a_crash_of_one_process_outweighs_the_ends_of_others(tmp_path):
+    body = "exit $((JAX_PROCESS_ID == 1 ? 137 : 143))"
+    assert supervise(tmp_path, body, PROCESSES="3").wait() == 137
+
+
+def test_a_process_alone_is_told_of_no_others(tmp_path):
+    assert supervise(tmp_path, '[[ -z "${JAX_NUM_PROCESSES:-}" ]]').wait() == 0
+
+
+def test_sigterm_reaches_all_processes_and_ends_the_supervision(tmp_path):
+    body = 'trap "exit 143" TERM; while true; do sleep 0.05; done'
+    process = supervise(tmp_path, body, PROCESSES="2", RESTARTS="5")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "runs").exists() or len(lines(tmp_path)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    assert len(lines(tmp_path)) == 2
+
+
+def test_dry_runs_say_what_would_be_run():
+    for script, expected in (("local.sh", r"transformer-jax train some.py --workdir"), ("test.sh", "pytest -n")):
+        command = ["bash", str(ROOT / "launch" / script), "--dry-run", "some.py", "--data.x", "a b"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert expected in done.stdout and r"a\ b" in done.stdout

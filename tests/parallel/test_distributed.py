@@ -1,0 +1,94 @@
+import pytest
+
+from transformer_jax.parallel.distributed import find_cluster, in_turn, start
+from transformer_jax.parallel.mesh import MeshConfig, make_mesh
+from transformer_jax.training.step import batch_parts
+
+EXPLICIT = {"JAX_COORDINATOR_ADDRESS": "host-0:1234", "JAX_NUM_PROCESSES": "4"}
+ARGUMENTS = {"coordinator_address": "host-0:1234", "num_processes": 4}
+
+
+@pytest.mark.parametrize(
+    ("environment", "hosts", "name", "arguments"),
+    [
+        ({**EXPLICIT, "JAX_PROCESS_ID": "3"}, 1, "explicit addresses", {**ARGUMENTS, "process_id": 3}),
+        ({**EXPLICIT, "JOB_COMPLETION_INDEX": "2"}, 1, "a Kubernetes job", {**ARGUMENTS, "process_id": 2}),
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]"},
+            1,
+            "SLURM",
+            {"cluster_detection_method": "slurm"},
+        ),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"},
+            1,
+            "Open MPI",
+            {"cluster_detection_method": "ompi"},
+        ),
+        ({}, 4, "a Cloud TPU with several hosts", {}),
+        # Explicit addresses win over what a cluster says.
+        (
+            {**EXPLICIT, "JAX_PROCESS_ID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "a"},
+            4,
+            "explicit addresses",
+            0,
+        ),
+    ],
+)
+def test_what_the_environment_says_of_other_processes_is_found(environment, hosts, name, arguments):
+    found = find_cluster(environment, lambda: hosts)
+    assert found is not None and found.name == name
+    assert found.arguments == (arguments or found.arguments)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"JOB_COMPLETION_INDEX": "0"},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "node1"},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"},  # the batch script itself
+        {"OMPI_COMM_WORLD_SIZE": "1"},
+        {**EXPLICIT, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
+    ],
+)
+def test_a_process_alone_joins_nobody(environment):
+    assert find_cluster(environment, lambda: 1) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (EXPLICIT, "JAX_PROCESS_ID is a number, not ''"),
+        ({**EXPLICIT, "JAX_PROCESS_ID": "4"}, "below JAX_NUM_PROCESSES 4, not 4"),
+        ({**EXPLICIT, "JAX_PROCESS_ID": "one"}, "a number, not 'one'"),
+        ({**EXPLICIT, "JAX_PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "host"}, "HOST:PORT, not 'host'"),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1"}, "go together"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "set JAX_COORDINATOR_ADDRESS"),
+    ],
+)
+def test_half_an_address_is_refused(environment, message):
+    with pytest.raises(ValueError, match=message):
+        find_cluster(environment, lambda: 1)
+
+
+def test_a_timeout_below_a_second_is_refused():
+    with pytest.raises(ValueError, match="lost_process_timeout must be at least 1, not 0"):
+        start(0)
+
+
+def test_a_process_alone_takes_all_turns_and_hears_its_own_error():
+    assert in_turn(lambda: 3) == 3
+
+    def fail():
+        raise OSError("no disk")
+
+    with pytest.raises(OSError, match="no disk"):
+        in_turn(fail)
+
+
+@pytest.mark.parametrize(("config", "number"), [(MeshConfig(data=4, fsdp=2), 8), (MeshConfig(data=2, tensor=4), 2)])
+def test_one_process_holds_all_parts_of_a_batch(config, number):
+    mesh = make_mesh(config)
+    parts, found = batch_parts(mesh)
+    assert (parts, found) == (list(range(number)), number)
