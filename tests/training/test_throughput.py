@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from transformer_jax.models.decoder_only import llama
+from transformer_jax.nn.attention import dot_product_attention
+from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.parallel import chips
+from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.training.step import abstract_model
 from transformer_jax.training.throughput import Throughput, matmul_flops
 
@@ -43,6 +46,18 @@ def test_the_count_is_the_compilers_for_an_unrolled_program():
     analysis = step.lower(model).compile().cost_analysis() or {}
     ours = matmul_flops(step.trace(model).jaxpr.jaxpr)
     assert ours < analysis["flops"] < 1.02 * ours
+
+
+def test_fused_attention_counts_as_the_plain_formula_on_any_number_of_devices():
+    x = jnp.zeros((2, 256, 4, 16))
+
+    def attend(kernel):
+        return lambda x: dot_product_attention(x, x, x, AttentionMask(causal=True), kernel=kernel)
+
+    expected = 2 * 2 * 2 * 4 * 256 * 256 * 16
+    assert flops(attend("xla"), x) == flops(attend("splash"), x) == expected
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, tensor=2))):
+        assert flops(attend("splash"), x) == expected
 
 
 def test_speed_and_use_of_a_known_chip_leave_pauses_out(monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformer_jax.analysis.plan import make_plan, report, topology, what_would_fit
 from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.log import show_log
 from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.cli.parser import Parser
 from transformer_jax.training.values import load_experiment_file
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str]) -> None:
             parser.error(f"--utilisation is above 0 and at most 1, not {options.utilisation}")
         experiment = load_experiment_file(Path(options.experiment), options.variant or "experiment")
         experiment = apply_overrides(experiment, overrides, f"{parser.prog} {options.experiment}")
+        show_log()
         devices, chip = topology(options.topology)
         plan = make_plan(experiment, devices)
     print(f"{options.experiment} on {options.topology}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformer_jax.analysis.profile import report
 from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.log import show_log
 from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.cli.parser import Parser
 from transformer_jax.data.config import DataConfig
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         if options.initialize_from:
             experiment = replace(experiment, train=replace(experiment.train, initialize_from=options.initialize_from))
         start(experiment.train.lost_process_timeout)
+        show_log()
         name = f"{file.stem}_{options.variant}" if options.variant else file.stem
         prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / name))
     finished = train(prepared, profile=options.profile)

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transformer_jax.nn.embedding import Embedding, Logits, Output
+from transformer_jax.nn.kernels import AUTO, FUSED, PLAIN
 from transformer_jax.nn.layer import LayerConfig
 from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.named import choose
@@ -74,6 +75,9 @@ class TransformerConfig(LayerConfig):
             raise ValueError(f"model.d_model {self.d_model} and d_ff {self.d_ff} are more than any machine holds")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"model.dtype is float32 or bfloat16, not {self.dtype!r}")
+        if self.attention_kernel not in (AUTO, PLAIN, *FUSED):
+            known = ", ".join((AUTO, PLAIN, *FUSED))
+            raise ValueError(f"model.attention_kernel is one of {known}, not {self.attention_kernel!r}")
         choose("model.positions", self.positions, dict.fromkeys(POSITIONS))
 
     def stack_parameters(self, num_layers: int, *, cross_attention: bool = False) -> int:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from transformer_jax.nn.kernels import AUTO, PLAIN, choose_kernel, fused_attention
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 from transformer_jax.nn.positions import rotate
@@ -55,14 +56,18 @@ def dot_product_attention(
     soft_cap: float = 0.0,
     dropout_rate: float = 0.0,
     dropout_key: PRNGKeyArray | None = None,
+    kernel: str = AUTO,
 ) -> Float[Array, "batch query heads head_dim"]:
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), as `attention_weights` has it.
 
-    Goes to JAX's own function, but for what that does not know: dropout on the weights and soft caps. Where the mask
-    follows from its description, the function gets that instead of a `[query, key]` array. Today it computes the same
-    either way, with XLA; a fused kernel needs the description. Backwards, weights of more than `KEPT` keys are computed
-    again.
+    By the fused `kernel` that the device has and that can honour the mask (`nn/kernels.py`), else by the plain formula.
+    That keeps weights of up to `KEPT` keys for the backward pass, those of more it computes again.
     """
+    dropped = dropout_key is not None and dropout_rate > 0
+    obstacle = "dropout on the weights" if dropped else "a positional bias" if bias is not None else ""
+    chosen = choose_kernel(kernel, query, key, mask, soft_cap=soft_cap, obstacle=obstacle)
+    if chosen != PLAIN:
+        return fused_attention(chosen, query, key, value, mask, soft_cap=soft_cap)
     attend = functools.partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
     if key.shape[1] > KEPT:
         attend = jax.checkpoint(attend, prevent_cse=False)
@@ -120,6 +125,7 @@ class Attention(nnx.Module):
         soft_cap: float = 0.0,
         use_bias: bool = False,
         dropout: float = 0.0,
+        kernel: str = AUTO,
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -139,6 +145,7 @@ class Attention(nnx.Module):
         self.rotary_base = rotary_base
         self.soft_cap = soft_cap
         self.dropout = dropout
+        self.kernel = kernel
 
     def __call__(
         self,
@@ -187,6 +194,7 @@ class Attention(nnx.Module):
             soft_cap=self.soft_cap,
             dropout_rate=self.dropout,
             dropout_key=key,
+            kernel=self.kernel,
         )
         return self.output(mixed)
 

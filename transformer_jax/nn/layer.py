@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from transformer_jax.nn.attention import Attention, Bias, KeysValues
 from transformer_jax.nn.cache import KeyValueCache
 from transformer_jax.nn.feed_forward import FeedForward
+from transformer_jax.nn.kernels import AUTO
 from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 from transformer_jax.nn.named import choose
@@ -75,6 +76,8 @@ class LayerConfig:
     """Queries and keys are normalised in every head."""
     soft_cap: float = 0.0
     """Attention scores s become cap * tanh(s / cap); 0: they stay."""
+    attention_kernel: str = AUTO
+    """auto: what suits the device and the length; splash (TPU) or cudnn (NVIDIA) where possible; xla: plain formula."""
     positions: str = "sinusoidal"
     """sinusoidal or learned (added to embeddings), rotary, relative (T5) or alibi (in self-attention), or none."""
     rotary_base: float = 10_000.0
@@ -162,6 +165,7 @@ class TransformerLayer(nnx.Module):
             soft_cap=config.soft_cap,
             use_bias=config.attention_bias,
             dropout=config.attention_dropout,
+            kernel=config.attention_kernel,
             dtype=config.dtype,
             rngs=rngs,
         )

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import signal
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -87,9 +88,9 @@ def start(lost_process_timeout: int) -> None:
     cluster = find_cluster(os.environ, tpu_hosts)
     if cluster is None:
         return
-    # The run itself answers SIGTERM.
-    jax.config.update("jax_enable_preemption_service", False)
+    answer = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(**cluster.arguments, heartbeat_timeout_seconds=lost_process_timeout)
+    signal.signal(signal.SIGTERM, answer)  # JAX has put an answer of its own below Python's
     if jax.process_index() > 0:
         sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

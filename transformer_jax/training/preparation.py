@@ -54,6 +54,9 @@ PROBES = 20
 """Examples that show what a task makes of text."""
 MAY_CHANGE = (
     "mesh.",
+    "model.attention_kernel",
+    "model.remat",
+    "model.unroll",
     "task.decoding.",
     "task.generation.",
     "task.scores",

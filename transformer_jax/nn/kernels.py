@@ -1,0 +1,187 @@
+"""Fused attention: kernels that never hold the `[query, key]` weights, and when each can be used.
+
+splash  Pallas, for TPUs; on a CPU it is interpreted, slowly, for tests
+cudnn   FlashAttention of cuDNN, for NVIDIA's Hopper, Blackwell and later; elsewhere the plain formula is no slower
+xla     the plain formula
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from transformer_jax.nn.mask import AttentionMask
+from transformer_jax.parallel.axes import partition_spec
+
+log = logging.getLogger("transformer_jax")
+
+AUTO, PLAIN = "auto", "xla"
+FUSED_FROM = 512
+"""Keys from which a fused kernel is chosen; weights of fewer are small, and one large product is quick."""
+BLOCK = 128
+"""Splash attention works on blocks of a multiple of this many queries and keys."""
+LARGEST_BLOCK = 512
+
+Queries = Float[Array, "batch query heads head_dim"]
+Keys = Float[Array, "batch key kv_heads head_dim"]
+
+
+def choose_kernel(
+    wanted: str, query: Queries, key: Keys, mask: AttentionMask, *, soft_cap: float = 0.0, obstacle: str = ""
+) -> str:
+    """The kernel for attention of these shapes: `wanted`, or with `auto` the one that suits the device and the length.
+
+    The plain formula takes the place of one that cannot be used; an `obstacle` is a reason that no fused one can. The
+    choice goes to the log.
+    """
+    device = _device_kind()
+    kernel = _suited(device) if wanted == AUTO else wanted
+    reason = ""
+    if kernel != PLAIN:
+        reason = obstacle or _why_divided(query, key) or FUSED[kernel][0](query, key, mask, soft_cap)
+        if not reason and wanted == AUTO and key.shape[1] < FUSED_FROM:
+            reason = f"fewer than {FUSED_FROM} keys"
+    chosen = PLAIN if reason else kernel
+    level = logging.DEBUG if wanted == AUTO and kernel == PLAIN else logging.INFO
+    _say(level, f"attention of {query.shape[1]} queries to {key.shape[1]} keys on {device}: {chosen}", reason)
+    return chosen
+
+
+def fused_attention(
+    kernel: str, query: Queries, key: Keys, value: Keys, mask: AttentionMask, *, soft_cap: float = 0.0
+) -> Queries:
+    """Attention by a fused kernel that `choose_kernel` has chosen; on a mesh each device does its rows and heads."""
+    call = functools.partial(FUSED[kernel][1], soft_cap=soft_cap)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return call(query, key, value, mask)
+    heads = partition_spec(("batch", "gathered", "heads", "head_dim"), mesh.axis_names)
+    rows = partition_spec(("batch",), mesh.axis_names)
+    divided: Any = jax.shard_map(
+        call, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
+    )
+    return divided(query, key, value, mask)
+
+
+def _why_not_splash(query: Queries, key: Keys, mask: AttentionMask, soft_cap: float) -> str:
+    if mask.query_positions is not None or mask.key_positions is not None:
+        return "positions that are not 0, 1, 2, ..."
+    if query.shape[1] % BLOCK or key.shape[1] % BLOCK:
+        return f"lengths that are no multiples of {BLOCK}"
+    return ""
+
+
+def _splash(query: Queries, key: Keys, value: Keys, mask: AttentionMask, soft_cap: float) -> Queries:
+    """https://docs.jax.dev/en/latest/_autosummary/jax.experimental.pallas.ops.tpu.html, "splash_attention"."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    size = (query.shape[1], key.shape[1])
+    seen: Any = masks.FullMask(size)
+    if mask.causal:
+        seen = masks.CausalMask(size)
+    if mask.window is not None:
+        left, right = mask.window
+        seen = masks.LocalMask(size, (left, 0 if mask.causal else right), offset=0)
+    q, k = (next(block for block in (LARGEST_BLOCK, 256, BLOCK) if length % block == 0) for length in size)
+    blocks = splash.BlockSizes(
+        block_q=q, block_kv=k, block_q_dkv=q, block_kv_dkv=k, block_kv_dkv_compute=k, block_q_dq=q, block_kv_dq=k
+    )
+    kernel = splash.make_splash_mha(
+        masks.MultiHeadMask([seen] * query.shape[2]),
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=soft_cap or None,
+        interpret=_device_kind() == "cpu",
+    )
+    query = query * query.shape[-1] ** -0.5
+    segments = _segments(mask, query.shape[0], *size)
+    by_head = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    out: Any = jax.vmap(kernel)(*by_head, *(() if segments is None else (splash.SegmentIds(*segments),)))
+    return jnp.swapaxes(out, 1, 2).astype(value.dtype)
+
+
+def _segments(mask: AttentionMask, batch: int, queries: int, keys: int) -> tuple[Array, Array] | None:
+    """Numbers of segments `[batch, query]` and `[batch, key]`, which hide padding as well; None: there is one."""
+    if mask.key_lengths is None and mask.query_segments is None:
+        return None
+    query, key = jnp.zeros((batch, queries), jnp.int32), jnp.zeros((batch, keys), jnp.int32)
+    if mask.query_segments is not None and mask.key_segments is not None:
+        query, key = mask.query_segments, mask.key_segments
+    if mask.key_lengths is not None:
+        key = jnp.where(jnp.arange(keys, dtype=jnp.int32)[None] < mask.key_lengths[:, None], key, -1)
+    return query, key
+
+
+def _why_not_cudnn(query: Queries, key: Keys, mask: AttentionMask, soft_cap: float) -> str:
+    if not mask.is_structural:
+        return "segments, or positions that are not 0, 1, 2, ..."
+    if mask.window is not None and not mask.causal:
+        return "a window to both sides"
+    if soft_cap:
+        return "a soft cap"
+    if query.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"{query.dtype}, not bfloat16"
+    if query.shape[3] % 8 or query.shape[3] > 256:
+        return f"heads of {query.shape[3]}, not a multiple of 8 up to 256"
+    return ""
+
+
+def _cudnn(query: Queries, key: Keys, value: Keys, mask: AttentionMask, soft_cap: float) -> Queries:
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        is_causal=mask.causal,
+        local_window_size=mask.window,
+        key_value_seq_lengths=mask.key_lengths,
+        implementation="cudnn",
+    )
+
+
+FUSED: dict[str, tuple[Callable[[Array, Array, AttentionMask, float], str], Callable[..., Array]]] = {
+    "splash": (_why_not_splash, _splash),
+    "cudnn": (_why_not_cudnn, _cudnn),
+}
+"""Of every kernel: why it cannot do something ("": it can), and the kernel."""
+
+
+def _suited(device: str) -> str:
+    """The kernel for a kind of device."""
+    if device.startswith("TPU"):
+        return "splash"
+    capability = getattr(jax.devices()[0], "compute_capability", None) if device != "cpu" else None
+    return "cudnn" if capability is not None and float(capability) >= 9.0 else PLAIN
+
+
+def _device_kind() -> str:
+    """What JAX calls the devices that this is compiled for, which need not be there."""
+    mesh = jax.sharding.get_abstract_mesh()
+    known = None if mesh.empty else mesh.abstract_device
+    return jax.devices()[0].device_kind if known is None else known.device_kind
+
+
+def _why_divided(query: Queries, key: Keys) -> str:
+    """Why devices cannot each attend for rows and heads of their own."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return ""
+    if mesh.shape.get("sequence", 1) > 1:
+        return "a length that is divided between devices"
+    for axis, names in (("rows", ("data", "fsdp")), ("heads", ("tensor",))):
+        devices = functools.reduce(lambda size, name: size * mesh.shape.get(name, 1), names, 1)
+        sizes = (query.shape[0],) if axis == "rows" else (query.shape[2], key.shape[2])
+        if any(size % devices for size in sizes):
+            return f"{axis} that {devices} devices do not divide"
+    return ""
+
+
+@functools.cache
+def _say(level: int, choice: str, reason: str) -> None:
+    """Once for each choice."""
+    log.log(level, "%s%s", choice, f" ({reason})" if reason else "")
