@@ -57,7 +57,8 @@ def outcome(jobset: dict[str, Any], status: int, disrupted: bool = False) -> str
     reason, message = "BackoffLimitExceeded", "Job has reached the specified backoff limit"
     for index, rule in enumerate(job(jobset)["podFailurePolicy"]["rules"]):
         codes = rule.get("onExitCodes", {"values": []})
-        if status in codes["values"] or (disrupted and "onPodConditions" in rule):
+        disruption = {"type": "DisruptionTarget", "status": "True"} in rule.get("onPodConditions", [])
+        if status in codes["values"] or (disrupted and disruption):
             reason = "PodFailurePolicy"
             what = f"failed with exit code {status}" if "onExitCodes" in rule else "has condition DisruptionTarget"
             message = f"Container train for pod default/first {what} matching {rule['action']} rule at index {index}"

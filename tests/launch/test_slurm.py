@@ -17,7 +17,7 @@ def slurm(machine: Any) -> Any:
     (machine.checkout / "launch" / "environment.sh").write_text(
         'ROOT="$PWD" VENV="$PWD/.venv"\nset_up() { echo "set up"; eval "${DURING_SET_UP:-}"; }\n'
     )
-    machine.program("srun", 'echo "$$" >pid; trap "sleep 0.2; exit 143" TERM; eval "${TRAINING:-}"')
+    machine.program("srun", 'echo "$$" >pid; trap "sleep 0.3; echo saved; exit 143" TERM; eval "${TRAINING:-}"')
     machine.program("scancel", '[[ ! -f pid ]] || kill -TERM "$(cat pid)"')
     machine.program("scontrol", '[[ "$1" == show ]] && echo "JobId=77 JobState=${STATE:-RUNNING} Reason=None"; exit 0')
     machine.environment["SLURM_SUBMIT_DIR"] = str(machine.checkout)
@@ -68,13 +68,13 @@ def test_finished_failed_and_mistaken_runs_are_not_requeued(slurm: Any, status: 
 
 
 def test_a_job_that_is_told_to_stop_waits_for_the_save_and_is_requeued(slurm: Any):
-    # What SLURM does two minutes before the end: SIGTERM to the batch script alone.
-    training = 'kill -TERM "$PPID"; for ((i = 0; i < 100; i++)); do sleep 0.1; done'
+    # What SLURM does two minutes before the end: SIGTERM to the batch script alone; and more of them while it is ended.
+    training = '(for _ in 1 2 3; do kill -TERM "$PPID"; sleep 0.05; done) & while :; do sleep 0.05; done'
     result = submitted(slurm, "experiments/mine.py", TRAINING=training)
     assert result.returncode == 143
     assert ["scancel", "--signal=TERM", "77"] in slurm.called()
     assert requeued(slurm)
-    assert "not finished; requeued" in result.stdout
+    assert re.fullmatch(r"set up\n(saved\n)+not finished; requeued, .*\n", result.stdout)
 
 
 def test_a_preempted_step_is_requeued_though_the_script_was_not_told(slurm: Any):
@@ -90,7 +90,7 @@ def test_a_signal_during_set_up_starts_no_training(slurm: Any):
 
 
 def test_a_run_that_finishes_after_the_signal_counts_as_finished(slurm: Any):
-    training = 'trap "sleep 0.2; exit 0" TERM; kill -TERM "$PPID"; for ((i = 0; i < 100; i++)); do sleep 0.1; done'
+    training = 'trap "sleep 0.2; exit 0" TERM; kill -TERM "$PPID"; while :; do sleep 0.05; done'
     assert submitted(slurm, "experiments/mine.py", TRAINING=training).returncode == 0
     assert not requeued(slurm)
 
