@@ -5,8 +5,8 @@
 #
 # The options are those of `sky jobs launch`, such as --gpus A100:8 --use-spot --infra gcp.
 # The run is kept in the bucket, which is made if there is none, as runs/<name of the file>; for another name, add
-# --workdir /storage/runs/NAME. Started again, it goes on. --dry-run prints the command that starts it; sky's own
-# --dryrun also asks the clouds. launch/skypilot.yaml is the task, and says what several machines need.
+# --workdir /storage/runs/NAME. Started again, it goes on. --dry-run prints the command, which costs nothing.
+# launch/skypilot.yaml is the task, and says what several machines need.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
