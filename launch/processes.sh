@@ -31,10 +31,10 @@ run_once() {
     trap 'kill -TERM "${children[@]}" 2>/dev/null' TERM
     trap : INT
     for child in "${children[@]}"; do
-        wait "$child" && status=0 || status=$?
-        while kill -0 "$child" 2>/dev/null; do # a signal ended the waiting, not the training
-            wait "$child" && status=0 || status=$?
+        while kill -0 "$child" 2>/dev/null; do # a signal ends the waiting, not the training
+            wait "$child" || true
         done
+        wait "$child" && status=0 || status=$?
         is_final "$worst" && ((status)) && worst="$status"
     done
     trap - INT TERM
