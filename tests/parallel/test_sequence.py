@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices"
 SIZE: dict[str, Any] = {"d_model": 16, "num_heads": 4, "d_ff": 32, "num_layers": 3, "vocab_size": 24}
 MODELS = {
     "windows": llama(**SIZE, num_kv_heads=2, pattern=("local", "global"), window=5),
+    "heads for all": llama(**SIZE | {"num_heads": 8, "num_kv_heads": 8}, window=5, pattern=("local", "global")),
     "relative": EncoderOnlyConfig(**SIZE, positions="relative", dropout=0.0),
 }
 TOKENS = np.random.default_rng(0).integers(3, 24, (4, 32)).astype(np.int32)
@@ -50,10 +51,15 @@ def value_and_gradient(model, mesh_config):
 
 
 @pytest.mark.parametrize(
-    ("name", "mesh"),
-    [("windows", MeshConfig(data=2, tensor=2, sequence=2)), ("relative", MeshConfig(data=1, sequence=8))],
+    ("name", "mesh", "messages"),
+    [
+        ("windows", MeshConfig(data=2, tensor=2, sequence=2), "all-gather"),
+        ("relative", MeshConfig(data=1, sequence=8), "all-gather"),
+        ("heads for all", MeshConfig(data=1, sequence=8), "all-to-all"),
+        ("heads for all", MeshConfig(data=2, tensor=2, sequence=2), "all-to-all"),
+    ],
 )
-def test_a_divided_length_changes_no_number(name, mesh):
+def test_a_divided_length_changes_no_number(name, mesh, messages):
     model = MODELS[name].build(0)
     value, gradient, _ = value_and_gradient(model, MeshConfig(data=1))
     other, found, text = value_and_gradient(model, mesh)
@@ -61,21 +67,22 @@ def test_a_divided_length_changes_no_number(name, mesh):
     norm = np.sqrt(sum(np.sum(np.square(array)) for array in gradient.values()))
     for key, array in gradient.items():
         np.testing.assert_allclose(found[key], array, atol=1e-5 * norm, err_msg=key)
-    assert "all-gather" in text, "keys and values"
+    assert messages in text, "keys and values"
+    assert ("all-to-all" in text) == (messages == "all-to-all")
 
 
 def attention(query, key, value):
     """One causal attention as a layer on the current mesh does it."""
-    query = constrain(query, ("batch", "length", "heads", "head_dim"))
-    key, value = (constrain(x, ("batch", "gathered", "heads", "head_dim")) for x in (key, value))
+    query, key, value = (constrain(x, ("batch", "length", "heads", "head_dim")) for x in (query, key, value))
     found = dot_product_attention(query, key, value, AttentionMask(causal=True))
     return constrain(found, ("batch", "length", "heads", "head_dim"))
 
 
+@pytest.mark.parametrize("heads", [1, 8])
 @pytest.mark.parametrize("length", [2_048, pytest.param(16_384, marks=pytest.mark.slow)])
-def test_long_attention_is_the_same_in_an_eighth_of_the_memory(length):
+def test_long_attention_is_the_same_in_an_eighth_of_the_memory(length, heads):
     rng = np.random.default_rng(0)
-    arrays = rng.normal(size=(3, 1, length, 1, 4)).astype(np.float32)
+    arrays = rng.normal(size=(3, 1, length, heads, 4)).astype(np.float32)
     run, found, memory = jax.jit(attention), {}, {}
     for devices in (1, 8):
         mesh = make_mesh(MeshConfig(data=1, sequence=devices))

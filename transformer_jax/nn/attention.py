@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from transformer_jax.nn.divided import LENGTH, attend_divided, devices_of, why_not_divided
 from transformer_jax.nn.kernels import AUTO, PLAIN, choose_kernel, fused_attention
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
@@ -65,12 +66,16 @@ def dot_product_attention(
     """
     dropped = dropout_key is not None and dropout_rate > 0
     obstacle = "dropout on the weights" if dropped else "a positional bias" if bias is not None else ""
+    obstacle = obstacle or why_not_divided(query, key)
     chosen = choose_kernel(kernel, query, key, mask, soft_cap=soft_cap, obstacle=obstacle)
     if chosen != PLAIN:
-        return fused_attention(chosen, query, key, value, mask, soft_cap=soft_cap)
+        return attend_divided(functools.partial(fused_attention, chosen, soft_cap=soft_cap), query, key, value, mask)
     attend = functools.partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
     if key.shape[1] > KEPT:
         attend = jax.checkpoint(attend, prevent_cse=False)
+    if devices_of(LENGTH) > 1 and not obstacle:
+        return attend_divided(functools.partial(attend, bias=None, dropout_key=None), query, key, value, mask)
+    key, value = (constrain(x, ("batch", "gathered", "heads", "head_dim")) for x in (key, value))
     return attend(query, key, value, mask, bias, dropout_key)
 
 
@@ -168,9 +173,7 @@ class Attention(nnx.Module):
         self, memory: Float[Array, "batch key d_model"], positions: Int[Array, "#batch key"] | None = None
     ) -> KeysValues:
         """What queries look at: computed once where the memory does not change, kept in a cache while decoding."""
-        # Every query looks at all keys: where devices divide the length, these are gathered (Llama Team 2024, "The
-        # Llama 3 Herd of Models", section 3.3.2), and only scores and queries stay divided.
-        axes = ("batch", "gathered", "heads", "head_dim")
+        axes = ("batch", "length", "heads", "head_dim")
         key = self._placed(self.key(memory), self.key_norm, positions)
         return constrain(key, axes), constrain(self.value(memory), axes)
 

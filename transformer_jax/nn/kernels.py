@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from transformer_jax.nn.divided import Keys, Queries
 from transformer_jax.nn.mask import AttentionMask
-from transformer_jax.parallel.axes import partition_spec
 
 log = logging.getLogger("transformer_jax")
 
@@ -25,9 +25,6 @@ FUSED_FROM = 512
 BLOCK = 128
 """Splash attention works on blocks of a multiple of this many queries and keys."""
 LARGEST_BLOCK = 512
-
-Queries = Float[Array, "batch query heads head_dim"]
-Keys = Float[Array, "batch key kv_heads head_dim"]
 
 
 def choose_kernel(
@@ -42,7 +39,7 @@ def choose_kernel(
     kernel = _suited(device) if wanted == AUTO else wanted
     reason = ""
     if kernel != PLAIN:
-        reason = obstacle or _why_divided(query, key) or FUSED[kernel][0](query, key, mask, soft_cap)
+        reason = obstacle or FUSED[kernel][0](query, key, mask, soft_cap)
         if not reason and wanted == AUTO and key.shape[1] < FUSED_FROM:
             reason = f"fewer than {FUSED_FROM} keys"
     chosen = PLAIN if reason else kernel
@@ -54,17 +51,8 @@ def choose_kernel(
 def fused_attention(
     kernel: str, query: Queries, key: Keys, value: Keys, mask: AttentionMask, *, soft_cap: float = 0.0
 ) -> Queries:
-    """Attention by a fused kernel that `choose_kernel` has chosen; on a mesh each device does its rows and heads."""
-    call = functools.partial(FUSED[kernel][1], soft_cap=soft_cap)
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return call(query, key, value, mask)
-    heads = partition_spec(("batch", "gathered", "heads", "head_dim"), mesh.axis_names)
-    rows = partition_spec(("batch",), mesh.axis_names)
-    divided: Any = jax.shard_map(
-        call, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
-    )
-    return divided(query, key, value, mask)
+    """Attention by a fused kernel that `choose_kernel` has chosen, on one device."""
+    return FUSED[kernel][1](query, key, value, mask, soft_cap)
 
 
 def _why_not_splash(query: Queries, key: Keys, mask: AttentionMask, soft_cap: float) -> str:
@@ -164,21 +152,6 @@ def _device_kind() -> str:
     mesh = jax.sharding.get_abstract_mesh()
     known = None if mesh.empty else mesh.abstract_device
     return jax.devices()[0].device_kind if known is None else known.device_kind
-
-
-def _why_divided(query: Queries, key: Keys) -> str:
-    """Why devices cannot each attend for rows and heads of their own."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return ""
-    if mesh.shape.get("sequence", 1) > 1:
-        return "a length that is divided between devices"
-    for axis, names in (("rows", ("data", "fsdp")), ("heads", ("tensor",))):
-        devices = functools.reduce(lambda size, name: size * mesh.shape.get(name, 1), names, 1)
-        sizes = (query.shape[0],) if axis == "rows" else (query.shape[2], key.shape[2])
-        if any(size % devices for size in sizes):
-            return f"{axis} that {devices} devices do not divide"
-    return ""
 
 
 @functools.cache

@@ -20,7 +20,7 @@ class MeshConfig:
     tensor: int = 1
     """Devices that split heads, feed-forward width and vocabulary."""
     sequence: int = 1
-    """Devices that split the length of texts, for contexts that are too long for one; keys and values are gathered."""
+    """Devices that split the length of texts, for contexts that are too long for one."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
