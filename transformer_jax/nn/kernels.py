@@ -43,7 +43,7 @@ def choose_kernel(
         if not reason and wanted == AUTO and key.shape[1] < FUSED_FROM:
             reason = f"fewer than {FUSED_FROM} keys"
     chosen = PLAIN if reason else kernel
-    level = logging.DEBUG if wanted == AUTO and kernel == PLAIN else logging.INFO
+    level = logging.DEBUG if kernel == PLAIN else logging.INFO
     _say(level, f"attention of {query.shape[1]} queries to {key.shape[1]} keys on {device}: {chosen}", reason)
     return chosen
 
