@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 MESH_AXES: dict[str, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ def partition_spec(axes: Sequence[str], mesh_axes: Sequence[str]) -> PartitionSp
     return PartitionSpec(*entries)
 
 
-def sharding(axes: Sequence[str], mesh: Mesh) -> NamedSharding:
+def sharding(axes: Sequence[str], mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of an array whose dimensions have these names."""
     return NamedSharding(mesh, partition_spec(axes, mesh.axis_names))
 
