@@ -49,7 +49,7 @@ QUICK = (
     ("translation", "fsdp"),
     ("translation", "tensor"),
     ("language model", "data-tensor-sequence"),
-    ("masked language model", "fsdp-tensor"),
+    ("masked language model", "data-tensor"),
     ("masked language model", "data-fsdp-tensor"),
 )
 
