@@ -64,8 +64,8 @@ def test_devices_that_divide_layers_sum_the_output_of_every_sub_layer(trained):
     run = trained("translation", "tensor")
     vectors, layers = ROWS * LENGTH * WIDTH, 2
     forward = 2 * layers + 3 * layers + 2  # encoder, decoder, both embeddings
-    # Queries, keys and values are three products of the same vectors, whose gradients are summed one by one.
-    backward = layers * (3 + 1) + layers * (3 + 3 + 1) + 1  # encoder, decoder, output
+    # The same backward, and one more of every decoder layer: of the memory that its keys and values come from.
+    backward = 2 * layers + 4 * layers + 1  # encoder, decoder, output
     # Of the logits of every token: their maximum, the sum of exponentials, the label's logit and the sum of all.
     of_tokens = 4 * ROWS * LENGTH
     expected = 2 * GATHERED * ((forward + backward) * vectors + of_tokens)

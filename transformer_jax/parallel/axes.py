@@ -66,3 +66,9 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
     whole = "length" in axes and x.shape[list(axes).index("length")] % mesh.shape.get("sequence", 1)
     axes = ["gathered" if axis == "length" and whole else axis for axis in axes]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))
+
+
+def divided(axis: str) -> bool:
+    """Whether devices of the current mesh divide dimensions of this name."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return any(shape.get(name, 1) > 1 for name in MESH_AXES[axis])
