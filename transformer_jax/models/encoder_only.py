@@ -13,6 +13,7 @@ from transformer_jax.models.heads import LanguageModelHead, Pooler
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.stack import Stack
+from transformer_jax.parallel.axes import constrain
 
 HEADS = ("language_model", "pretraining", "sequence", "tokens", "none")
 
@@ -188,7 +189,7 @@ class EncoderOnly(TokenModel):
         added = None
         if self.token_types is not None:
             kinds = jnp.zeros_like(tokens) if token_types is None else token_types
-            added = jnp.take(self.token_types[...], kinds, axis=0)
+            added = jnp.take(constrain(self.token_types[...], ("token_types", "gathered")), kinds, axis=0)
         return self.encoder(
             self.embed(tokens, positions, added=added, key=embed_key),
             mask=AttentionMask(key_lengths=lengths, query_segments=segments, key_segments=segments),

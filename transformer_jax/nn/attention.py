@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.nn.divided import LENGTH, attend_divided, devices_of, why_not_divided
+from transformer_jax.nn.divided import attend_divided, why_not_divided
 from transformer_jax.nn.kernels import AUTO, PLAIN, choose_kernel, fused_attention
-from transformer_jax.nn.linear import Linear, dropout
+from transformer_jax.nn.linear import Linear, dropout, side_by_side
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 from transformer_jax.nn.positions import rotate
-from transformer_jax.parallel.axes import constrain
+from transformer_jax.parallel.axes import constrain, devices_of
 
 KEPT = 256
 """Keys up to which the backward pass keeps the weights of attention; of more they would be most of a step's memory."""
@@ -73,7 +73,7 @@ def dot_product_attention(
     attend = functools.partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
     if key.shape[1] > KEPT:
         attend = jax.checkpoint(attend, prevent_cse=False)
-    if devices_of(LENGTH) > 1 and not obstacle:
+    if devices_of("length") > 1 and not obstacle:
         return attend_divided(functools.partial(attend, bias=None, dropout_key=None), query, key, value, mask)
     key, value = (constrain(x, ("batch", "gathered", "heads", "head_dim")) for x in (key, value))
     return attend(query, key, value, mask, bias, dropout_key)
@@ -166,16 +166,24 @@ class Attention(nnx.Module):
 
         `positions` (default 0, 1, 2, ...) are those of `x`, for rotary heads.
         """
-        keys_values = self.keys_values(x if memory is None else memory, positions)
-        return self.attend(x, keys_values, mask=mask, positions=positions, bias=bias, key=key)
+        looked_at = x if memory is None else memory
+        if devices_of("heads") == 1:
+            query, new_key, value = self.query(x), self.key(looked_at), self.value(looked_at)
+        elif memory is None and self.query.kernel.shape == self.key.kernel.shape:
+            query, new_key, value = side_by_side(x, (self.query, self.key, self.value))
+        else:
+            query, (new_key, value) = self.query(x), side_by_side(looked_at, (self.key, self.value))
+        query, keys_values = (
+            self._placed(query, self.query_norm, positions),
+            self._keys_values(new_key, value, positions),
+        )
+        return self._attend(query, keys_values, mask, bias, key)
 
     def keys_values(
         self, memory: Float[Array, "batch key d_model"], positions: Int[Array, "#batch key"] | None = None
     ) -> KeysValues:
         """What queries look at: computed once where the memory does not change, kept in a cache while decoding."""
-        axes = ("batch", "length", "heads", "head_dim")
-        key = self._placed(self.key(memory), self.key_norm, positions)
-        return constrain(key, axes), constrain(self.value(memory), axes)
+        return self._keys_values(self.key(memory), self.value(memory), positions)
 
     def attend(
         self,
@@ -188,18 +196,7 @@ class Attention(nnx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch query d_model"]:
         """Attends from `x` to keys and values computed before."""
-        query = constrain(self._queries(x, positions), ("batch", "length", "heads", "head_dim"))
-        mixed = dot_product_attention(
-            query,
-            *keys_values,
-            mask,
-            bias=bias,
-            soft_cap=self.soft_cap,
-            dropout_rate=self.dropout,
-            dropout_key=key,
-            kernel=self.kernel,
-        )
-        return self.output(mixed)
+        return self._attend(self._queries(x, positions), keys_values, mask, bias, key)
 
     def weights(
         self,
@@ -213,6 +210,35 @@ class Attention(nnx.Module):
         """The attention weights alone, for looking at them."""
         key, _ = self.keys_values(memory, positions)
         return attention_weights(self._queries(x, positions), key, mask, bias=bias, soft_cap=self.soft_cap)
+
+    def _attend(
+        self,
+        query: Float[Array, "batch query heads head_dim"],
+        keys_values: KeysValues,
+        mask: AttentionMask,
+        bias: Bias | None,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch query d_model"]:
+        mixed = dot_product_attention(
+            constrain(query, ("batch", "length", "heads", "head_dim")),
+            *keys_values,
+            mask,
+            bias=bias,
+            soft_cap=self.soft_cap,
+            dropout_rate=self.dropout,
+            dropout_key=key,
+            kernel=self.kernel,
+        )
+        return self.output(mixed)
+
+    def _keys_values(
+        self,
+        key: Float[Array, "batch key kv_heads head_dim"],
+        value: Float[Array, "batch key kv_heads head_dim"],
+        positions: Int[Array, "#batch key"] | None,
+    ) -> KeysValues:
+        axes = ("batch", "length", "heads", "head_dim")
+        return constrain(self._placed(key, self.key_norm, positions), axes), constrain(value, axes)
 
     def _queries(
         self, x: Float[Array, "batch query d_model"], positions: Int[Array, "#batch query"] | None

@@ -5,36 +5,28 @@ and another takes the result back (Jacobs et al. 2023, "DeepSpeed Ulysses", sect
 to the compiler, with keys and values gathered (Llama Team 2024, "The Llama 3 Herd of Models", section 3.3.2).
 """
 
-import math
 from collections.abc import Callable
 
 import jax
 from jaxtyping import Array, Float
 
 from transformer_jax.nn.mask import AttentionMask
-from transformer_jax.parallel.axes import MESH_AXES, partition_spec
+from transformer_jax.parallel.axes import MESH_AXES, devices_of, partition_spec
 
 Queries = Float[Array, "batch query heads head_dim"]
 Keys = Float[Array, "batch key kv_heads head_dim"]
-LENGTH = "sequence"
-"""The mesh axis that divides lengths."""
-
-
-def devices_of(*mesh_axes: str) -> int:
-    """On how many parts of the current mesh these axes divide something."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else math.prod(mesh.shape.get(axis, 1) for axis in mesh_axes)
 
 
 def why_not_divided(query: Queries, key: Keys) -> str:
     """Why devices cannot each do some rows and heads; "": they can."""
-    rows, heads = devices_of(*MESH_AXES["batch"]), devices_of(*MESH_AXES["heads"], LENGTH)
+    rows, lengths = devices_of("batch"), devices_of("length")
+    heads = devices_of("heads") * lengths
     if query.shape[0] % rows:
         return f"{query.shape[0]} rows on {rows} devices"
     if query.shape[2] % heads or key.shape[2] % heads:
         return f"{query.shape[2]} heads and {key.shape[2]} of keys on {heads} devices"
-    if query.shape[1] % devices_of(LENGTH) or key.shape[1] % devices_of(LENGTH):
-        return f"lengths {query.shape[1]} and {key.shape[1]} on {devices_of(LENGTH)} devices"
+    if query.shape[1] % lengths or key.shape[1] % lengths:
+        return f"lengths {query.shape[1]} and {key.shape[1]} on {lengths} devices"
     return ""
 
 
@@ -51,7 +43,7 @@ def attend_divided(
         return attend(query, key, value, mask)
 
     def on_a_device(query: Array, key: Array, value: Array, mask: AttentionMask) -> Array:
-        if devices_of(LENGTH) == 1:
+        if devices_of("length") == 1:
             return attend(query, key, value, mask)
         query, key, value = (_exchange(x, split=2, join=1) for x in (query, key, value))
         return _exchange(attend(query, key, value, mask), split=1, join=2)
@@ -65,4 +57,4 @@ def attend_divided(
 
 
 def _exchange(x: Array, *, split: int, join: int) -> Array:
-    return jax.lax.all_to_all(x, LENGTH, split, join, tiled=True)
+    return jax.lax.all_to_all(x, MESH_AXES["length"], split, join, tiled=True)

@@ -93,7 +93,9 @@ class Embedding(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
-        return jnp.take(self.table[...], tokens, axis=0).astype(self.dtype) * self.scale
+        # Whole rows: of parts of rows the compiler would look up the whole batch, and then share it out anew.
+        table = constrain(self.table[...], ("vocab", "gathered"))
+        return jnp.take(table, tokens, axis=0).astype(self.dtype) * self.scale
 
     def make_logits(self) -> Logits:
         """The function from vectors to the float32 logits of their product with the transposed table."""

@@ -1,9 +1,11 @@
 """Linear maps and dropout."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -35,11 +37,25 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """`[*batch, *in_shape]` to `[*batch, *out_shape]`, in `dtype`."""
         kernel = self.kernel[...].astype(self.dtype)
-        y = jnp.tensordot(x.astype(self.dtype), kernel, axes=self.inputs)
+        return self.with_bias(jnp.tensordot(x.astype(self.dtype), kernel, axes=self.inputs))
+
+    def with_bias(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The map's product with its bias, where it has one."""
         if self.bias is None:
             return y
         # Broadcast before the cast: the gradient of the bias is then summed in float32.
         return y + jnp.broadcast_to(self.bias[...], y.shape).astype(self.dtype)
+
+
+def side_by_side(x: Float[Array, "..."], maps: Sequence[Linear]) -> list[Float[Array, "..."]]:
+    """What several maps make of one input, in one product; their outputs may differ in the last dimension alone.
+
+    The gradients by the input are one product too, which devices that divide the outputs sum once.
+    """
+    kernel = jnp.concatenate([linear.kernel[...].astype(linear.dtype) for linear in maps], axis=-1)
+    y = jnp.tensordot(x.astype(kernel.dtype), kernel, axes=maps[0].inputs)
+    ends = np.cumsum([linear.kernel.shape[-1] for linear in maps])[:-1].tolist()
+    return [linear.with_bias(part) for linear, part in zip(maps, jnp.split(y, ends, axis=-1), strict=True)]
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: PRNGKeyArray | None) -> Float[Array, "..."]:

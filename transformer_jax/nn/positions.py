@@ -8,6 +8,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from transformer_jax.parallel.axes import constrain
+
 
 def sinusoidal_positions(positions: Int[Array, "*shape"], d_model: int) -> Float[Array, "*shape d_model"]:
     """Sinusoids of Vaswani et al. 2017, section 3.5, sine and cosine interleaved as printed there.
@@ -54,7 +56,8 @@ class LearnedPositions(nnx.Module):
 
     def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
         # Padding may stand past the end; it is masked, and must be finite for that.
-        return jnp.take(self.table[...], positions, axis=0, mode="clip")
+        table = constrain(self.table[...], ("positions", "gathered"))
+        return jnp.take(table, positions, axis=0, mode="clip")
 
 
 class SinusoidalPositions(nnx.Module):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 MESH_AXES: dict[str, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ def partition_spec(axes: Sequence[str], mesh_axes: Sequence[str]) -> PartitionSp
     return PartitionSpec(*entries)
 
 
-def sharding(axes: Sequence[str], mesh: Mesh) -> NamedSharding:
+def sharding(axes: Sequence[str], mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of an array whose dimensions have these names."""
     return NamedSharding(mesh, partition_spec(axes, mesh.axis_names))
 
@@ -66,3 +66,9 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
     whole = "length" in axes and x.shape[list(axes).index("length")] % mesh.shape.get("sequence", 1)
     axes = ["gathered" if axis == "length" and whole else axis for axis in axes]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))
+
+
+def devices_of(axis: str) -> int:
+    """Into how many parts the current mesh divides dimensions of this name."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape.get(name, 1) for name in MESH_AXES[axis])

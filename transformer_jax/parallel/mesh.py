@@ -1,11 +1,14 @@
 """The mesh of a run: how many devices share the batch, the parameters and the layers' width."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 
@@ -24,7 +27,10 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over these devices, or over all that there are; ValueError when the sizes do not fit their number."""
+    """The mesh over these devices, or over all that there are; ValueError when the sizes do not fit their number.
+
+    Slices of TPUs, which a slower network connects, divide the axis `data`.
+    """
     sizes, devices = asdict(config), jax.devices() if devices is None else devices
     wrong = {axis: size for axis, size in sizes.items() if size < 1 and size != -1}
     inferred = [axis for axis, size in sizes.items() if size == -1]
@@ -41,4 +47,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     if len({device.process_index for device in devices[:total]}) < len({device.process_index for device in devices}):
         raise ValueError(f"the mesh {sizes} leaves processes without a device; make it as large as all {len(devices)}")
     axis_types = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices[:total])
+    shape, devices = tuple(sizes.values()), devices[:total]
+    slices = Counter(getattr(device, "slice_index", 0) for device in devices)
+    if len(slices) == 1:
+        return jax.make_mesh(shape, tuple(sizes), axis_types=axis_types, devices=devices)
+    if len(set(slices.values())) > 1:
+        raise ValueError(f"the mesh {sizes} takes {[*slices.values()]} devices of the slices; take as many of each")
+    if sizes["data"] % len(slices):
+        raise ValueError(
+            f"mesh.data {sizes['data']} is not a multiple of {len(slices)}, the number of slices: no other axis may "
+            "cross the slower network between them"
+        )
+    return Mesh(_over_slices(shape, devices, len(slices)), tuple(sizes), axis_types=axis_types)
+
+
+def _over_slices(shape: tuple[int, ...], devices: Sequence[Any], slices: int) -> np.ndarray:
+    """Devices with those of a slice beside each other along the first axis: only that one crosses the slow network."""
+    outer = (slices,) + (1,) * (len(shape) - 1)
+    inner = (shape[0] // slices, *shape[1:])
+    return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)

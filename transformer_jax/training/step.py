@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
@@ -41,7 +41,7 @@ def abstract_model(config: ModelConfig) -> Any:
     return jax.eval_shape(lambda: config.build(0))
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
+def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Where every array of a training state lies.
 
     Parameters follow the table in `parallel/axes.py`; what the optimizer keeps for a parameter lies where the parameter
@@ -189,7 +189,12 @@ def make_step(
             "learning_rate": jnp.asarray(schedule(state.step)),
             "gradient_norm": optax.tree.norm(gradient),
         }
-        return TrainState(model, optimizer_state, state.step + 1), metrics
+        after = TrainState(model, optimizer_state, state.step + 1)
+        mesh = jax.sharding.get_abstract_mesh()
+        if not mesh.empty and mesh.size > 1:
+            # Left to itself, the compiler may lay an array elsewhere, and the next step would be compiled anew.
+            after = jax.lax.with_sharding_constraint(after, state_shardings(after, mesh))
+        return after, metrics
 
     return jax.jit(step, donate_argnums=0)
 
