@@ -2,11 +2,15 @@
 
 import ast
 import base64
+import gzip
 import json
 import os
 import re
+import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import nbformat
@@ -15,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from transformer_jax.training.metrics import read_metrics
+from transformer_jax.training.values import load_experiment_file
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "launch" / "colab.ipynb"
@@ -30,6 +35,7 @@ def execute(directory, *, last=None, **settings):
     # What the suite sets for its own JAX is not for the kernel, which is to be as fresh as Colab's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"JAX_PLATFORMS": "cpu", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment["PYTHONPATH"] = str(ROOT)  # the checkout counts as installed, so that the environment stays as it is
     environment["TRANSFORMER_JAX_NOTEBOOK"] = json.dumps(settings)
     place = {"metadata": {"path": str(directory)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute(env=environment)
@@ -43,6 +49,13 @@ def text(outputs):
 def pictures(outputs):
     found = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     return [base64.b64decode(picture) for picture in found]
+
+
+def function(cell, name, **known) -> Any:
+    """A function of a cell, which finds what is `known` and nothing else of the notebook."""
+    found = next(node for node in ast.parse(SOURCES[cell]).body if getattr(node, "name", None) == name)
+    exec(ast.unparse(found), known)
+    return known[name]
 
 
 def test_is_stored_without_outputs_and_with_little_metadata():
@@ -72,11 +85,27 @@ def test_names_no_place_but_those_of_colab():
     + [("gpu", "7.5", "float32"), ("cpu", None, "float32")],
 )
 def test_precision_is_one_that_the_chip_has(platform, capability, expected):
-    functions = [node for node in ast.parse(SOURCES["chip"]).body if isinstance(node, ast.FunctionDef)]
-    names: dict = {}
-    exec(compile(ast.Module(functions, []), "chip", "exec"), names)
     device = SimpleNamespace(platform=platform, compute_capability=capability)
-    assert names["precision"](device) == expected
+    assert function("chip", "precision")(device) == expected
+
+
+def test_captions_are_downloaded_once_under_the_names_that_the_experiment_reads(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    lines = {"train": 3, "val": 2, "test_2016_flickr": 1}
+    for split, count in lines.items():
+        for language in ("en", "de"):
+            (there / f"{split}.lc.norm.tok.{language}").write_text(f"{language}\n" * count, encoding="utf-8")
+    modules = {"gzip": gzip, "urllib": urllib, "DRY_RUN": False}
+    fetch = function("data", "fetch", ADDRESS=there.as_uri(), LINES=lines, **modules)
+    fetch(here)
+    source: Any = load_experiment_file(ROOT / "experiments" / "multi30k_en_de.py").data.source
+    assert {file.name for file in here.iterdir()} == {*source.train, *source.validation, *source.test}
+    assert [example["target"] for example in replace(source, directory=str(here)).examples("train")] == ["de"] * 3
+    function("data", "fetch", ADDRESS="file:///nowhere", LINES=lines, **modules)(here)
+    (here / "val.de").unlink()
+    with pytest.raises(OSError, match="has 2 lines, not 9"):
+        function("data", "fetch", ADDRESS=there.as_uri(), LINES=lines | {"val": 9}, **modules)(here)
 
 
 def test_dry_run_says_what_it_would_do_and_does_nothing(tmp_path):
@@ -89,10 +118,9 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(tmp_path):
         WORKDIR=str(tmp_path / "runs"),
     )
     checkout = tmp_path / "transformer_jax"
-    assert f"would run: git clone --depth 1 https://example.org/transformer_jax.git {checkout}" in text(
-        outputs["install"]
-    )
-    assert re.search(f"would run: .* -m pip install .* --editable {checkout}\n", text(outputs["install"]))
+    clone, pip, _ = text(outputs["install"]).splitlines()
+    assert clone == f"would run: git clone --depth 1 https://example.org/transformer_jax.git {checkout}"
+    assert re.fullmatch(f"would run: .* -m pip install .* --editable {checkout}", pip)
     assert text(outputs["train"]) == (
         f"would run: transformer-jax train {checkout}/experiments/paper/wmt14_en_de_base.py --workdir "
         f"{tmp_path}/runs/wmt14_en_de_base --model.dtype float32 --train.steps 7 --data.source.data-dir 'a b'\n"
