@@ -135,6 +135,7 @@ def test_without_a_checkout_an_address_to_clone_from_is_asked_for(tmp_path):
         execute(tmp_path, last="install")
 
 
+@pytest.mark.slow
 def test_runs_from_the_first_cell_to_the_last_and_goes_on_when_started_again(tmp_path):
     settings = {"QUICK": True, "WORKDIR": str(tmp_path)}
     outputs = execute(FILE.parent, **settings)

@@ -35,6 +35,7 @@ CHIPS = {
     "v6e": Chip("TPU v6 lite", 32 * GIB, 918e12, 1.6e12, 90e9),
     "t4": Chip("Tesla T4", 16e9, 65e12, 0.32e12, 16e9, links=1),
     "a100": Chip("NVIDIA A100", 80e9, 312e12, 2.0e12, 300e9, links=1),
+    "a100-40gb": Chip("NVIDIA A100-SXM4-40GB", 40e9, 312e12, 1.555e12, 300e9, links=1),
     "l4": Chip("NVIDIA L4", 24e9, 121e12, 0.3e12, 32e9, links=1),
     "h100": Chip("NVIDIA H100", 80e9, 989e12, 3.35e12, 450e9, links=1),
     "h200": Chip("NVIDIA H200", 141e9, 989e12, 4.8e12, 450e9, links=1),
