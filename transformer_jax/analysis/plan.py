@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from transformer_jax.analysis.program import Collective, Traffic, collectives
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.chips import CHIPS, GIB, Chip
-from transformer_jax.parallel.mesh import make_mesh
+from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_state, batch_sharding, check_batches, make_update
 from transformer_jax.training.throughput import matmul_flops
@@ -24,6 +24,8 @@ LIBTPU = {
     "TPU_STDERR_LOG_LEVEL": "3",
 }
 """Environment of libtpu where it has no TPU."""
+MOST_DEVICES = 1024
+"""Chips that are planned for."""
 MOST_TRIED = 6
 """Changes that are compiled in search of one that fits."""
 
@@ -46,10 +48,14 @@ class Plan:
     temporary_bytes: int
     """Gradients, activations and workspace, by the compiler."""
     model_flops: float
-    """Matrix products of a step on all devices together, without what remat or a fused kernel computes again."""
+    """Matrix products of a step on all devices together, three times those of the forward pass."""
     flops: float
-    """With that."""
+    """Those that are really made: with what is computed again to save memory."""
     messages: dict[Collective, Traffic]
+    available: int
+    """Devices that there are; a mesh may leave some idle."""
+    dimensions: int
+    """Axes of the torus that the devices are; 1 where they are none."""
 
     @property
     def devices(self) -> int:
@@ -71,9 +77,11 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
     kind, _, shape = name.partition(":")
     if kind not in (*CHIPS, "cpu") or not shape or not all(size.isdecimal() for size in shape.split("x")):
         raise ValueError(f"a topology is CHIP:SIZES such as v5e:4x4 or h100:8, not {name!r}; chips: {', '.join(CHIPS)}")
+    if not 1 <= math.prod(map(int, shape.split("x"))) <= MOST_DEVICES:
+        raise ValueError(f"{name} is not between 1 and {MOST_DEVICES:,} chips")
     jax.config.update("jax_platforms", "cpu")
     chip = CHIPS.get(kind)
-    if chip is not None and chip.kind.startswith("TPU"):
+    if chip is not None and chip.is_tpu:
         from jax.experimental import topologies
 
         for variable, value in LIBTPU.items():
@@ -112,11 +120,7 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         key = jax.eval_shape(lambda: jax.random.key(0, impl=train.random_bits))
         key = _placed(key, NamedSharding(mesh, PartitionSpec()))
         traced = update.step.trace(state, batch, key)
-        flops = model_flops = matmul_flops(traced.jaxpr.jaxpr)
-        plain = {"remat": False, "attention_kernel": "xla"}
-        if any(getattr(model, name, value) != value for name, value in plain.items()):
-            plain = abstract_state(replace(model, **plain), update.optimizer, mesh, update.frozen)
-            model_flops = matmul_flops(update.step.trace(plain, batch, key).jaxpr.jaxpr)
+        flops, model_flops = matmul_flops(traced.jaxpr.jaxpr), update.model_flops(state, batch, key)
         compiled = traced.lower().compile()
     memory = compiled.memory_analysis()
     parameters = named_parameters(state.model)
@@ -124,7 +128,7 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         experiment=experiment,
         mesh=dict(mesh.shape),
         rows=rows,
-        tokens=max(math.prod(shape.shape) for shape in shapes.values()),
+        tokens=rows * data.max_length,
         parameters=model.num_parameters(),
         parameter_bytes=_bytes(parameters),
         optimizer_bytes=_bytes((state.optimizer, state.step)),
@@ -133,6 +137,8 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         model_flops=model_flops,
         flops=flops,
         messages=collectives(compiled.as_text() or ""),
+        available=len(devices),
+        dimensions=_dimensions(devices),
     )
 
 
@@ -150,13 +156,14 @@ def what_would_fit(plan: Plan, devices: Sequence[Any], memory: float) -> tuple[s
 
 def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
     """The plan for a person: what the compiler says apart from what is only estimated."""
-    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
+    simulated = chip is None or not chip.is_tpu
+    whose = "estimated by a CPU's compiler on devices that stand in" if simulated else "as its compiler lays it out"
     lines = [
-        f"model: {plan.parameters:,} parameters; mesh: {mesh}",
+        f"model: {plan.parameters:,} parameters; mesh: {described(plan.mesh)}, of {plan.available} chips",
         f"largest batch: {plan.rows:,} rows of {plan.experiment.data.max_length} tokens",
         f"matrix products of a step: {plan.model_flops / 1e12:,.4g} TFLOP"
-        + (f", with those made twice {plan.flops / 1e12:,.4g}" if plan.flops > plan.model_flops else ""),
-        "memory of a device, as the compiler lays it out:",
+        + (f", with those made again {plan.flops / 1e12:,.4g}" if plan.flops > 1.01 * plan.model_flops else ""),
+        f"memory of a device, {whose}:",
         *(
             f"  {what:<42} {size / GIB:8.3f} GiB"
             for what, size in (
@@ -167,34 +174,53 @@ def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
                 ("in all", plan.bytes),
             )
         ),
-        "messages of a step, as the compiler has placed them:" if plan.messages else "no messages between devices",
+        f"messages of a step, {whose}:" if plan.messages else "no messages between devices",
         *(
             f"  {kind} among {group}: {traffic.count:,} times, {traffic.sent / GIB:.3f} GiB sent by a device"
             for (kind, group), traffic in plan.messages.items()
         ),
     ]
+    if simulated and any(message.kind == "all-reduce" for message in plan.messages):
+        lines.append("  (where each needs only a part of a sum, a GPU's compiler sends half of that: reduce-scatter)")
     if chip is None:
         return "\n".join([*lines, "no time is estimated: nothing is known of this chip"])
     fits = "fits" if plan.bytes <= chip.memory else "DOES NOT FIT"
-    lines.append(f"{fits}: {plan.bytes / GIB:.2f} of the {chip.memory / GIB:.0f} GiB of a {chip.kind}")
+    lines.append(f"{fits}: {plan.bytes / GIB:.2f} of the {chip.memory / GIB:.0f} GiB of a {chip.name}")
     return "\n".join([*lines, *_times(plan, chip, utilisation)])
 
 
 def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
     train = plan.experiment.train
-    products = plan.flops / plan.devices / chip.flops
+    dtype = getattr(plan.experiment.model, "dtype", "float32")
+    peak = chip.peak(dtype)
+    products = plan.flops / plan.devices / peak
     memory = 2 * plan.bytes / chip.memory_bandwidth
-    network = chip.links * chip.link_bandwidth
-    messages = sum(traffic.sent for traffic in plan.messages.values()) / network
+    near = {message: traffic for message, traffic in plan.messages.items() if message.group <= chip.together}
+    messages = sum(traffic.sent / _bandwidth(plan, chip, message) for message, traffic in near.items())
+    fastest = max((_bandwidth(plan, chip, message) for message in near), default=chip.links * chip.link_bandwidth)
     yield "a step takes at least, estimated from the chip's published peaks:"
-    yield f"  {1e3 * products:10.2f} ms for matrix products at {chip.flops / 1e12:,.0f} TFLOP/s"
+    yield f"  {1e3 * products:10.2f} ms for matrix products at {peak / 1e12:,.0f} TFLOP/s, {dtype}"
     yield f"  {1e3 * memory:10.2f} ms to read and write everything once at {chip.memory_bandwidth / 1e12:.2f} TB/s"
-    yield f"  {1e3 * messages:10.2f} ms for messages at {network / 1e9:.0f} GB/s, if none is hidden"
-    step = max(plan.model_flops / plan.devices / chip.flops / utilisation, memory, messages)
+    yield f"  {1e3 * messages:10.2f} ms for messages at up to {fastest / 1e9:.0f} GB/s, if none is hidden"
+    if len(near) < len(plan.messages):
+        yield f"  and what a network takes for messages among more than {chip.together} chips: not known here"
+        return
+    step = max(plan.model_flops / plan.devices / peak / utilisation, memory, messages)
     hours = step * train.steps / 3600
     yield f"if {100 * utilisation:.0f} % of the peak were reached, which is an assumption:"
     yield f"  {plan.tokens / step:,.0f} tokens/s, {hours:,.2f} hours for {train.steps:,} steps"
-    yield f"  {hours * plan.devices:,.1f} chip-hours"
+    yield f"  {hours * plan.available:,.2f} chip-hours"
+
+
+def _bandwidth(plan: Plan, chip: Chip, message: Collective) -> float:
+    """Bytes a second of a message; one among all devices can use every axis of a torus at once."""
+    return chip.links * chip.link_bandwidth * (plan.dimensions if message.group == plan.devices else 1)
+
+
+def _dimensions(devices: Sequence[Any]) -> int:
+    """Axes along which devices of a torus lie."""
+    places = [getattr(device, "coords", (0,)) for device in devices]
+    return max(sum(len(set(along)) > 1 for along in zip(*places, strict=True)), 1)
 
 
 def _changes(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:

@@ -23,7 +23,8 @@ class Traffic(NamedTuple):
 
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}
+BYTES = dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1) | dict.fromkeys(("s16", "u16", "bf16", "f16"), 2)
+BYTES |= dict.fromkeys(("s64", "u64", "f64"), 8)
 """Of an element of each type; 4 of any other."""
 
 
@@ -33,6 +34,8 @@ def collectives(hlo: str) -> dict[Collective, Traffic]:
     A message that a TPU's compiler hides behind computations is repeated in each of them: it counts where it starts.
     """
     bodies, entry = _computations(hlo)
+    devices = DEVICES.search(hlo)
+    everyone = math.prod(int(number) for number in devices.groups("1")) if devices else 1
     total: dict[Collective, Traffic] = {}
 
     def visit(name: str, times: int) -> None:
@@ -43,11 +46,11 @@ def collectives(hlo: str) -> dict[Collective, Traffic]:
             kind = match["op"].removesuffix("-start")
             if kind not in KINDS:
                 inner = times * _trips(line, bodies) if kind == "while" else times
-                for called in CALLED.findall(line):
+                for called in [*CALLED.findall(line), *_branches(line)]:
                     if not CONTINUED.match(match["name"]) and not CONTINUED.match(called):
                         visit(called, inner)
                 continue
-            group = _group_size(line, kind)
+            group = _group_size(line, kind, everyone)
             sent = _sent(match["type"], match["op"], group)
             if name.startswith("all-reduce-scatter"):  # each device keeps a part of the sum
                 kind, sent = "reduce-scatter", sent / 2
@@ -65,6 +68,8 @@ INSTRUCTION = re.compile(r"\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<type>\(.*?\)|\S+
 CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+DEVICES = re.compile(r"^HloModule .*?(?:replica_count=(\d+)|num_partitions=(\d+))", re.M)
 SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -93,7 +98,14 @@ def _trips(line: str, bodies: dict[str, list[str]]) -> int:
     return max((int(bound[1]) for bound in bounds if bound), default=1)
 
 
-def _group_size(line: str, kind: str) -> int:
+def _branches(line: str) -> list[str]:
+    """The costs of all branches are added, as if each were taken."""
+    found = BRANCHES.search(line)
+    return re.findall(r"[\w.-]+", found[1]) if found else []
+
+
+def _group_size(line: str, kind: str, everyone: int) -> int:
+    """Devices that take part; `everyone` where no groups are named."""
     if kind == "collective-permute":
         return 2
     named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
@@ -102,7 +114,7 @@ def _group_size(line: str, kind: str) -> int:
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
     iota = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
-    return int(iota[1]) if iota else len(listed[1].split(",")) if listed else 1
+    return int(iota[1]) if iota else len(listed[1].split(",")) if listed else everyone
 
 
 def _sent(kind_of_result: str, operation: str, group: int) -> float:
@@ -111,8 +123,11 @@ def _sent(kind_of_result: str, operation: str, group: int) -> float:
         BYTES.get(name, 4) * math.prod(int(size) for size in shape.split(",") if size)
         for name, shape in SHAPE.findall(kind_of_result)
     ]
-    beside = operation in ("all-gather-start", "collective-permute-start")  # the operand stands beside the result
-    size = max(sizes) if beside else sum(sizes)
+    if operation == "collective-permute-start":  # an operand, its result and two counters
+        sizes = sizes[1:2]
+    elif operation == "all-gather-start":  # operands, then as many results
+        sizes = sizes[len(sizes) // 2 :]
+    size = sum(sizes)
     share = (group - 1) / group
     factors = {"all-reduce": 2 * share, "reduce-scatter": group - 1.0, "collective-permute": 1.0}
     return size * factors.get(operation.removesuffix("-start"), share)

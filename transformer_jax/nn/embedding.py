@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from transformer_jax.nn.linear import Linear
+from transformer_jax.nn.linear import Linear, float32_product
 from transformer_jax.parallel.axes import constrain
 
 Logits = Callable[[Float[Array, "batch length d_model"]], Float[Array, "batch length rows"]]
@@ -46,11 +46,7 @@ def _product_backward(dtype: str, kept: tuple[Array, Array], gradient: Array) ->
 
 def _multiply(subscripts: str, one: Array, other: Array, dtype: str) -> Array:
     """The float32 product of two arrays in `dtype`."""
-    one, other = one.astype(dtype), other.astype(dtype)
-    if jax.__version_info__ < (0, 10) and jax.default_backend() == "cpu":
-        # XLA for CPUs lacked this product; that of the same numbers as float32 is equal.
-        one, other = one.astype(jnp.float32), other.astype(jnp.float32)
-    return jnp.einsum(subscripts, one, other, preferred_element_type=jnp.float32)
+    return float32_product(one.astype(dtype), other.astype(dtype), partial(jnp.einsum, subscripts))
 
 
 _product.defvjp(_product_forward, _product_backward)

@@ -91,7 +91,10 @@ def _splash(query: Queries, key: Keys, value: Keys, mask: AttentionMask, soft_ca
     segments = _segments(mask, query.shape[0], *size)
     by_head = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     out: Any = jax.vmap(kernel)(*by_head, *(() if segments is None else (splash.SegmentIds(*segments),)))
-    return jnp.swapaxes(out, 1, 2).astype(value.dtype)
+    out = jnp.swapaxes(out, 1, 2).astype(value.dtype)
+    if mask.key_lengths is not None:  # where nothing is seen, the kernel's gradient would be wrong
+        out = jnp.where(mask.key_lengths[:, None, None, None] > 0, out, jnp.zeros_like(out))
+    return out
 
 
 def _segments(mask: AttentionMask, batch: int, queries: int, keys: int) -> tuple[Array, Array] | None:

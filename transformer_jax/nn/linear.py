@@ -1,7 +1,9 @@
 """Linear maps and dropout."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +38,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """`[*batch, *in_shape]` to `[*batch, *out_shape]`, in `dtype`."""
-        kernel = self.kernel[...].astype(self.dtype)
-        return self.with_bias(jnp.tensordot(x.astype(self.dtype), kernel, axes=self.inputs))
+        return self.with_bias(_product(x.astype(self.dtype), self.kernel[...], self.inputs))
 
     def with_bias(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
         """The map's product with its bias, where it has one."""
@@ -52,10 +53,47 @@ def side_by_side(x: Float[Array, "..."], maps: Sequence[Linear]) -> list[Float[A
 
     The gradients by the input are one product too, which devices that divide the outputs sum once.
     """
-    kernel = jnp.concatenate([linear.kernel[...].astype(linear.dtype) for linear in maps], axis=-1)
-    y = jnp.tensordot(x.astype(kernel.dtype), kernel, axes=maps[0].inputs)
+    kernel = jnp.concatenate([linear.kernel[...] for linear in maps], axis=-1)
+    y: Any = _product(x.astype(maps[0].dtype), kernel, maps[0].inputs)
     ends = np.cumsum([linear.kernel.shape[-1] for linear in maps])[:-1].tolist()
     return [linear.with_bias(part) for linear, part in zip(maps, jnp.split(y, ends, axis=-1), strict=True)]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: Array, kernel: Array, inputs: int) -> Array:
+    """`[*batch, *in]` times `[*in, *out]`, over the `inputs` dimensions of `in`, in the type of `x`.
+
+    The gradient of the kernel has the kernel's type, so that devices sum it in float32.
+    """
+    return jnp.tensordot(x, kernel.astype(x.dtype), axes=inputs)
+
+
+def _product_forward(x: Array, kernel: Array, inputs: int) -> tuple[Array, tuple[Array, Array]]:
+    return _product(x, kernel, inputs), (x, kernel)
+
+
+def _product_backward(inputs: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    outputs, batch = kernel.ndim - inputs, x.ndim - inputs
+    of_x = jax.lax.dot_general(
+        gradient,
+        kernel.astype(x.dtype),
+        ((tuple(range(batch, batch + outputs)), tuple(range(inputs, inputs + outputs))), ((), ())),
+    )
+    rows = tuple(range(batch))
+    of_kernel = float32_product(x, gradient, partial(jnp.tensordot, axes=(rows, rows)))
+    return of_x, of_kernel.astype(kernel.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def float32_product(one: Array, other: Array, multiply: Callable[..., Array]) -> Array:
+    """The float32 result of a function such as `jnp.matmul`, of two arrays in another type."""
+    if jax.__version_info__ < (0, 10) and jax.default_backend() == "cpu":
+        # XLA for CPUs lacked such products; that of the same numbers as float32 is equal.
+        one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+    return multiply(one, other, preferred_element_type=jnp.float32)
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: PRNGKeyArray | None) -> Float[Array, "..."]:

@@ -33,6 +33,8 @@ def partition_spec(axes: Sequence[str], mesh_axes: Sequence[str]) -> PartitionSp
     free = list(mesh_axes)
     entries = []
     for axis in axes:
+        if axis not in MESH_AXES:
+            raise ValueError(f"no axis of arrays is called {axis!r}; there are {', '.join(MESH_AXES)}")
         taken = tuple(name for name in MESH_AXES[axis] if name in free)
         free = [name for name in free if name not in taken]
         entries.append(taken[0] if len(taken) == 1 else taken or None)
@@ -58,17 +60,20 @@ def check_divides(name: str, shape: Sequence[int], axes: Sequence[str], where: N
 def constrain(x: Array, axes: Sequence[str]) -> Array:
     """Tells the compiler how an activation lies on the current mesh (`jax.set_mesh`); without a mesh, does nothing.
 
-    A length that the devices cannot divide, such as that of one more token, lies whole on each.
+    A dimension that the devices cannot divide, such as the length of one more token, lies whole on each.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    whole = "length" in axes and x.shape[list(axes).index("length")] % mesh.shape.get("sequence", 1)
-    axes = ["gathered" if axis == "length" and whole else axis for axis in axes]
+    axes = ["gathered" if size % parts(axis, mesh) else axis for axis, size in zip(axes, x.shape, strict=True)]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))
 
 
+def parts(axis: str, mesh: Mesh | AbstractMesh) -> int:
+    """Into how many parts a mesh divides dimensions of this name."""
+    return math.prod(mesh.shape.get(name, 1) for name in MESH_AXES[axis])
+
+
 def devices_of(axis: str) -> int:
-    """Into how many parts the current mesh divides dimensions of this name."""
-    shape = jax.sharding.get_abstract_mesh().shape
-    return math.prod(shape.get(name, 1) for name in MESH_AXES[axis])
+    """Into how many parts the current mesh divides dimensions of this name; 1 without a mesh."""
+    return parts(axis, jax.sharding.get_abstract_mesh())

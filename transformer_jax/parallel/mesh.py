@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,9 +41,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         sizes[inferred[0]] = max(len(devices) // fixed, 1)
     total = math.prod(sizes.values())
     if total > len(devices) or (inferred and len(devices) % fixed):
-        raise ValueError(
-            f"the mesh {sizes} does not fit {len(devices)} devices; lower one of mesh.{', mesh.'.join(sizes)}"
-        )
+        named = " x ".join(f"mesh.{axis} {size}" for axis, size in asdict(config).items() if size > 1)
+        good = [str(number) for number in range(1, len(devices) + 1) if len(devices) % number == 0]
+        raise ValueError(f"{named} does not fit {len(devices)} devices; the product can be {', '.join(good)}")
     if len({device.process_index for device in devices[:total]}) < len({device.process_index for device in devices}):
         raise ValueError(f"the mesh {sizes} leaves processes without a device; make it as large as all {len(devices)}")
     axis_types = (AxisType.Auto,) * len(sizes)
@@ -66,3 +66,9 @@ def _over_slices(shape: tuple[int, ...], devices: Sequence[Any], slices: int) ->
     outer = (slices,) + (1,) * (len(shape) - 1)
     inner = (shape[0] // slices, *shape[1:])
     return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
+
+
+def described(mesh: Mesh | Mapping[str, int]) -> str:
+    """The axes that divide something, such as `data 4 x fsdp 2`."""
+    shape = mesh.shape if isinstance(mesh, Mesh) else mesh
+    return " x ".join(f"{axis} {size}" for axis, size in shape.items() if size > 1) or "one device"

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from transformer_jax.parallel.axes import devices_of
+
 TOKENS_PER_BATCH = 8192
 """Tokens that a predictor works on at once unless its task says otherwise."""
 
@@ -24,13 +26,14 @@ def grouped(sizes: dict[int, int], tokens_per_batch: int, extra: int = 0) -> Ite
     """Line numbers of similar sizes with the width and the rows of their array, shortest first.
 
     Arrays have one of a few shapes, so that few are compiled: there can be more rows than lines. Width times rows, with
-    `extra` tokens more in each row, is at most `tokens_per_batch`, where one row is not more than that already.
+    `extra` tokens more in each row, is at most `tokens_per_batch`, unless one row for each device is more already.
     """
     widths: dict[int, list[int]] = {}
     for line in sorted(sizes, key=lambda line: sizes[line]):
         widths.setdefault(array_width(sizes[line]), []).append(line)
     for width, members in widths.items():
         rows = min(max(tokens_per_batch // (width + extra), 1), array_width(len(members)))
+        rows += -rows % devices_of("batch")
         for start in range(0, len(members), rows):
             yield members[start : start + rows], width, rows
 

@@ -25,7 +25,7 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import in_turn, is_first
-from transformer_jax.parallel.mesh import make_mesh
+from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.initialization import Origin, fitting, table
@@ -179,6 +179,8 @@ def _prepare(
         (directory / TEXT).write_text(text + "\n", encoding="utf-8")
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
+    if jax.device_count() > 1:
+        print(f"mesh: {described(mesh)}, of {jax.device_count()} devices", flush=True)
     initial = origin.parameters() if origin else {}
     if initial:
         copies = fitting(experiment.model, initial)

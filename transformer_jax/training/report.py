@@ -2,14 +2,20 @@
 
 import itertools
 
+import jax
+
 from transformer_jax.data.dataset import reasons
 from transformer_jax.parallel.distributed import is_first
 from transformer_jax.training.curves import draw_curves
 from transformer_jax.training.run import Run
+from transformer_jax.training.step import local_mesh
 
 
-def show_result(run: Run, steps: list[int], samples: int = 5) -> None:
-    """Draws `curves.png`; prints scores on the test split and a few predictions of the parameters at `steps`."""
+def show_result(run: Run, steps: list[int], samples: int = 5, *, devices: int = 1) -> None:
+    """Draws `curves.png`; prints scores on the test split and a few predictions of the parameters at `steps`.
+
+    Of this process's devices, up to `devices` share the work.
+    """
     source, task = run.experiment.data.source, run.experiment.task
     picture = draw_curves(run.directory) if is_first() else None
     if picture is not None:
@@ -18,11 +24,13 @@ def show_result(run: Run, steps: list[int], samples: int = 5) -> None:
     if split is None:
         return
     examples, skipped = run.examples(split)
-    predictor = run.predictor_of(steps)
+    mesh = local_mesh(devices)
+    predictor = run.predictor_of(steps, mesh)
     print(f"evaluating {len(examples):,} {split} examples with the parameters of step {', '.join(map(str, steps))}")
     if skipped:
         print(f"  {reasons(skipped)}")
-    for name, value in task.evaluate(predictor, examples).items():
-        print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
-    for line in task.samples(predictor, list(itertools.islice(examples, samples))):
-        print(f"  {line}")
+    with jax.set_mesh(mesh):
+        for name, value in task.evaluate(predictor, examples).items():
+            print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
+        for line in task.samples(predictor, list(itertools.islice(examples, samples))):
+            print(f"  {line}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from transformer_jax.data.dataset import readable
 from transformer_jax.data.sources import Example
@@ -28,6 +29,7 @@ from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.training.checkpoint import Checkpoints, average
 from transformer_jax.training.checkpoint_folder import read_facts
 from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.step import abstract_model, local_shardings
 from transformer_jax.training.values import from_tree, load_experiment_file, to_tree
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
@@ -110,12 +112,19 @@ class Run:
         """The task's predictor with the parameters of a checkpoint, or of the average of several."""
         return self.predictor_of(self.checkpoint_steps(checkpoint))
 
-    def predictor_of(self, steps: list[int]) -> Any:
-        """The task's predictor with the mean of the parameters at these steps."""
-        config = self.experiment.model
-        model = jax.eval_shape(lambda: config.build(0))
+    def predictor_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
+        """The task's predictor with the mean of the parameters at these steps, on one device or shared out on a mesh.
+
+        To be used under `jax.set_mesh(mesh)` then.
+        """
+        model = abstract_model(self.experiment.model)
+        where = {} if mesh is None else local_shardings(model, mesh)
+        templates = {
+            name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=where.get(name))
+            for name, value in named_parameters(model).items()
+        }
         with self.checkpoints() as checkpoints:
-            parameters = average(checkpoints, steps, named_parameters(model))
+            parameters = average(checkpoints, steps, templates)
         self._check_tokenizers(steps[-1])
         model = replace_parameters(model, parameters)
         return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)

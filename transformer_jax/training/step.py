@@ -13,11 +13,12 @@ from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.nn.stack import layer_numbers
-from transformer_jax.parallel.axes import check_divides, sharding
+from transformer_jax.parallel.axes import check_divides, parts, sharding
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
+from transformer_jax.training.throughput import matmul_flops
 
 
 class TrainState(NamedTuple):
@@ -102,7 +103,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def batch_parts(mesh: Mesh) -> tuple[list[int], int]:
     """Which parts of a batch's rows lie on devices of this process, and into how many parts the mesh divides them."""
-    number = mesh.shape["data"] * mesh.shape["fsdp"]
+    number = parts("batch", mesh)
     slices = batch_sharding(mesh).addressable_devices_indices_map((number,)).values()
     return sorted({index[0].start or 0 for index in slices if index is not None}), number
 
@@ -112,27 +113,45 @@ def local_copy(model: Any) -> tuple[Any, Mesh]:
 
     Work on it concerns no other process. All processes call this together.
     """
-    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
-    axes = parameter_axes(model)
+    mesh = local_mesh(len(jax.local_devices()))
     copies = {}
-    for name, value in named_parameters(model).items():  # one at a time: there may be no room for two
-        whole, where = multihost_utils.process_allgather(value, tiled=True), sharding(axes[name], mesh)
-        divides = all(size % where.mesh.size == 0 for size, split in zip(value.shape, where.spec, strict=True) if split)
-        copies[name] = jax.device_put(whole, where if divides else NamedSharding(mesh, PartitionSpec()))
+    for name, where in local_shardings(model, mesh).items():  # one at a time: there may be no room for two
+        value = named_parameters(model)[name]
+        alone = value.sharding.is_fully_replicated
+        whole = value.addressable_data(0) if alone else multihost_utils.process_allgather(value, tiled=True)
+        copies[name] = jax.device_put(whole, where)
     return replace_parameters(model, copies), mesh
+
+
+def local_mesh(most: int) -> Mesh:
+    """A mesh of up to so many devices of this process, which share the parameters out."""
+    return make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices()[:most])
+
+
+def local_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Where the parameters of a model to evaluate lie: shared out where the mesh divides them, whole elsewhere."""
+    axes, found = parameter_axes(model), {}
+    for name, value in named_parameters(model).items():
+        sizes = zip(axes[name], value.shape, strict=True)
+        found[name] = sharding(["gathered" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
+    return found
 
 
 def check_batches(experiment: Experiment, mesh: Mesh) -> None:
     """ValueError for batches that the mesh and `train.accumulate` do not divide."""
     data, accumulate = experiment.data, experiment.train.accumulate
-    shards = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    shards = parts("batch", mesh) * accumulate
     if data.batch_multiple % shards:
         raise ValueError(
             f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
             f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
         )
-    if data.max_length % mesh.shape["sequence"]:
-        raise ValueError(f"mesh.sequence {mesh.shape['sequence']} does not divide data.max_length {data.max_length}")
+    lengths = parts("length", mesh)
+    if data.max_length % lengths:
+        good = data.max_length // lengths * lengths or lengths
+        raise ValueError(
+            f"mesh.sequence {lengths} does not divide data.max_length {data.max_length}; it would divide {good}"
+        )
 
 
 class Update(NamedTuple):
@@ -141,6 +160,8 @@ class Update(NamedTuple):
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...]
     step: StepFunction
+    model_flops: Callable[[TrainState, Batch, PRNGKeyArray], float]
+    """Matrix products of a step that trains everything: three times those of the forward pass."""
 
 
 def make_update(experiment: Experiment) -> Update:
@@ -152,7 +173,12 @@ def make_update(experiment: Experiment) -> Update:
     schedule = make_schedule(config, experiment.model.d_model, train.steps)
     trained = partition(axes, frozen)[0]
     optimizer = make_optimizer(config, trained, schedule, numbers=layer_numbers(shapes), seed=train.seed)
-    return Update(optimizer, frozen, make_step(experiment.task, optimizer, schedule, train.accumulate, frozen))
+
+    def model_flops(state: TrainState, batch: Batch, key: PRNGKeyArray) -> float:
+        return 3 * matmul_flops(jax.make_jaxpr(experiment.task.loss)(state.model, dict(batch), key).jaxpr)
+
+    step = make_step(experiment.task, optimizer, schedule, train.accumulate, frozen)
+    return Update(optimizer, frozen, step, model_flops)
 
 
 def make_step(

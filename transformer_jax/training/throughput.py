@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -18,26 +18,23 @@ CUDNN = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrap
 class Throughput:
     """Speed since the last row of metrics; evaluations and checkpoints are left out."""
 
-    def __init__(self, devices: Iterable[Any]):
+    def __init__(self, devices: Iterable[Any], dtype: str = "float32"):
         self._devices = list(devices)
         chip = chip_of(self._devices[0].device_kind)
-        self._peak = chip and chip.flops * len(self._devices)
+        self._peak = chip and chip.peak(dtype) * len(self._devices)
         self.tokens = 0.0
         self._flops = 0.0
         self._of_shapes: dict[Any, float] = {}
         self._seconds = 0.0
         self._began = time.perf_counter()
 
-    def add(self, step: Any, state: Any, batch: Any, key: Any) -> None:
-        """Counts the matrix products of a step that is about to be made, where the chip's peak is known.
-
-        What remat computes again counts too.
-        """
+    def add(self, flops: Callable[..., float], state: Any, batch: Any, key: Any) -> None:
+        """Counts a step that is about to be made, of `flops(state, batch, key)`, where the chip's peak is known."""
         if self._peak is None:
             return
         shapes = tuple((name, array.shape) for name, array in batch.items())
         if shapes not in self._of_shapes:
-            self._of_shapes[shapes] = matmul_flops(step.trace(state, batch, key).jaxpr.jaxpr)
+            self._of_shapes[shapes] = flops(state, batch, key)
         self._flops += self._of_shapes[shapes]
 
     def pause(self) -> None:
@@ -51,7 +48,8 @@ class Throughput:
     def lap(self) -> dict[str, float]:
         """`tokens_per_second` and, of a known chip, `mfu` since the last call; `peak_memory` in bytes since the start.
 
-        MFU is the share of the chips' peak (Chowdhery et al. 2022, "PaLM", appendix B).
+        MFU is the share of the chips' peak that the model needs, without what is computed again to save memory
+        (Chowdhery et al. 2022, "PaLM", appendix B).
         """
         now = time.perf_counter()
         seconds = max(self._seconds + now - self._began, 1e-9)

@@ -2,7 +2,8 @@
 
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -62,10 +63,11 @@ class Trainer:
         self.config = self.experiment.train
         self.interrupts = interrupts
         self.profile = profile
-        self.optimizer, self.frozen, self.update = make_update(self.experiment)
+        self.optimizer, self.frozen, self.update, self.flops = make_update(self.experiment)
         # The same seed gives the parameters, from the key itself and small numbers folded into it.
         self.key = jax.random.fold_in(jax.random.key(self.config.seed, impl=self.config.random_bits), DROPOUT)
-        self.throughput = Throughput(prepared.mesh.devices.flat)
+        dtype = getattr(self.experiment.model, "dtype", "float32")
+        self.throughput = Throughput(prepared.mesh.devices.flat, dtype)
 
     def run(self) -> bool:
         """Steps, each followed by what falls due: a row of metrics, an evaluation, a checkpoint.
@@ -85,7 +87,7 @@ class Trainer:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 profiler = Profiler(self.prepared.run.directory, start) if self.profile else None
                 for step, batch in enumerate(self._batches(start, last), start + 1):
-                    self.throughput.add(self.update, state, batch, self.key)
+                    self.throughput.add(self.flops, state, batch, self.key)
                     if profiler:
                         profiler.before(step - 1)
                     state, metrics = self.update(state, batch, self.key)
@@ -97,11 +99,12 @@ class Trainer:
                     if profiler:
                         profiler.after(step - 1, metrics, last=ending)
                     if ending or self._due(step, self.config.evaluate_every) or self._due(step, self.config.save_every):
-                        scores = self._pause(log, state, *waiting)
+                        save = partial(self._save, checkpoints, state, step)
+                        scores = self._pause(log, state, *waiting, save)
                         waiting = None
                         ending = ending or self.interrupts.signal is not None
                         if ending or self._due(step, self.config.save_every):
-                            self._save(checkpoints, state, step, scores)
+                            save(scores)
                         if ending and step < self.config.steps:
                             log.message(f"stopped and saved at step {step:,}; the same command goes on from there")
                         self.throughput.resume()
@@ -109,7 +112,9 @@ class Trainer:
                         break
         return step >= self.config.steps
 
-    def _pause(self, log: MetricsLog, state: TrainState, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
+    def _pause(
+        self, log: MetricsLog, state: TrainState, step: int, metrics: Mapping[str, Array], save: Callable[[], None]
+    ) -> dict[str, Any]:
         """Fetches what is due, evaluates where that is due, and writes the step's row; returns the scores."""
         due = self._due(step, self.config.evaluate_every) or step == self.config.steps
         if not (due and self.prepared.validation and self.interrupts.signal is None):
@@ -119,12 +124,12 @@ class Trainer:
         values = self._fetch(step, metrics)
         speed = self.throughput.lap()
         self.throughput.pause()
-        scores = self._evaluate(state)
+        scores = self._evaluate(state, save)
         log.write(values | speed | scores)
         return scores
 
-    def _evaluate(self, state: TrainState) -> dict[str, Any]:
-        """Validation scores; none when a signal comes in between."""
+    def _evaluate(self, state: TrainState, save: Callable[[], None]) -> dict[str, Any]:
+        """Validation scores; none when a signal comes in between. `save` is called before an error is raised."""
         prepared, task, model, mesh = self.prepared, self.experiment.task, state.model, self.prepared.mesh
         if jax.process_count() > 1:
             model, mesh = local_copy(model)
@@ -134,6 +139,9 @@ class Trainer:
                 scores = task.evaluate(predictor, prepared.validation)
         except Interrupted:
             return {}
+        except Exception:
+            save()  # what was learnt is not lost with the scores
+            raise
         return {
             VALIDATION + name: float(value)
             for name, value in scores.items()
@@ -157,7 +165,9 @@ class Trainer:
         self.throughput.tokens += values["tokens"]
         return {"step": step, **values, "tokens": int(values["tokens"])}
 
-    def _save(self, checkpoints: Checkpoints, state: TrainState, step: int, scores: dict[str, Any]) -> None:
+    def _save(
+        self, checkpoints: Checkpoints, state: TrainState, step: int, scores: Mapping[str, float] | None = None
+    ) -> None:
         checkpoints.save(
             step,
             model=named_parameters(state.model),
