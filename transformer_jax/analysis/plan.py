@@ -1,8 +1,10 @@
 """What a run will need, before a machine is paid for: its training step compiled for devices that need not be there."""
 
+import importlib.util
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from transformer_jax.analysis.program import Collective, Traffic, collectives
+from transformer_jax.data.plan import most_rows
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.chips import CHIPS, GIB, Chip
 from transformer_jax.parallel.mesh import described, make_mesh
@@ -20,6 +23,8 @@ from transformer_jax.training.throughput import matmul_flops
 LIBTPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it only compiles, so others may do so at the same time
     "TPU_SKIP_MDS_QUERY": "1",  # there is no TPU to ask for
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any; nor would it then complain that it cannot ask
+    "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
@@ -75,7 +80,7 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
     ValueError for one that there is not.
     """
     kind, _, shape = name.partition(":")
-    if kind not in (*CHIPS, "cpu") or not shape or not all(size.isdecimal() for size in shape.split("x")):
+    if kind not in (*CHIPS, "cpu") or not shape or not re.fullmatch(r"[0-9]{1,6}(x[0-9]{1,6})*", shape):
         raise ValueError(f"a topology is CHIP:SIZES such as v5e:4x4 or h100:8, not {name!r}; chips: {', '.join(CHIPS)}")
     if not 1 <= math.prod(map(int, shape.split("x"))) <= MOST_DEVICES:
         raise ValueError(f"{name} is not between 1 and {MOST_DEVICES:,} chips")
@@ -86,12 +91,20 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
 
         for variable, value in LIBTPU.items():
             os.environ.setdefault(variable, value)
+        if importlib.util.find_spec("libtpu") is None:
+            raise ValueError(f"planning for {name} needs the compiler for TPUs: pip install -e '.[tpu]'")
+        more: dict[str, Any] = {}
+        if kind == "v4":
+            more["chip_config_name"] = "megacore"  # both halves of a chip as one device, as JAX trains on it
+        if math.prod(map(int, shape.split("x"))) == 1:
+            more["chips_per_host_bounds"] = (1, 1, 1)
         try:
-            return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices), chip
-        except Exception as error:  # What libtpu says of a missing library or an impossible shape is of many types.
-            reason = str(error).splitlines()[0][:200]
+            return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **more).devices), chip
+        except Exception as error:  # What libtpu says of an impossible shape is of many types.
+            reason = str(error).splitlines()[0][:160]
             raise ValueError(
-                f"no TPU can be planned for as {name}: {reason} (pip install -e '.[tpu]' brings a compiler)"
+                f"there is no {name}: {reason}; shapes are those of Google's lists, such as 1x1, 2x2, 4x4, 8x8 and "
+                "16x16 of v5e and v6e (v5litepod-16 is v5e:4x4), 2x2x1, 2x2x2 and 4x4x4 of v4 and v5p"
             ) from error
     count = math.prod(map(int, shape.split("x")))
     try:
@@ -109,7 +122,7 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     sizes = {feature: getattr(kind, "vocab_size", 261) for feature, kind in kinds.items()}
     model = task.resolve(experiment.model, data, sizes)
     experiment = replace(experiment, model=model)
-    rows = max(data.tokens_per_batch // data.max_length // data.batch_multiple, 1) * data.batch_multiple
+    rows = most_rows(data.max_length, data.tokens_per_batch, data.batch_multiple)
     mesh = make_mesh(experiment.mesh, devices)
     check_batches(experiment, mesh)
     with jax.set_mesh(mesh):
@@ -142,13 +155,23 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     )
 
 
-def what_would_fit(plan: Plan, devices: Sequence[Any], memory: float) -> tuple[str, Plan] | None:
-    """The first change by which a device holds no more than `memory` bytes, as options, and its plan; None: none."""
-    for options, experiment in list(_changes(plan.experiment))[:MOST_TRIED]:
+def what_would_fit(
+    plan: Plan, devices: Sequence[Any], memory: float, tell: Callable[[str], None] = lambda options: None
+) -> tuple[str, Plan] | None:
+    """The first change by which a device holds no more than `memory` bytes, as options, and its plan; None: none.
+
+    `tell` hears of each before it is compiled.
+    """
+    tried = [plan.experiment]
+    for options, experiment in _changes(plan.experiment):
+        if experiment in tried or len(tried) > MOST_TRIED:
+            continue
+        tell(options)
         try:
             other = make_plan(experiment, devices)
         except ValueError:
-            continue
+            continue  # such as a mesh that does not divide the model
+        tried.append(experiment)
         if other.bytes <= memory:
             return options, other
     return None

@@ -30,10 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         # An exception, so that what a command has begun to write is taken back; training waits for its next step.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    status = exit_status(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+    try:
+        status = exit_status(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+    except SystemExit as stop:
+        _end(stop.code if isinstance(stop.code, int) else 1)
+        raise
+    _end(status)
+    return status
+
+
+def _end(status: int) -> None:
+    """Ends a process that failed among others."""
     if status and "transformer_jax.parallel.distributed" in sys.modules:
         sys.modules["transformer_jax.parallel.distributed"].end(status)
-    return status
 
 
 def run_experiment(file: str) -> None:

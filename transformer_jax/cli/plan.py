@@ -1,5 +1,6 @@
 """`transformer-jax plan EXPERIMENT.py --topology v5e:4x4`: what a run would need on a machine that is not here."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.log import show_log
 from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.cli.parser import Parser
+from transformer_jax.training.preparation import check_train
 from transformer_jax.training.values import load_experiment_file
 
 EPILOG = """\
@@ -32,12 +34,16 @@ def main(arguments: Sequence[str]) -> None:
         experiment = load_experiment_file(Path(options.experiment), options.variant or "experiment")
         experiment = apply_overrides(experiment, overrides, f"{parser.prog} {options.experiment}")
         show_log()
+        check_train(experiment)
         devices, chip = topology(options.topology)
+        # Nothing is written that would have to be taken back, and compiling hears of no signal.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        print(f"compiling {options.experiment} for {options.topology}; that can take a minute or two", flush=True)
         plan = make_plan(experiment, devices)
-    print(f"{options.experiment} on {options.topology}")
     print(report(plan, chip, utilisation=options.utilisation))
     if chip is not None and plan.bytes > chip.memory:
-        found = what_would_fit(plan, devices, chip.memory)
+        found = what_would_fit(plan, devices, chip.memory, lambda change: print(f"trying {change}", flush=True))
         if found is None:
             print("no change of mesh, remat or accumulation that was tried makes it fit: take more chips")
         else:

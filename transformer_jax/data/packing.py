@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int
 
-from transformer_jax.data.plan import Shape
+from transformer_jax.data.plan import Shape, most_rows
 
 Places = Int[np.ndarray, "rows length"]
 
@@ -29,12 +29,7 @@ class PackedPlan:
         batch_multiple: int,
         seed: int,
     ):
-        rows = tokens_per_batch // length // batch_multiple * batch_multiple
-        if not rows:
-            raise ValueError(
-                f"{batch_multiple} rows (data.batch_multiple) of {length} tokens (data.max_length) are more than "
-                f"data.tokens_per_batch {tokens_per_batch}; set it to {length * batch_multiple}"
-            )
+        rows = most_rows(length, tokens_per_batch, batch_multiple)
         self.seed = seed
         self.length = length
         self.shapes = [Shape(rows, (length + 1,))]

@@ -128,3 +128,14 @@ def _longest_between(longest: np.ndarray) -> np.ndarray:
 def _rows(shapes: np.ndarray, tokens_per_batch: int, batch_multiple: int) -> np.ndarray:
     """The rows of batches of these lengths `[..., features]`: as many as fit, in multiples."""
     return tokens_per_batch // np.maximum(shapes.max(axis=-1), 1) // batch_multiple * batch_multiple
+
+
+def most_rows(length: int, tokens_per_batch: int, batch_multiple: int) -> int:
+    """The rows of batches of this length; ValueError when not even `batch_multiple` fit."""
+    rows = int(_rows(np.array([[length]]), tokens_per_batch, batch_multiple)[0])
+    if not rows:
+        raise ValueError(
+            f"{batch_multiple} rows (data.batch_multiple) of {length} tokens (data.max_length) are more than "
+            f"data.tokens_per_batch {tokens_per_batch}; set it to {length * batch_multiple}"
+        )
+    return rows

@@ -5,10 +5,14 @@ import os
 import re
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar, cast
 
 import jax
@@ -78,8 +82,9 @@ def tpu_hosts() -> int:
 def start(lost_process_timeout: int) -> None:
     """Joins the other processes of this run, where there are any; to be called before JAX is used.
 
-    Says what it found, and silences the standard output of all processes but the first. When a process is lost, the
-    others end within `lost_process_timeout` seconds. Raises ValueError for addresses that cannot be.
+    Says what it found, and silences the standard output of all processes but the first. They wait five minutes for each
+    other; when one is lost after that, the others end within `lost_process_timeout` seconds. Raises ValueError for
+    addresses that cannot be.
     """
     if lost_process_timeout < 1:
         raise ValueError(f"train.lost_process_timeout must be at least 1, not {lost_process_timeout}")
@@ -88,6 +93,7 @@ def start(lost_process_timeout: int) -> None:
     cluster = find_cluster(os.environ, tpu_hosts)
     if cluster is None:
         return
+    print(f"{cluster.name}: joining the other processes", flush=True)
     answer = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(**cluster.arguments, heartbeat_timeout_seconds=lost_process_timeout)
     signal.signal(signal.SIGTERM, answer)  # JAX has put an answer of its own below Python's
@@ -95,15 +101,21 @@ def start(lost_process_timeout: int) -> None:
         sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     devices = f"{jax.device_count()} devices, {jax.local_device_count()} of them here"
-    print(f"{cluster.name}: process 1 of {jax.process_count()}, {devices}", flush=True)
+    print(f"process 1 of {jax.process_count()}, {devices}", flush=True)
 
 
 def end(status: int) -> None:
-    """Ends this process at once when it failed and there are others: they would wait for it at a regular end."""
+    """Ends this process at once when it failed and others do not know: they would wait for each other at the end."""
     if status and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def leave() -> None:
+    """Parts from the other processes, which do so at the same place."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
 
 
 def is_first() -> bool:
@@ -125,6 +137,7 @@ def in_turn(work: Callable[[], T]) -> T:
                 problem = error
         barrier()
         if agree(int(problem is not None)):
+            leave()
             raise problem or ValueError("another process failed; its message says why")
         if jax.process_count() == 1:
             break
@@ -132,10 +145,22 @@ def in_turn(work: Callable[[], T]) -> T:
 
 
 def barrier() -> None:
-    """Waits for all processes, on the hosts: however long, no device is kept waiting."""
-    if jax.process_count() > 1:
-        wait = ocp.multihost.get_barrier_sync_fn()
-        wait(key=f"transformer_jax/{next(_keys)}", timeout_ms=LONGEST * 1000)
+    """Waits for all processes, on the hosts: however long, no device is kept waiting, and signals are heard."""
+    if jax.process_count() == 1:
+        return
+    wait = partial(ocp.multihost.get_barrier_sync_fn(), key=f"transformer_jax/{next(_keys)}", timeout_ms=LONGEST * 1000)
+    waiting: Future[None] = Future()
+
+    def meet() -> None:
+        try:
+            waiting.set_result(wait())
+        except BaseException as error:
+            waiting.set_exception(error)
+
+    Thread(target=meet, daemon=True).start()
+    while not waiting.done():
+        time.sleep(0.01)
+    waiting.result()
 
 
 def agree(number: int) -> int:

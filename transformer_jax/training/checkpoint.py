@@ -75,8 +75,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Others know of a loss that is not finite. Of any other error they do not, and would be waited for in vain.
+        if kind is None or issubclass(kind, FloatingPointError) or jax.process_count() == 1:
+            self.close()
 
     def save(
         self,

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
-from transformer_jax.parallel.distributed import in_turn, is_first
+from transformer_jax.parallel.distributed import agree, in_turn, is_first
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
@@ -100,14 +101,15 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
 
     Raises ValueError or OSError for anything that cannot work; a directory that was created for it is then removed.
     """
-    _check_train(experiment)
+    check_train(experiment)
     mesh = make_mesh(experiment.mesh)
     _check_model(experiment, mesh)
-    lead = partial(_lead, experiment, file, directory, mesh)
-    return in_turn(lead if is_first() else partial(_follow, experiment, file, directory, mesh))
+    mark = str(agree(secrets.randbelow(2**31)))
+    lead = partial(_lead, experiment, file, directory, mesh, mark)
+    return in_turn(lead if is_first() else partial(_follow, experiment, file, directory, mesh, mark))
 
 
-def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh) -> Prepared:
+def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark: str) -> Prepared:
     """Prepares a new run, or one that is there, and holds its lock."""
     resumed = Run.exists(directory)
     if resumed:
@@ -116,6 +118,8 @@ def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh) -> Pr
     directory.mkdir(parents=True, exist_ok=True)
     foreign = set(directory.iterdir())
     lock = _lock(directory)
+    lock.write(mark)
+    lock.flush()
     try:
         return _prepare(experiment, file, directory, mesh, lock, resumed)
     except BaseException:
@@ -131,9 +135,9 @@ def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh) -> Pr
         raise
 
 
-def _follow(experiment: Experiment, file: Path, directory: Path, mesh: Mesh) -> Prepared:
-    """Opens what the first process has prepared."""
-    if not Run.exists(directory):
+def _follow(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark: str) -> Prepared:
+    """Opens what the first process has prepared, which has left its mark there."""
+    if not Run.exists(directory) or (directory / LOCK).read_text() != mark:
         raise ValueError(f"{directory} of the first process is not seen here; name one that all share, --workdir RUN")
     changed = changes(read_tree(directory), _with_sizes(experiment, directory))
     if changed:
@@ -263,7 +267,8 @@ def _cache_key(experiment: Experiment, text: str, max_length: int | None, tokeni
     return "train-" + hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
-def _check_train(experiment: Experiment) -> None:
+def check_train(experiment: Experiment) -> None:
+    """Raises ValueError for values that fields of `train` and `data` cannot have."""
     train, data = experiment.train, experiment.data
     for name in ("steps", "accumulate", "log_every", "keep"):
         if getattr(train, name) < 1:

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from transformer_jax.data.pipeline import Batch, batches
 from transformer_jax.nn.parameters import named_parameters, partition, replace_parameters
-from transformer_jax.parallel.distributed import Agreement, is_first
+from transformer_jax.parallel.distributed import Agreement, is_first, leave
 from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.checkpoint import Checkpoints
 from transformer_jax.training.initialization import fitting, with_copies
@@ -50,6 +50,7 @@ def train(prepared: Prepared, *, profile: bool = False) -> bool:
         trainer = Trainer(prepared, interrupts, profile=profile)
         finished = trainer.run()
     if interrupts.signal is not None:
+        leave()
         raise SystemExit(interrupts.exit_status)
     return finished
 
