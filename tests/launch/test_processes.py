@@ -63,6 +63,14 @@ def test_a_crash_of_one_process_outweighs_the_ends_of_others(tmp_path):
     assert supervise(tmp_path, body, PROCESSES="3").wait() == 137
 
 
+@pytest.mark.parametrize("mistaken", [0, 1])
+@pytest.mark.parametrize("other", [0, 1, 143])
+def test_a_mistake_of_one_process_is_not_made_again_whatever_becomes_of_the_other(tmp_path, mistaken, other):
+    body = f"exit $((JAX_PROCESS_ID == {mistaken} ? 2 : {other}))"
+    assert supervise(tmp_path, body, PROCESSES="2", RESTARTS="2").wait() == 2
+    assert len(lines(tmp_path)) == 2
+
+
 def test_a_process_alone_is_told_of_no_others(tmp_path):
     assert supervise(tmp_path, '[[ -z "${JAX_NUM_PROCESSES:-}" ]]').wait() == 0
 
