@@ -86,10 +86,3 @@ def test_sigterm_reaches_all_processes_and_ends_the_supervision(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
     assert len(lines(tmp_path)) == 2
-
-
-def test_dry_runs_say_what_would_be_run():
-    for script, expected in (("local.sh", r"transformer-jax train some.py --workdir"), ("test.sh", "pytest -n")):
-        command = ["bash", str(ROOT / "launch" / script), "--dry-run", "some.py", "--data.x", "a b"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert expected in done.stdout and r"a\ b" in done.stdout
