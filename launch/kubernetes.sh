@@ -95,7 +95,9 @@ if [[ "$DRY_RUN" ]]; then
 fi
 need kubectl "install it: https://kubernetes.io/docs/tasks/tools"
 # A JobSet is not changed and does not start again: one that has ended makes room for a new one.
-case "$("${kubectl[@]}" get jobset "$name" --ignore-not-found --output=jsonpath='{.kind} {.status.terminalState}')" in
+state="$("${kubectl[@]}" get jobset "$name" --ignore-not-found --output=jsonpath='{.kind} {.status.terminalState}')" ||
+    fail "kubectl could not say whether there is a run $name; its message is above"
+case "$state" in
 "") ;;
 *Completed | *Failed) "${kubectl[@]}" delete jobset "$name" ;;
 *) fail "$name has not ended; to start it anew: ${kubectl[*]} delete jobset $name, then this again" ;;
