@@ -2,6 +2,7 @@
 # extras named, unless that was done before; then "$VENV/bin/python" is the interpreter to use. What a caller may set:
 #
 #   PYTHON          interpreter to make the environment with (default: python3; if it is too old, python3.14 to 3.11)
+#   INSTALL_PYTHON  if not empty, and all of those are too old, install a newer one for this user
 #   VENV            directory of the environment (default: .venv in the checkout)
 #   ACCELERATOR     cpu, cuda, cuda12 or tpu (default: what this machine has)
 #   DRY_RUN         if not empty, only say what would be done
@@ -40,7 +41,9 @@ find_python() {
     for candidate in "${candidates[@]}"; do
         is_recent_python "$candidate" && echo "$candidate" && return
     done
-    return 1
+    [[ -z "${PYTHON:-}" && "${INSTALL_PYTHON:-}" ]] || return
+    python3 -m pip install --quiet --user uv >&2 && python3 -m uv python install --quiet 3.13 >&2 &&
+        python3 -m uv python find 3.13
 }
 
 nvidia_accelerator() {

@@ -26,11 +26,7 @@ start_here() {
     rm -rf transformer_jax/transformer_jax && mkdir -p transformer_jax &&
         tar -xzf transformer_jax.tar.gz -C transformer_jax && cd transformer_jax || return
     # Google's images come with Python 3.10.
-    if ! python3 -c "import sys; sys.exit(sys.version_info < (3, 11))"; then
-        python3 -m pip install --quiet --user uv && python3 -m uv python install --quiet 3.13 || return
-        PYTHON="$(python3 -m uv python find 3.13)" && export PYTHON || return
-    fi
-    setsid bash -c 'bash launch/local.sh "$@" & echo "$!" >../transformer_jax.pid
+    INSTALL_PYTHON=yes setsid bash -c 'bash launch/local.sh "$@" & echo "$!" >../transformer_jax.pid
         wait "$!"; echo "ended with exit status $?"' train "$@" >>../transformer_jax.log 2>&1 </dev/null &
     echo "$(hostname): started"
 }

@@ -23,7 +23,7 @@ class Machine:
         for path in (ROOT / "launch").iterdir():
             (self.checkout / "launch" / path.name).write_bytes(path.read_bytes())
         (self.checkout / "experiments" / "mine.py").write_text("")
-        of_launchers = ("SLURM", "JAX", "SKYPILOT", "PYTHON", "VENV", "DRY_RUN")
+        of_launchers = ("SLURM", "JAX", "SKYPILOT", "PYTHON", "INSTALL_PYTHON", "VENV", "DRY_RUN")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(of_launchers)}
         self.environment |= {
             "PATH": f"{self.programs}:{os.environ['PATH']}",

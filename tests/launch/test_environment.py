@@ -63,3 +63,33 @@ def test_help_is_the_head_of_the_launcher_and_needs_nothing(machine: Any, script
 def test_help_of_local_is_the_training_s(machine: Any):
     result = machine.launch("local.sh", "--dry-run", "experiments/mine.py", "--help", **JOB)
     assert result.stdout.endswith("train experiments/mine.py --workdir runs/mine --help\n")
+
+
+OLD = '[[ "$1" != -c ]] || exit 1; [[ "$*" != *find* ]] || echo /new/python; [[ "$*" != *"${FAILS:-nothing}"* ]]'
+
+
+def find_python(machine: Any, **environment: str) -> str:
+    """What is found where python3 is too old, or nothing."""
+    machine.bare()
+    machine.program("python3", OLD)
+    result = machine.command("bash", "-c", "source launch/environment.sh; find_python", **environment)
+    assert (result.returncode == 0) == bool(result.stdout)
+    return result.stdout.strip()
+
+
+def test_a_newer_python_is_installed_where_that_was_asked_for(machine: Any):
+    assert find_python(machine, INSTALL_PYTHON="yes") == "/new/python"
+    assert [call[1:4] for call in machine.called("python3")[1:]] == [
+        ["-m", "pip", "install"],
+        ["-m", "uv", "python"],
+        ["-m", "uv", "python"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"INSTALL_PYTHON": "yes", "PYTHON": "python3"}, {"INSTALL_PYTHON": "yes", "FAILS": "pip install"}],
+)
+def test_otherwise_an_old_python_is_none(machine: Any, environment: dict[str, str]):
+    assert find_python(machine, **environment) == ""
+    assert not [call for call in machine.called("python3") if "uv" in call[1:3]]
