@@ -1,18 +1,34 @@
 # Sourced by the launchers. `set_up [EXTRA ...]` makes a virtual environment and installs the checkout into it with the
 # extras named, unless that was done before; then "$VENV/bin/python" is the interpreter to use. What a caller may set:
 #
-#   PYTHON       interpreter to make the environment with (default: python3; if that is too old, python3.14 to 3.11)
-#   VENV         directory of the environment (default: .venv in the checkout)
-#   ACCELERATOR  cpu, cuda, cuda12 or tpu (default: what this machine has)
-#   DRY_RUN      if not empty, only say what would be done
+#   PYTHON          interpreter to make the environment with (default: python3; if it is too old, python3.14 to 3.11)
+#   INSTALL_PYTHON  if not empty, and all of those are too old, install a newer one for this user
+#   VENV            directory of the environment (default: .venv in the checkout)
+#   ACCELERATOR     cpu, cuda, cuda12 or tpu (default: what this machine has)
+#   DRY_RUN         if not empty, only say what would be done
+#
+# --dry-run, wherever it stands in the launcher's arguments, sets DRY_RUN and is taken out: training does not know it.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${VENV:-$ROOT/.venv}"
 DRY_RUN="${DRY_RUN:-}"
+for argument; do # a file that is sourced without arguments has, and changes, those of the launcher
+    shift
+    if [[ "$argument" == --dry-run ]]; then DRY_RUN=yes; else set -- "$@" "$argument"; fi
+done
 
 fail() {
     echo "error: $*" >&2
     exit 2
+}
+
+# offer_help "$@": for -h or --help, which come first, prints the comment at the head of the launcher and ends it.
+offer_help() {
+    [[ "${1:-}" != -h && "${1:-}" != --help ]] || { sed -n '1d; /^#/!q; s/^# \{0,1\}//p' "$0" && exit; }
+}
+
+need() { # PROGRAM HOW_TO_GET_IT
+    [[ "$DRY_RUN" ]] || command -v "$1" >/dev/null || fail "no program $1 on this machine; $2"
 }
 
 is_recent_python() {
@@ -25,7 +41,9 @@ find_python() {
     for candidate in "${candidates[@]}"; do
         is_recent_python "$candidate" && echo "$candidate" && return
     done
-    return 1
+    [[ -z "${PYTHON:-}" && "${INSTALL_PYTHON:-}" ]] || return
+    python3 -m pip install --quiet --user uv >&2 && python3 -m uv python install --quiet 3.13 >&2 &&
+        python3 -m uv python find 3.13
 }
 
 nvidia_accelerator() {

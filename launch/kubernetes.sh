@@ -17,12 +17,8 @@
 # The run is kept in /storage/runs/RUN, unless --workdir follows the experiment. A preempted run is started again by the
 # cluster; a failed or finished one by the same command. Watch it with: kubectl logs --follow job/RUN-hosts-0
 set -euo pipefail
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+offer_help "$@"
 
 join() { # ITEM ...
     local IFS=,
@@ -39,10 +35,9 @@ json() {
     echo "\"$text\""
 }
 
-name="" image="" claim="" hosts=1 gpus=0 tpus=0 max_restarts=3 selectors=() kubectl=(kubectl) dry_run=""
+name="" image="" claim="" hosts=1 gpus=0 tpus=0 max_restarts=3 selectors=() kubectl=(kubectl)
 while [[ "${1:-}" == -* ]]; do
     case "$1" in
-    --dry-run) dry_run=yes && shift && continue ;;
     --name) name="${2:-}" ;;
     --image) image="${2:-}" ;;
     --claim) claim="${2:-}" ;;
@@ -94,12 +89,15 @@ fill ACCELERATORS "$accelerators"
 fill NODE_SELECTOR "{$(join ${selectors[@]+"${selectors[@]}"})}"
 fill ARGUMENTS "[$(join "${arguments[@]}")]" # last, because it may hold anything
 
-if [[ "$dry_run" ]]; then
+if [[ "$DRY_RUN" ]]; then
     echo "$manifest"
     exit
 fi
+need kubectl "install it: https://kubernetes.io/docs/tasks/tools"
 # A JobSet is not changed and does not start again: one that has ended makes room for a new one.
-case "$("${kubectl[@]}" get jobset "$name" --ignore-not-found --output=jsonpath='{.kind} {.status.terminalState}')" in
+state="$("${kubectl[@]}" get jobset "$name" --ignore-not-found --output=jsonpath='{.kind} {.status.terminalState}')" ||
+    fail "kubectl could not say whether there is a run $name; its message is above"
+case "$state" in
 "") ;;
 *Completed | *Failed) "${kubectl[@]}" delete jobset "$name" ;;
 *) fail "$name has not ended; to start it anew: ${kubectl[*]} delete jobset $name, then this again" ;;

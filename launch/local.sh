@@ -9,7 +9,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
-[[ "${1:-}" != --dry-run ]] || { DRY_RUN=yes && shift; }
 set_up
 
 if [[ "${1:-}" == *.py ]]; then

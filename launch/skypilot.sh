@@ -8,17 +8,13 @@
 # --workdir /storage/runs/NAME. Started again, it goes on. --dry-run prints the command, which costs nothing.
 # launch/skypilot.yaml is the task, and says what several machines need.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+offer_help "$@"
+cd "$ROOT"
 
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
-
-bucket="" dry_run="" options=()
+bucket="" options=()
 while (($#)) && [[ "$1" != *.py ]]; do
     case "$1" in
-    --dry-run) dry_run=yes ;;
     --bucket) bucket="${2:-}" && shift ;;
     *) options+=("$1") ;;
     esac
@@ -27,11 +23,12 @@ done
 [[ "$bucket" ]] || fail "say where the run is kept: --bucket BUCKET"
 (($#)) || fail "name an experiment file after the options, such as experiments/quickstart.py"
 [[ -f "$1" ]] || fail "no file $1 in $PWD"
+need sky "install SkyPilot: https://docs.skypilot.co"
 
 arguments="$(printf '%q ' "$1" --workdir "/storage/runs/$(basename "$1" .py)" "${@:2}")"
 command=(sky jobs launch "--env=BUCKET=$bucket" "--env=ARGUMENTS=$arguments" ${options[@]+"${options[@]}"}
     launch/skypilot.yaml)
-if [[ "$dry_run" ]]; then
+if [[ "$DRY_RUN" ]]; then
     printf '%q ' "${command[@]}" && echo
 else
     "${command[@]}"

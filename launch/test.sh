@@ -8,7 +8,7 @@
 set -euo pipefail
 [[ "${TRANSFORMER_JAX_TEST_PLATFORM:-cpu}" != cpu ]] || ACCELERATOR=cpu
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-[[ "${1:-}" != --dry-run ]] || { DRY_RUN=yes && shift; }
+offer_help "$@"
 set_up lint test
 
 # PyTorch, which the layers are compared with: its CPU build or none. For Linux the package index has a build that brings

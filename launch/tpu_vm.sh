@@ -15,12 +15,8 @@
 #     gcloud compute tpus tpu-vm create TPU --zone=ZONE --accelerator-type=v5litepod-16 --version=v2-alpha-tpuv5-lite
 #     gcloud compute tpus tpu-vm delete TPU --zone=ZONE
 set -euo pipefail
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+offer_help "$@"
 
 # What runs on the hosts, in the home directory. Training holds the lock, also through the processes that it starts.
 
@@ -30,11 +26,7 @@ start_here() {
     rm -rf transformer_jax/transformer_jax && mkdir -p transformer_jax &&
         tar -xzf transformer_jax.tar.gz -C transformer_jax && cd transformer_jax || return
     # Google's images come with Python 3.10.
-    if ! python3 -c "import sys; sys.exit(sys.version_info < (3, 11))"; then
-        python3 -m pip install --quiet --user uv && python3 -m uv python install --quiet 3.13 || return
-        PYTHON="$(python3 -m uv python find 3.13)" && export PYTHON || return
-    fi
-    setsid bash -c 'bash launch/local.sh "$@" & echo "$!" >../transformer_jax.pid
+    INSTALL_PYTHON=yes setsid bash -c 'bash launch/local.sh "$@" & echo "$!" >../transformer_jax.pid
         wait "$!"; echo "ended with exit status $?"' train "$@" >>../transformer_jax.log 2>&1 </dev/null &
     echo "$(hostname): started"
 }
@@ -64,7 +56,7 @@ show() { # with line breaks left as they are, unlike printf %q
 }
 
 run() {
-    if [[ "$dry_run" ]]; then
+    if [[ "$DRY_RUN" ]]; then
         show "$@"
     else
         "$@"
@@ -88,18 +80,18 @@ copy_checkout() {
     run rm "$archive"
 }
 
-name="" zone="" project="" dry_run=""
+name="" zone="" project=""
 while [[ "${1:-}" == -* ]]; do
     case "$1" in
-    --dry-run) dry_run=yes && shift && continue ;;
     --name) name="${2:-}" ;;
     --zone) zone="${2:-}" ;;
     --project) project="${2:-}" ;;
-    *) fail "unknown option $1: there are --name, --zone, --project and --dry-run, before train, status or stop" ;;
+    *) fail "unknown option $1: there are --name, --zone and --project, before train, status or stop" ;;
     esac
     shift 2 || fail "$1 needs a value"
 done
 [[ "$name" && "$zone" ]] || fail "say which TPU: --name TPU --zone ZONE"
+need gcloud "install the Google Cloud CLI: https://cloud.google.com/sdk"
 
 verb="${1:-}"
 case "$verb" in

@@ -1,6 +1,7 @@
 """Launchers are run as a person would run them, with programs that only write down how they were called."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,8 +23,8 @@ class Machine:
         for path in (ROOT / "launch").iterdir():
             (self.checkout / "launch" / path.name).write_bytes(path.read_bytes())
         (self.checkout / "experiments" / "mine.py").write_text("")
-        of_clusters = ("SLURM", "JAX", "SKYPILOT", "PYTHON")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(of_clusters)}
+        of_launchers = ("SLURM", "JAX", "SKYPILOT", "PYTHON", "INSTALL_PYTHON", "VENV", "DRY_RUN")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(of_launchers)}
         self.environment |= {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
             "CALLS": str(self.calls),
@@ -36,6 +37,21 @@ class Machine:
         record = 'printf "%s\\0" "${0##*/}" "$@" >"$CALLS/$(printf "%03d" "$(ls "$CALLS" | wc -l)")"'
         file.write_text(f"#!/usr/bin/env bash\n{record}\n{does}\n")
         file.chmod(0o755)
+
+    def bare(self) -> None:
+        """Leaves nothing on PATH but what every machine has, and the programs made here."""
+        directory = self.directory / "bare"
+        directory.mkdir()
+        for name in ("bash", "basename", "cat", "dirname", "git", "ls", "sed", "wc"):
+            path = shutil.which(name)
+            assert path
+            (directory / name).symlink_to(path)
+        self.environment["PATH"] = f"{self.programs}:{directory}"
+
+    def commit(self) -> None:
+        """Makes the checkout a git repository with all that is in it."""
+        for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q -m first"):
+            assert self.command("git", *command.split()).returncode == 0
 
     def called(self, name: str = "") -> list[list[str]]:
         """The calls so far, of all programs or one."""

@@ -129,6 +129,14 @@ def test_a_run_that_has_ended_is_started_again_and_one_that_has_not_is_left_alon
     )
 
 
+def test_nothing_is_applied_when_the_cluster_does_not_answer(machine: Any):
+    machine.program("kubectl", '[[ "$1" != get ]] || { echo "no connection" >&2 && exit 1; }')
+    result = machine.launch("kubernetes.sh", *NEEDED, "x.py")
+    assert result.returncode == 2
+    assert [call[1] for call in machine.called("kubectl")] == ["get"]
+    assert result.stderr.startswith("no connection\nerror: kubectl could not say")
+
+
 def test_mistakes_are_refused_before_anything_runs(machine: Any):
     machine.program("kubectl")
 

@@ -63,6 +63,14 @@ def test_a_crash_of_one_process_outweighs_the_ends_of_others(tmp_path):
     assert supervise(tmp_path, body, PROCESSES="3").wait() == 137
 
 
+@pytest.mark.parametrize("mistaken", [0, 1])
+@pytest.mark.parametrize("other", [0, 1, 143])
+def test_a_mistake_of_one_process_is_not_made_again_whatever_becomes_of_the_other(tmp_path, mistaken, other):
+    body = f"exit $((JAX_PROCESS_ID == {mistaken} ? 2 : {other}))"
+    assert supervise(tmp_path, body, PROCESSES="2", RESTARTS="2").wait() == 2
+    assert len(lines(tmp_path)) == 2
+
+
 def test_a_process_alone_is_told_of_no_others(tmp_path):
     assert supervise(tmp_path, '[[ -z "${JAX_NUM_PROCESSES:-}" ]]').wait() == 0
 
@@ -78,10 +86,3 @@ def test_sigterm_reaches_all_processes_and_ends_the_supervision(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
     assert len(lines(tmp_path)) == 2
-
-
-def test_dry_runs_say_what_would_be_run():
-    for script, expected in (("local.sh", r"transformer-jax train some.py --workdir"), ("test.sh", "pytest -n")):
-        command = ["bash", str(ROOT / "launch" / script), "--dry-run", "some.py", "--data.x", "a b"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert expected in done.stdout and r"a\ b" in done.stdout

@@ -53,6 +53,11 @@ def test_the_exit_status_is_the_training_s_and_143_is_recovered_from(sky: Any):
     assert task(sky)["resources"]["job_recovery"]["recover_on_exit_codes"] == [143]
 
 
+def test_a_machine_with_an_old_python_may_install_a_newer_one(sky: Any):
+    (sky.checkout / "launch" / "environment.sh").write_text('set_up() { echo "${INSTALL_PYTHON:-no}"; }\n')
+    assert sky.command("bash", "-c", task(sky)["setup"]).stdout == "yes\n"
+
+
 def test_the_run_is_kept_in_the_bucket(sky: Any):
     environment = started(sky, "experiments/mine.py")
     assert environment["BUCKET"] == "my-runs"

@@ -14,9 +14,8 @@ JOB = {"SLURM_JOB_ID": "77"}
 @pytest.fixture
 def slurm(machine: Any) -> Any:
     """A cluster where scancel signals the step that srun runs, and the job is running unless a file says otherwise."""
-    (machine.checkout / "launch" / "environment.sh").write_text(
-        'ROOT="$PWD" VENV="$PWD/.venv"\nset_up() { echo "set up"; eval "${DURING_SET_UP:-}"; }\n'
-    )
+    with (machine.checkout / "launch" / "environment.sh").open("a") as file:
+        file.write('set_up() { echo "set up"; eval "${DURING_SET_UP:-}"; }\n')
     machine.program("srun", 'echo "$$" >pid; trap "sleep 0.3; echo saved; exit 143" TERM; eval "${TRAINING:-}"')
     machine.program("scancel", '[[ ! -f pid ]] || kill -TERM "$(cat pid)"')
     machine.program("scontrol", '[[ "$1" == show ]] && echo "JobId=77 JobState=${STATE:-RUNNING} Reason=None"; exit 0')
