@@ -59,7 +59,7 @@ done
 [[ "$name" =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
     fail "--name needs up to 40 lower-case letters, digits and hyphens, a letter first, not '$name'"
 for number in "$hosts" "$gpus" "$tpus" "$max_restarts"; do
-    [[ "$number" =~ ^[0-9]{1,6}$ ]] || fail "--hosts, --gpus, --tpus and --max-restarts need numbers, not '$number'"
+    [[ "$number" =~ ^(0|[1-9][0-9]{0,5})$ ]] || fail "--hosts, --gpus, --tpus and --max-restarts need numbers, not '$number'"
 done
 ((hosts > 0)) || fail "--hosts needs at least 1"
 ((gpus == 0 || tpus == 0)) || fail "a host has --gpus or --tpus, not both"

@@ -29,8 +29,8 @@ run_once() {
         ) &
         children+=($!)
     done
-    trap 'kill -TERM "${children[@]}" 2>/dev/null' TERM
-    trap : INT
+    trap 'told=143; kill -TERM "${children[@]}" 2>/dev/null' TERM
+    trap 'told=130' INT
     for child in "${children[@]}"; do
         while kill -0 "$child" 2>/dev/null; do # a signal ends the waiting, not the training
             wait "$child" || true
@@ -49,9 +49,16 @@ is_final() {
 }
 
 supervise() {
-    local status left="${RESTARTS:-0}"
+    local status told="" left="${RESTARTS:-0}"
+    if [[ ! "${PROCESSES:-1}" =~ ^[1-9][0-9]{0,3}$ || ! "$left" =~ ^[0-9]{1,6}$ ]]; then
+        echo "error: PROCESSES is a number from 1 on and RESTARTS from 0 on, not '${PROCESSES:-}' and '$left'" >&2
+        return 2
+    fi
     while true; do
         run_once "$@" && status=0 || status=$?
+        if [[ "$told" ]] && ! is_final "$status"; then
+            status="$told" # the others end like that when one has stopped before them
+        fi
         if is_final "$status" || ((left-- <= 0)); then
             return "$status"
         fi

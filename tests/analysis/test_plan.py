@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.analysis.plan import make_plan, report, topology, what_would_fit
-from transformer_jax.analysis.program import Collective
+from transformer_jax.analysis.program import Collective, Traffic
 from transformer_jax.cli.main import main
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
@@ -86,20 +86,27 @@ def test_a_report_says_what_fits_and_what_would(plan):
     options, other = what_would_fit(plan, jax.devices(), chip.memory) or ("", plan)
     assert options and other.bytes <= chip.memory
     assert "no time is estimated" in report(plan, None, utilisation=0.5)
-    step = plan.model_flops / 8 / chip.flops / 0.5
+    step = plan.model_flops / 8 / chip.peak("float32") / 0.5
     least = 2 * plan.bytes / chip.memory_bandwidth
     sent = sum(traffic.sent for traffic in plan.messages.values()) / (2 * chip.link_bandwidth)
     hours = max(step, least, sent) * 1_000 / 3600
-    assert f"{8 * hours:,.1f} chip-hours" in text
+    assert f"{8 * hours:,.2f} chip-hours" in text
+    many = replace(plan, messages={Collective("all-reduce", 16): Traffic(1, 1.0)})
+    unknown = report(many, CHIPS["h100"], utilisation=0.5)
+    assert "among more than 8 chips: not known here" in unknown and "chip-hours" not in unknown
+    assert "estimated by a CPU's compiler" in unknown and "reduce-scatter" in unknown
+    assert "as its compiler lays it out" in text
 
 
 def test_chips_are_known_by_what_jax_calls_them():
-    assert chip_of("TPU v5 lite") == CHIPS["v5e"] and chip_of("TPU v5") == CHIPS["v5p"]
+    assert chip_of("TPU v5 lite") == chip_of("TPU v5e") == CHIPS["v5e"] and chip_of("TPU v5") == CHIPS["v5p"]
+    assert not any(map(chip_of, ("NVIDIA L40S", "NVIDIA H100 PCIe", "NVIDIA H200 NVL", "TPU v4 lite", "TPU7x")))
+    assert CHIPS["h100"].peak("float32") == CHIPS["h100"].peak("bfloat16") / 2 - 5e11
     assert chip_of("NVIDIA H100 80GB HBM3") == CHIPS["h100"] and chip_of("cpu") is None
     assert all(math.isfinite(chip.flops) for chip in CHIPS.values())
 
 
-@pytest.mark.parametrize("name", ["v5e", "v9:4", "h100:", "h100:x", "h100:4y", "cpu:99"])
+@pytest.mark.parametrize("name", ["v5e", "v9:4", "h100:", "h100:x", "h100:4y", "cpu:99", "h100:0", "h100:100000"])
 def test_a_topology_that_there_is_not_is_refused(name):
     with pytest.raises(ValueError, match="a topology is|needs a fresh process|not between 1 and"):
         topology(name)
@@ -116,3 +123,19 @@ def test_a_step_is_compiled_for_a_tpu_that_is_not_there():
     plan = make_plan(replace(EXPERIMENT, mesh=MeshConfig(data=2, fsdp=2)), devices)
     assert chip == CHIPS["v5e"] and plan.devices == 4
     assert sum(traffic.sent for traffic in plan.messages.values()) > plan.parameter_bytes
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, which the extra tpu installs")
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("v4:2x2x1", 4), ("v5e:1x1", 1), ("v5e:4x4", 16), ("v5p:2x2x1", 4), ("v6e:1x1", 1), ("v6e:2x2", 4)],
+)
+def test_every_generation_of_tpus_is_known_with_a_device_for_each_chip(name, count):
+    devices, chip = topology(name)
+    assert len(devices) == count and chip is not None and devices[0].device_kind in chip.kinds
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, which the extra tpu installs")
+def test_a_shape_that_no_tpu_has_is_refused_with_some_that_there_are():
+    with pytest.raises(ValueError, match=r"there is no v5e:3x3: .*4x4.*v5litepod-16 is v5e:4x4"):
+        topology("v5e:3x3")

@@ -212,11 +212,12 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     def prepare(*arguments: Any) -> Any:
         calls.extend(arguments)
-        return SimpleNamespace(run=SimpleNamespace(checkpoint_steps=lambda: [7], directory="there"))
+        run = SimpleNamespace(checkpoint_steps=lambda: [7], directory="there")
+        return SimpleNamespace(run=run, mesh=SimpleNamespace(size=1))
 
     monkeypatch.setattr(train_verb, "prepare", prepare)
     monkeypatch.setattr(train_verb, "train", lambda _, profile: not profile)
-    monkeypatch.setattr(train_verb, "show_result", lambda _, steps: calls.append(steps))
+    monkeypatch.setattr(train_verb, "show_result", lambda _, steps, devices: calls.append(steps))
     monkeypatch.chdir(tmp_path)
     return calls
 

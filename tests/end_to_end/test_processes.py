@@ -1,6 +1,7 @@
 """Two processes of four devices each train one run; one is killed, or told to stop; another number of them goes on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,61 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(file, unbroke
     expected = parameters(unbroken)
     for name, array in parameters(run).items():
         np.testing.assert_allclose(array, expected[name], atol=1e-5, err_msg=name)
+
+
+FULL_DISK = """
+import os
+from transformer_jax.training.metrics import MetricsLog
+write = MetricsLog.write
+def fail(self, row):
+    if row["step"] == 4 and os.environ["JAX_PROCESS_ID"] == "0":
+        raise OSError(28, "No space left on device")
+    write(self, row)
+MetricsLog.write = fail
+"""
+
+
+def test_an_error_in_one_process_is_said_and_ends_all(file):
+    """At a step that is not saved: the other is waiting for a device, not for a checkpoint."""
+    together = Together(file, file.with_name("full"), "--train.save-every=3", before=FULL_DISK)
+    status, _, err = together.end()
+    assert status not in (0, 2, 130, 143)
+    assert "failed: OSError: [Errno 28] No space left on device" in err
+
+
+LONG_TEXT = """
+import time
+import transformer_jax.training.preparation as preparation
+preparation.tokenize_split = lambda *args, **kwargs: time.sleep(600)
+"""
+
+
+def test_a_signal_while_text_is_prepared_ends_all_and_starts_nothing_again(file):
+    together = Together(file, file.with_name("preparing"), restarts=2, before=LONG_TEXT)
+    deadline = time.monotonic() + 120
+    while not together.run.exists():
+        assert together.process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)  # both are waiting now, one for the other
+    together.process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    status, _, err = together.end()
+    assert status == 143 and "starting again" not in err
+    assert time.monotonic() < told + TIMEOUT + 20
+
+
+def test_directories_that_only_look_the_same_are_refused(file, unbroken):
+    """Each host with a copy of its own: the second process is given another."""
+    other = file.with_name("copy")
+    shutil.copytree(unbroken, other)
+    swap = f"""
+import os, sys
+if os.environ["JAX_PROCESS_ID"] == "1":
+    sys.argv[sys.argv.index({str(unbroken)!r})] = {str(other)!r}
+"""
+    together = Together(file, unbroken, before=swap)
+    status, _, err = together.end()
+    assert status == 2 and "is not seen here; name one that all share" in err
 
 
 def test_processes_started_otherwise_are_refused_by_all(file):

@@ -86,3 +86,24 @@ def test_sigterm_reaches_all_processes_and_ends_the_supervision(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
     assert len(lines(tmp_path)) == 2
+
+
+def test_what_was_told_to_stop_is_not_started_again_whatever_the_others_end_with(tmp_path):
+    body = 'trap "exit $((JAX_PROCESS_ID ? 134 : 143))" TERM; while true; do sleep 0.05; done'
+    process = supervise(tmp_path, body, PROCESSES="2", RESTARTS="5")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "runs").exists() or len(lines(tmp_path)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    assert len(lines(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("variables", [{"PROCESSES": "0"}, {"PROCESSES": "two"}, {"RESTARTS": "-1"}])
+def test_numbers_that_are_none_start_nothing(tmp_path, variables):
+    process = supervise(tmp_path, "exit 0", **variables)
+    _, err = process.communicate()
+    assert process.returncode == 2 and err.startswith("error: PROCESSES is a number")
+    assert not (tmp_path / "runs").exists()

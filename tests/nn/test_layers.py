@@ -106,3 +106,15 @@ def test_dropout_zeroes_a_share_and_keeps_the_mean():
     y = dropout(x, 0.3, jax.random.key(0))
     assert abs((y == 0).mean() - 0.3) < 0.02 and abs(y.mean() - 1) < 0.03
     assert dropout(x, 0.3, None) is x
+
+
+def test_gradients_of_weights_are_summed_in_float32_under_bfloat16():
+    layer = Linear((8,), (2, 3), ("embed", "heads", "head_dim"), dtype="bfloat16", rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 1000, 8)).astype(np.float32)
+    upstream = jnp.asarray(rng.normal(size=(4, 1000, 2, 3)), jnp.bfloat16)
+    gradient = jax.grad(lambda layer: jnp.sum((layer(jnp.asarray(x)) * upstream).astype(jnp.float32)))(layer)
+    rounded = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
+    expected = np.einsum("bld,blhe->dhe", rounded, np.asarray(upstream, np.float64))
+    np.testing.assert_allclose(gradient.kernel[...], expected, rtol=1e-4, atol=1e-3)
+    assert gradient.kernel[...].dtype == jnp.float32

@@ -1,18 +1,22 @@
 """Products are counted as a compiler counts them, and speed is theirs."""
 
-import dataclasses
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from transformer_jax.models.decoder_only import llama
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Files
+from transformer_jax.models.decoder_only import gpt2, llama
 from transformer_jax.nn.attention import dot_product_attention
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.parallel import chips
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
-from transformer_jax.training.step import abstract_model
+from transformer_jax.tasks.language_modelling import LanguageModelling
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.step import abstract_model, fresh_state, make_update
 from transformer_jax.training.throughput import Throughput, matmul_flops
 
 
@@ -60,10 +64,26 @@ def test_fused_attention_counts_as_the_plain_formula_on_any_number_of_devices():
         assert flops(attend("splash"), x) == expected
 
 
+@pytest.mark.parametrize("more", [{}, {"remat": True}, {"attention_kernel": "splash"}])
+def test_what_a_model_needs_leaves_out_what_is_computed_again(more):
+    """Long enough for scores, and with words enough for logits, to be computed again in the backward pass."""
+    length, layers, width, inner, words = 512, 2, 64, 128, 16_384
+    model = gpt2(d_model=width, num_heads=4, d_ff=inner, num_layers=layers, vocab_size=words, dropout=0.0, **more)
+    data = DataConfig(source=Files(), max_length=length, batch_multiple=2)
+    experiment = Experiment(task=LanguageModelling(), data=data, model=replace(model, attention_dropout=0.0))
+    update = make_update(experiment)
+    state = jax.eval_shape(lambda: fresh_state(experiment.model, update.optimizer, 0))
+    batch, key = experiment.task.abstract_batch(2, length), jax.eval_shape(lambda: jax.random.key(0))
+    weights = layers * (4 * width**2 + 2 * width * inner) + words * width
+    expected = 2 * length * (6 * weights + 12 * layers * length * width)
+    assert update.model_flops(state, batch, key) == pytest.approx(expected, rel=0.005)
+    assert matmul_flops(update.step.trace(state, batch, key).jaxpr.jaxpr) > 1.1 * expected
+
+
 def test_speed_and_use_of_a_known_chip_leave_pauses_out(monkeypatch):
     devices = jax.devices()[:2]
     peak = 1e6
-    chip = dataclasses.replace(chips.CHIPS["v5e"], kinds=(devices[0].device_kind,), float32_flops=peak)
+    chip = replace(chips.CHIPS["v5e"], kinds=(devices[0].device_kind,), float32_flops=peak)
     monkeypatch.setitem(chips.CHIPS, "here", chip)
     clock = iter([0.0, 10.0, 110.0, 110.0, 120.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))

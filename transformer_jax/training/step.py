@@ -160,7 +160,7 @@ class Update(NamedTuple):
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...]
     step: StepFunction
-    model_flops: Callable[[TrainState, Batch, PRNGKeyArray], float]
+    model_flops: Callable[[Any, Any, Any], float]
     """Matrix products of a step that trains everything: three times those of the forward pass."""
 
 
@@ -174,7 +174,7 @@ def make_update(experiment: Experiment) -> Update:
     trained = partition(axes, frozen)[0]
     optimizer = make_optimizer(config, trained, schedule, numbers=layer_numbers(shapes), seed=train.seed)
 
-    def model_flops(state: TrainState, batch: Batch, key: PRNGKeyArray) -> float:
+    def model_flops(state: Any, batch: Any, key: Any) -> float:
         return 3 * matmul_flops(jax.make_jaxpr(experiment.task.loss)(state.model, dict(batch), key).jaxpr)
 
     step = make_step(experiment.task, optimizer, schedule, train.accumulate, frozen)
