@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -212,7 +213,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     def prepare(*arguments: Any) -> Any:
         calls.extend(arguments)
-        run = SimpleNamespace(checkpoint_steps=lambda: [7], directory="there")
+        run = SimpleNamespace(checkpoint_steps=lambda: [7], directory=Path("there"))
         return SimpleNamespace(run=run, mesh=SimpleNamespace(size=1))
 
     monkeypatch.setattr(train_verb, "prepare", prepare)
@@ -384,3 +385,18 @@ def test_average_writes_the_mean_of_the_last_checkpoints(
     assert main(["average", run, "--last", "2", "--output", str(tmp_path / "mean")]) == 0
     assert capsys.readouterr().out == f"the mean of steps 10, 20: {tmp_path / 'mean'}\n"
     assert "unexpected argument junk" in refused(capsys, "average", run, "junk")
+
+
+def test_compiled_programs_are_kept_with_a_run_but_for_cpus(tmp_path, monkeypatch):
+    kept = {}
+    monkeypatch.setattr(jax.config, "update", kept.__setitem__)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    train_verb.keep_programs(tmp_path)
+    assert not kept
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    train_verb.keep_programs(tmp_path)
+    assert kept == {"jax_compilation_cache_dir": str(tmp_path / "cache" / "programs")}
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    kept.clear()
+    train_verb.keep_programs(tmp_path)
+    assert not kept

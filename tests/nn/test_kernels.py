@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax.nn import kernels
 from transformer_jax.nn.attention import dot_product_attention
 from transformer_jax.nn.kernels import _say, choose_kernel
 from transformer_jax.nn.mask import AttentionMask
@@ -58,7 +59,8 @@ def assert_close(found, expected, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("case", "soft_cap"), [*((case, 0.0) for case in ("causal and padded", "packed")), ("causal window", 5.0)]
+    ("case", "soft_cap"),
+    [*((case, 0.0) for case in ("causal and padded", "packed", "window to both sides")), ("causal window", 5.0)],
 )
 def test_splash_equals_the_plain_formula(case, soft_cap):
     inputs = arrays()
@@ -82,6 +84,8 @@ def test_splash_attends_to_a_memory_of_another_length_without_anything_to_see():
     expected = dot_product_attention(query[:1], key[:1, :70], value[:1, :70], AttentionMask(), kernel="xla")
     np.testing.assert_allclose(out[:1], expected, atol=1e-5)
     assert jnp.isfinite(out).all()
+    of_value = jax.grad(lambda value: jnp.sum(dot_product_attention(query, key, value, mask, kernel="splash")))(value)
+    np.testing.assert_array_equal(of_value[1], 0)
 
 
 @pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
@@ -134,6 +138,14 @@ def test_what_a_kernel_cannot_honour_goes_to_the_plain_formula_with_the_reason(c
     assert choose_kernel("cudnn", shape, shape, CASES["causal and padded"]) == "cudnn"
     assert choose_kernel("splash", shape, shape, CASES["packed"]) == "splash"
     assert choose_kernel("auto", shape, shape, AttentionMask()) == "xla"
+
+
+def test_a_tpu_gets_splash_where_there_are_many_keys(monkeypatch):
+    monkeypatch.setattr(kernels, "_device_kind", lambda: "TPU v5 lite")
+    few, many = jnp.zeros((1, 256, 2, 8)), jnp.zeros((1, kernels.FUSED_FROM, 2, 8))
+    assert choose_kernel("auto", many, many, AttentionMask(causal=True)) == "splash"
+    assert choose_kernel("auto", few, few, AttentionMask(causal=True)) == "xla"
+    assert choose_kernel("xla", many, many, AttentionMask(causal=True)) == "xla"
 
 
 ON_TPUS = """

@@ -1,6 +1,6 @@
 import pytest
 
-from transformer_jax.parallel.distributed import find_cluster, in_turn, start
+from transformer_jax.parallel.distributed import find_cluster, in_turn, start, tpu_hosts
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.training.step import batch_parts
 
@@ -77,14 +77,41 @@ def test_a_timeout_below_a_second_is_refused():
         start(0)
 
 
-def test_a_process_alone_takes_all_turns_and_hears_its_own_error():
-    assert in_turn(lambda: 3) == 3
+def test_a_process_alone_is_the_first_and_hears_its_own_error():
+    assert in_turn(lambda: 3, lambda: 4) == 3
 
     def fail():
         raise OSError("no disk")
 
     with pytest.raises(OSError, match="no disk"):
-        in_turn(fail)
+        in_turn(fail, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "metadata", "hosts"),
+    [
+        ([], {"TPU_WORKER_HOSTNAMES": "a,b"}, "", 1),  # no TPU here
+        (["accel0"], {}, "", 1),  # Colab: nobody to ask
+        (["vfio/0"], {}, "unknown:unknown:10.0.0.1", 1),
+        (["vfio/0"], {}, "unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2", 2),
+        (["accel0"], {"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, "", 4),
+        (["accel0"], {"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "3"}, "", 6),
+    ],
+)
+def test_hosts_of_a_tpu_are_counted_with_all_slices(tmp_path, files, environment, metadata, hosts):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert tpu_hosts(environment, tmp_path, lambda name: metadata) == hosts
+
+
+def test_a_mesh_that_leaves_out_a_process_is_refused():
+    class Device:
+        def __init__(self, number):
+            self.id, self.process_index, self.platform = number, number // 4, "cpu"
+
+    with pytest.raises(ValueError, match="leaves processes without a device; make it as large as all 8"):
+        make_mesh(MeshConfig(data=4), [Device(number) for number in range(8)])
 
 
 @pytest.mark.parametrize(("config", "number"), [(MeshConfig(data=4, fsdp=2), 8), (MeshConfig(data=2, tensor=4), 2)])

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Files
 from transformer_jax.models.decoder_only import llama
 from transformer_jax.models.encoder_only import EncoderOnlyConfig
 from transformer_jax.nn.attention import dot_product_attention
@@ -15,7 +17,10 @@ from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.axes import check_divides, constrain, sharding
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
+from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.losses import token_losses
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.step import check_batches
 
 pytestmark = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
 
@@ -94,6 +99,13 @@ def test_long_attention_is_the_same_in_an_eighth_of_the_memory(length, heads):
             found[devices] = np.asarray(run(*inputs))
     np.testing.assert_allclose(found[8], found[1], atol=1e-5)
     assert memory[8] < memory[1] / 7
+
+
+def test_a_length_that_a_mesh_does_not_divide_is_refused_with_one_that_it_would():
+    data = DataConfig(source=Files(), max_length=100, batch_multiple=8)
+    experiment = Experiment(task=LanguageModelling(), data=data, model=MODELS["windows"])
+    with pytest.raises(ValueError, match="sequence 8 does not divide data.max_length 100; it would divide 96"):
+        check_batches(experiment, make_mesh(MeshConfig(data=1, sequence=8)))
 
 
 def test_a_parameter_that_a_mesh_does_not_divide_is_named_with_the_sizes_that_would_do():

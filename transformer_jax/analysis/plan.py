@@ -163,7 +163,7 @@ def what_would_fit(
     `tell` hears of each before it is compiled.
     """
     tried = [plan.experiment]
-    for options, experiment in _changes(plan.experiment):
+    for options, experiment in _changes(plan.experiment, len(devices)):
         if experiment in tried or len(tried) > MOST_TRIED:
             continue
         tell(options)
@@ -188,7 +188,7 @@ def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
         + (f", with those made again {plan.flops / 1e12:,.4g}" if plan.flops > 1.01 * plan.model_flops else ""),
         f"memory of a device, {whose}:",
         *(
-            f"  {what:<42} {size / GIB:8.3f} GiB"
+            f"  {what:<42} {_readable(size):>12}"
             for what, size in (
                 ("parameters", plan.parameter_bytes),
                 ("optimizer", plan.optimizer_bytes),
@@ -199,7 +199,7 @@ def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
         ),
         f"messages of a step, {whose}:" if plan.messages else "no messages between devices",
         *(
-            f"  {kind} among {group}: {traffic.count:,} times, {traffic.sent / GIB:.3f} GiB sent by a device"
+            f"  {kind} among {group}: {traffic.count:,} times, {_readable(traffic.sent)} sent by a device"
             for (kind, group), traffic in plan.messages.items()
         ),
     ]
@@ -231,7 +231,8 @@ def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
     step = max(plan.model_flops / plan.devices / peak / utilisation, memory, messages)
     hours = step * train.steps / 3600
     yield f"if {100 * utilisation:.0f} % of the peak were reached, which is an assumption:"
-    yield f"  {plan.tokens / step:,.0f} tokens/s, {hours:,.2f} hours for {train.steps:,} steps"
+    long = f"{hours:,.1f} hours" if hours > 2 else f"{60 * hours:,.1f} minutes"
+    yield f"  {plan.tokens / step:,.0f} tokens/s, {long} for {train.steps:,} steps"
     yield f"  {hours * plan.available:,.2f} chip-hours"
 
 
@@ -246,15 +247,19 @@ def _dimensions(devices: Sequence[Any]) -> int:
     return max(sum(len(set(along)) > 1 for along in zip(*places, strict=True)), 1)
 
 
-def _changes(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
+def _changes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
     """What one would try, the cheapest first."""
-    mesh, train, model = experiment.mesh, experiment.train, experiment.model
+    mesh, train, model, data = experiment.mesh, experiment.train, experiment.model, experiment.data
     sharded = replace(mesh, data=1, fsdp=-1)
     for fsdp in (False, True):
         for remat in (False, True):
             for accumulate in (train.accumulate, 4 * train.accumulate):
                 options = ["--mesh.data 1 --mesh.fsdp -1"] * fsdp + ["--model.remat true"] * remat
-                options += [f"--train.accumulate {accumulate}"] * (accumulate != train.accumulate)
+                rows = data.batch_multiple
+                if accumulate != train.accumulate:
+                    options.append(f"--train.accumulate {accumulate}")
+                    rows = math.lcm(rows, devices * accumulate)
+                    options += [f"--data.batch-multiple {rows}"] * (rows != data.batch_multiple)
                 if options and not (remat and (model.remat or not hasattr(model, "remat"))):
                     yield (
                         " ".join(options),
@@ -263,8 +268,13 @@ def _changes(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
                             mesh=sharded if fsdp else mesh,
                             model=replace(model, remat=True) if remat else model,
                             train=replace(train, accumulate=accumulate),
+                            data=replace(data, batch_multiple=rows),
                         ),
                     )
+
+
+def _readable(size: float | int) -> str:
+    return f"{size / GIB:.3f} GiB" if size > 0.1 * GIB else f"{size / 2**20:.2f} MiB"
 
 
 def _placed(shapes: Any, where: NamedSharding) -> Any:

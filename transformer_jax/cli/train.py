@@ -1,9 +1,12 @@
 """`transformer-jax train EXPERIMENT.py`: from a file to a trained, evaluated run; started again it goes on."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import jax
 
 from transformer_jax.analysis.profile import report
 from transformer_jax.cli.errors import user_input
@@ -55,6 +58,7 @@ def main(arguments: Sequence[str]) -> None:
         show_log()
         name = f"{file.stem}_{options.variant}" if options.variant else file.stem
         prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / name))
+    keep_programs(prepared.run.directory)
     finished = train(prepared, profile=options.profile)
     if options.profile and is_first():
         with user_input():
@@ -65,6 +69,15 @@ def main(arguments: Sequence[str]) -> None:
         show_result(prepared.run, steps, devices=prepared.mesh.size)
         minutes, seconds = divmod(round(time.monotonic() - began), 60)
         print(f"done in {minutes} min {seconds} s; the run is in {prepared.run.directory}", flush=True)
+
+
+def keep_programs(directory: Path) -> None:
+    """Keeps compiled programs with a run, so that it goes on without compiling again; not those for CPUs.
+
+    A CPU's program may not run on another. Leaves it to JAX_COMPILATION_CACHE_DIR where that is set.
+    """
+    if jax.default_backend() != "cpu" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str((directory / "cache" / "programs").absolute()))
 
 
 def _example() -> Experiment:

@@ -70,13 +70,17 @@ def find_cluster(environment: Mapping[str, str], tpu_hosts: Callable[[], int]) -
     return Cluster("a Cloud TPU with several hosts") if tpu_hosts() > 1 else None
 
 
-def tpu_hosts() -> int:
+def tpu_hosts(
+    environment: Mapping[str, str] = os.environ,
+    device_files: Path = Path("/dev"),
+    metadata: Callable[[str], str] | None = None,
+) -> int:
     """How many hosts the Cloud TPU of this one has, all of its slices together; 1 where there is no TPU or no other."""
-    if not any(Path("/dev").glob("accel[0-9]*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
+    if not any(device_files.glob("accel[0-9]*")) and not any(device_files.glob("vfio/[0-9]*")):
         return 1
-    slices = int(os.environ.get("MEGASCALE_NUM_SLICES") or 1)
-    workers = os.environ.get("TPU_WORKER_HOSTNAMES")  # GKE; on a TPU VM the metadata server knows
-    return slices * len((workers or _metadata("worker-network-endpoints")).split(","))
+    slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
+    workers = environment.get("TPU_WORKER_HOSTNAMES")  # GKE; on a TPU VM the metadata server knows
+    return slices * len((workers or (metadata or _metadata)("worker-network-endpoints")).split(","))
 
 
 def start(lost_process_timeout: int) -> None:
@@ -123,14 +127,14 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def in_turn(work: Callable[[], T]) -> T:
-    """What `work` returns, done by the first process and then by all others.
+def in_turn(first: Callable[[], T], others: Callable[[], T]) -> T:
+    """What `first` returns in the first process, and then `others` in all others.
 
     Where it fails in one of them it fails in all: an OSError or ValueError there is a ValueError in the others.
     """
     result, problem = None, None
-    for turn in (True, False):
-        if is_first() == turn:
+    for work in (first, others):
+        if is_first() == (work is first):
             try:
                 result = work()
             except (OSError, ValueError, OverflowError) as error:

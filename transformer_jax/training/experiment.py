@@ -20,7 +20,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of parameters, batches and dropout."""
     accumulate: int = 1
-    """Micro-batches that every batch is split into, to save memory; the numbers stay the same."""
+    """Micro-batches that every batch is split into, to save memory; the numbers stay the same but for dropout."""
     log_every: int = 100
     """Steps between rows of metrics.jsonl."""
     evaluate_every: int = 1_000

@@ -11,7 +11,6 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +24,7 @@ from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
-from transformer_jax.parallel.distributed import agree, in_turn, is_first
+from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
@@ -105,8 +104,9 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
     mesh = make_mesh(experiment.mesh)
     _check_model(experiment, mesh)
     mark = str(agree(secrets.randbelow(2**31)))
-    lead = partial(_lead, experiment, file, directory, mesh, mark)
-    return in_turn(lead if is_first() else partial(_follow, experiment, file, directory, mesh, mark))
+    return in_turn(
+        lambda: _lead(experiment, file, directory, mesh, mark), lambda: _follow(experiment, directory, mesh, mark)
+    )
 
 
 def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark: str) -> Prepared:
@@ -135,18 +135,18 @@ def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark:
         raise
 
 
-def _follow(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark: str) -> Prepared:
+def _follow(experiment: Experiment, directory: Path, mesh: Mesh, mark: str) -> Prepared:
     """Opens what the first process has prepared, which has left its mark there."""
     if not Run.exists(directory) or (directory / LOCK).read_text() != mark:
         raise ValueError(f"{directory} of the first process is not seen here; name one that all share, --workdir RUN")
     changed = changes(read_tree(directory), _with_sizes(experiment, directory))
     if changed:
         raise ValueError(f"the first process was started otherwise: {listed(changed)}; start all with the same command")
-    return _prepare(experiment, file, directory, mesh, None, resumed=True)
+    return _prepare(experiment, None, directory, mesh, None, resumed=True)
 
 
 def _prepare(
-    experiment: Experiment, file: Path, directory: Path, mesh: Mesh, lock: IO[str] | None, resumed: bool
+    experiment: Experiment, file: Path | None, directory: Path, mesh: Mesh, lock: IO[str] | None, resumed: bool
 ) -> Prepared:
     task, data = experiment.task, experiment.data
     kinds = task.vocabularies(data)
@@ -179,7 +179,7 @@ def _prepare(
     validation = _validation(run)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
-    if is_first():
+    if file is not None:
         (directory / TEXT).write_text(text + "\n", encoding="utf-8")
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
