@@ -4,7 +4,8 @@
 #   RESTARTS    how often all of it is started again after a crash (default 0)
 #
 # It returns the status of the command. Status 0 (finished), 2 (a mistake), 130 and 143 (stopped and saved) are final;
-# whatever else ends one process is a crash, of which the others hear within train.lost_process_timeout seconds.
+# whatever else ends one process is a crash, of which the others hear within train.lost_process_timeout seconds. Status 1
+# may be a run that cannot go on or a process that lost another: that is what RESTARTS limits.
 
 free_port() {
     # Above the ports that Linux gives to connections by default, so that none takes it meanwhile.

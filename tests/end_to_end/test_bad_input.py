@@ -94,7 +94,7 @@ def refusal(place, capfd):
         (["--task.scores", "blue"], "unknown score 'blue'; known: bleu"),
         (["--task.decoding.beam-size", "0"], "task.decoding needs beam_size >= 1"),
         # A machine that is too small
-        (["--mesh.tensor", "64"], "does not fit 8 devices; lower one of mesh.data"),
+        (["--mesh.tensor", "64"], "mesh.tensor 64 does not fit 8 devices; the product can be 1, 2, 4, 8"),
         (["--mesh.data", "0"], "mesh sizes are positive"),
         (["--train.accumulate", "3"], "data.batch_multiple 8 is not a multiple of 3"),
         # Batches and vocabularies that the text does not give
