@@ -75,9 +75,8 @@ def test_a_process_alone_is_told_of_no_others(tmp_path):
     assert supervise(tmp_path, '[[ -z "${JAX_NUM_PROCESSES:-}" ]]').wait() == 0
 
 
-def test_sigterm_reaches_all_processes_and_ends_the_supervision(tmp_path):
-    body = 'trap "exit 143" TERM; while true; do sleep 0.05; done'
-    process = supervise(tmp_path, body, PROCESSES="2", RESTARTS="5")
+def assert_ends_when_told(process, tmp_path):
+    """Both processes have started; SIGTERM ends the supervision with its status, and nothing is started again."""
     deadline = time.monotonic() + 20
     while not (tmp_path / "runs").exists() or len(lines(tmp_path)) < 2:
         assert time.monotonic() < deadline
@@ -86,19 +85,18 @@ def test_sigterm_reaches_all_processes_and_ends_the_supervision(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
     assert len(lines(tmp_path)) == 2
+
+
+def test_sigterm_reaches_all_processes_and_ends_the_supervision(tmp_path):
+    body = 'trap "exit 143" TERM; while true; do sleep 0.05; done'
+    process = supervise(tmp_path, body, PROCESSES="2", RESTARTS="5")
+    assert_ends_when_told(process, tmp_path)
 
 
 def test_what_was_told_to_stop_is_not_started_again_whatever_the_others_end_with(tmp_path):
     body = 'trap "exit $((JAX_PROCESS_ID ? 134 : 143))" TERM; while true; do sleep 0.05; done'
     process = supervise(tmp_path, body, PROCESSES="2", RESTARTS="5")
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "runs").exists() or len(lines(tmp_path)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 143
-    assert len(lines(tmp_path)) == 2
+    assert_ends_when_told(process, tmp_path)
 
 
 @pytest.mark.parametrize("variables", [{"PROCESSES": "0"}, {"PROCESSES": "two"}, {"RESTARTS": "-1"}])

@@ -80,9 +80,10 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
     ValueError for one that there is not.
     """
     kind, _, shape = name.partition(":")
-    if kind not in (*CHIPS, "cpu") or not shape or not re.fullmatch(r"[0-9]{1,6}(x[0-9]{1,6})*", shape):
+    if kind not in (*CHIPS, "cpu") or not re.fullmatch(r"[0-9]{1,6}(x[0-9]{1,6})*", shape):
         raise ValueError(f"a topology is CHIP:SIZES such as v5e:4x4 or h100:8, not {name!r}; chips: {', '.join(CHIPS)}")
-    if not 1 <= math.prod(map(int, shape.split("x"))) <= MOST_DEVICES:
+    count = math.prod(map(int, shape.split("x")))
+    if not 1 <= count <= MOST_DEVICES:
         raise ValueError(f"{name} is not between 1 and {MOST_DEVICES:,} chips")
     jax.config.update("jax_platforms", "cpu")
     chip = CHIPS.get(kind)
@@ -96,7 +97,7 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
         more: dict[str, Any] = {}
         if kind == "v4":
             more["chip_config_name"] = "megacore"  # both halves of a chip as one device, as JAX trains on it
-        if math.prod(map(int, shape.split("x"))) == 1:
+        if count == 1:
             more["chips_per_host_bounds"] = (1, 1, 1)
         try:
             return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **more).devices), chip
@@ -106,7 +107,6 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
                 f"there is no {name}: {reason}; shapes are those of Google's lists, such as 1x1, 2x2, 4x4, 8x8 and "
                 "16x16 of v5e and v6e (v5litepod-16 is v5e:4x4), 2x2x1, 2x2x2 and 4x4x4 of v4 and v5p"
             ) from error
-    count = math.prod(map(int, shape.split("x")))
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:

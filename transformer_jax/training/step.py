@@ -114,9 +114,9 @@ def local_copy(model: Any) -> tuple[Any, Mesh]:
     Work on it concerns no other process. All processes call this together.
     """
     mesh = local_mesh(len(jax.local_devices()))
-    copies = {}
+    parameters, copies = named_parameters(model), {}
     for name, where in local_shardings(model, mesh).items():  # one at a time: there may be no room for two
-        value = named_parameters(model)[name]
+        value = parameters[name]
         alone = value.sharding.is_fully_replicated
         whole = value.addressable_data(0) if alone else multihost_utils.process_allgather(value, tiled=True)
         copies[name] = jax.device_put(whole, where)
