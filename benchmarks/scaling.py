@@ -13,7 +13,7 @@ from pathlib import Path
 from transformer_jax.analysis.plan import make_plan, topology
 from transformer_jax.parallel.chips import CHIPS
 from transformer_jax.parallel.mesh import MeshConfig
-from transformer_jax.training.values import load_experiment_file
+from transformer_jax.runs.experiment_file import load_experiment_file
 
 CHIP = CHIPS["v5e"]
 SHAPES = {1: "2x2", 4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"}

@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from transformer_jax.training.run import Run
+from transformer_jax.runs.run import Run
 
 
 def texts_and_labels(run: Run, split: str) -> tuple[list[str], list[str]]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from transformer_jax.models.encoder_only import bert as bert
     from transformer_jax.models.encoder_only import modern_bert as modern_bert
     from transformer_jax.parallel.mesh import MeshConfig as MeshConfig
+    from transformer_jax.runs.run import load as load
     from transformer_jax.tasks.classification import Classification as Classification
     from transformer_jax.tasks.classification import PairClassification as PairClassification
     from transformer_jax.tasks.generator import Generation as Generation
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from transformer_jax.training.experiment import TrainConfig as TrainConfig
     from transformer_jax.training.lora import LoraConfig as LoraConfig
     from transformer_jax.training.optimizer import OptimizerConfig as OptimizerConfig
-    from transformer_jax.training.run import load as load
 
 __version__ = "0.1.0"
 
@@ -104,13 +104,13 @@ _HOMES = {
     "big": "models.encoder_decoder",
     "gpt2": "models.decoder_only",
     "llama": "models.decoder_only",
-    "load": "training.run",
+    "load": "runs.run",
     "modern_bert": "models.encoder_only",
     "run_experiment": "cli.main",
 }
 
 
-_ROOMS = ("analysis", "cli", "data", "decoding", "models", "nn", "parallel", "tasks", "training")
+_ROOMS = ("analysis", "cli", "data", "decoding", "models", "nn", "parallel", "runs", "tasks", "training")
 
 
 def __getattr__(name: str) -> Any:

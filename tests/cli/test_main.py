@@ -22,11 +22,11 @@ from transformer_jax.cli.main import VERBS, main
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.models.encoder_decoder import base
+from transformer_jax.runs.run import Run
 from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.tasks.translator import Hypothesis
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.run import Run
 
 Capture = pytest.CaptureFixture[str]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(transformer_jax.__file__).parents[1])}

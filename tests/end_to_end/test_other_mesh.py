@@ -8,10 +8,10 @@ import pytest
 from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
-from transformer_jax.training.metrics import read_metrics
-from transformer_jax.training.run import Run
+from transformer_jax.runs.metrics import read_metrics
+from transformer_jax.runs.run import Run
+from transformer_jax.runs.trainer import named_leaves
 from transformer_jax.training.step import abstract_state, make_update
-from transformer_jax.training.trainer import named_leaves
 
 pytestmark = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
 

@@ -13,9 +13,9 @@ import pytest
 
 from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
-from transformer_jax.training.checkpoint_folder import read_facts
-from transformer_jax.training.metrics import read_metrics
-from transformer_jax.training.run import Run
+from transformer_jax.runs.checkpoint_folder import read_facts
+from transformer_jax.runs.metrics import read_metrics
+from transformer_jax.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 10
@@ -159,7 +159,7 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(file, unbroke
 
 FULL_DISK = """
 import os
-from transformer_jax.training.metrics import MetricsLog
+from transformer_jax.runs.metrics import MetricsLog
 write = MetricsLog.write
 def fail(self, row):
     if row["step"] == 4 and os.environ["JAX_PROCESS_ID"] == "0":
@@ -179,7 +179,7 @@ def test_an_error_in_one_process_is_said_and_ends_all(file):
 
 LONG_TEXT = """
 import time
-import transformer_jax.training.preparation as preparation
+import transformer_jax.runs.preparation as preparation
 preparation.tokenize_split = lambda *args, **kwargs: time.sleep(600)
 """
 

@@ -9,9 +9,9 @@ import pytest
 
 from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
-from transformer_jax.training.checkpoint_folder import read_facts
-from transformer_jax.training.metrics import read_metrics
-from transformer_jax.training.run import Run
+from transformer_jax.runs.checkpoint_folder import read_facts
+from transformer_jax.runs.metrics import read_metrics
+from transformer_jax.runs.run import Run
 
 TIMINGS = ("tokens_per_second", "peak_memory")
 

@@ -18,8 +18,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from transformer_jax.training.metrics import read_metrics
-from transformer_jax.training.values import load_experiment_file
+from transformer_jax.runs.experiment_file import load_experiment_file
+from transformer_jax.runs.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "launch" / "colab.ipynb"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.parser import Parser
-from transformer_jax.training.run import Run
+from transformer_jax.runs.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:

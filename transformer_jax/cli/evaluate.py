@@ -8,7 +8,7 @@ from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import read_aligned
 from transformer_jax.cli.parser import open_run, run_parser
 from transformer_jax.data.sources import Example
-from transformer_jax.training.run import Run
+from transformer_jax.runs.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagConversionOff
 
 from transformer_jax.data.nearest import did_you_mean
-from transformer_jax.training.values import field_types, needed
+from transformer_jax.runs.experiment_file import field_types, needed
 
 T = TypeVar("T")
 

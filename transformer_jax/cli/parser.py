@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.data.nearest import did_you_mean
-from transformer_jax.training.run import Run
+from transformer_jax.runs.run import Run
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,8 +9,8 @@ from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.log import show_log
 from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.cli.parser import Parser
-from transformer_jax.training.preparation import check_train
-from transformer_jax.training.values import load_experiment_file
+from transformer_jax.runs.experiment_file import load_experiment_file
+from transformer_jax.runs.preparation import check_train
 
 EPILOG = """\
 Topologies: v4, v5e, v5p and v6e with their shapes, such as v5e:4x4 (needs the extra tpu, but no TPU); a100, h100, h200,

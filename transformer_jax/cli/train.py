@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from transformer_jax.analysis.profile import report
+from transformer_jax.analysis.report import show_result
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.log import show_log
 from transformer_jax.cli.overrides import apply_overrides
@@ -17,13 +18,12 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.parallel.distributed import is_first, start
+from transformer_jax.runs.experiment_file import load_experiment_file
+from transformer_jax.runs.preparation import prepare
+from transformer_jax.runs.profiling import PROFILE
+from transformer_jax.runs.trainer import train
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.preparation import prepare
-from transformer_jax.training.profiling import PROFILE
-from transformer_jax.training.report import show_result
-from transformer_jax.training.trainer import train
-from transformer_jax.training.values import load_experiment_file
 
 EPILOG = """\
 Started again with the same directory, a run goes on from its newest checkpoint.

@@ -16,7 +16,7 @@ from etils import epath
 from jaxtyping import Array
 
 from transformer_jax.parallel.distributed import agree
-from transformer_jax.training.fingerprint import file_fingerprint, fingerprints, json_fingerprint
+from transformer_jax.runs.fingerprint import file_fingerprint, fingerprints, json_fingerprint
 
 STATE = "state.json"
 

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, Float
 
 from transformer_jax.parallel.distributed import barrier, is_first
-from transformer_jax.training.checkpoint_folder import (
+from transformer_jax.runs.checkpoint_folder import (
     CheckpointDamaged,
     Facts,
     Templates,

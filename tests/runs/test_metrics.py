@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from transformer_jax.training.metrics import METRICS, MetricsLog, read_metrics
+from transformer_jax.runs.metrics import METRICS, MetricsLog, read_metrics
 
 ROW = {"loss": 1 / 3, "tokens": 4096, "learning_rate": 4.1e-4, "tokens_per_second": 21_300.0}
 

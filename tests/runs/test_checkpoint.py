@@ -16,10 +16,10 @@ import pytest
 from jaxtyping import Array
 
 import transformer_jax
-from transformer_jax.training import checkpoint
-from transformer_jax.training.checkpoint import CheckpointDamaged, Checkpoints, Restored, average
-from transformer_jax.training.checkpoint_folder import STATE, write_facts
-from transformer_jax.training.fingerprint import fingerprints
+from transformer_jax.runs import checkpoint
+from transformer_jax.runs.checkpoint import CheckpointDamaged, Checkpoints, Restored, average
+from transformer_jax.runs.checkpoint_folder import STATE, write_facts
+from transformer_jax.runs.fingerprint import fingerprints
 
 Arrays = dict[str, Array]
 FACTS = {"key": [0, 4294967295], "experiment": {"name": "é", "rate": 1e-9, "none": None}}

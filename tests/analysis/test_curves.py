@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from transformer_jax.training.curves import draw_curves
+from transformer_jax.analysis.curves import draw_curves
 
 TRAIN = {"loss": 3.0, "learning_rate": 1e-3, "gradient_norm": 0.5, "tokens": 4096, "tokens_per_second": 2e4}
 

@@ -11,7 +11,7 @@ from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.models.encoder_only import bert, modern_bert
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.stack import layer_numbers
-from transformer_jax.training.initialization import fitting, table, with_copies
+from transformer_jax.runs.warm_start import fitting, table, with_copies
 
 SIZE: dict[str, Any] = {"d_model": 16, "num_heads": 2, "d_ff": 32, "vocab_size": 40}
 BERT = bert(**SIZE, num_layers=5, max_length=24)

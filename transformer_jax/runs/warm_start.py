@@ -13,7 +13,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.nn.stack import LAYER, layer_numbers
-from transformer_jax.training.run import Run
+from transformer_jax.runs.run import Run
 from transformer_jax.training.step import abstract_model
 
 PREFIX = ("layers", "vocab", "positions")
