@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transformer_jax.nn.embedding import Embedding, Logits, Output
+from transformer_jax.nn.initializers import SCHEMES, Initializer
 from transformer_jax.nn.kernels import AUTO, FUSED, PLAIN
 from transformer_jax.nn.layer import LayerConfig
 from transformer_jax.nn.linear import dropout
@@ -57,6 +58,7 @@ class TransformerConfig(LayerConfig):
             scale=self.embedding_scale,
             vocab_multiple=self.vocab_multiple,
             dtype=self.dtype,
+            initializer=Initializer(self.initializer),
             rngs=rngs,
         )
 
@@ -78,6 +80,7 @@ class TransformerConfig(LayerConfig):
         if self.attention_kernel not in (AUTO, PLAIN, *FUSED):
             known = ", ".join((AUTO, PLAIN, *FUSED))
             raise ValueError(f"model.attention_kernel is one of {known}, not {self.attention_kernel!r}")
+        choose("model.initializer", self.initializer, SCHEMES)
         choose("model.positions", self.positions, dict.fromkeys(POSITIONS))
 
     def stack_parameters(self, num_layers: int, *, cross_attention: bool = False) -> int:
@@ -103,11 +106,16 @@ class TokenModel(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         config.check()
         self.embedding = config.make_embedding(config.vocab_size, rngs=rngs)
+        initializer = Initializer(config.initializer)
         absolute = ABSOLUTE.get(config.positions)
-        self.positions = None if absolute is None else absolute(config.max_length, config.d_model, rngs=rngs)
+        self.positions = (
+            None
+            if absolute is None
+            else absolute(config.max_length, config.d_model, initializer=initializer, rngs=rngs)
+        )
         self.embedding_norm = config.make_norm(config.d_model) if config.embedding_norm else None
         output = partial(Output, config.d_model, config.vocab_size, vocab_multiple=config.vocab_multiple, rngs=rngs)
-        self.output = None if config.tie_output else output(dtype=config.dtype)
+        self.output = None if config.tie_output else output(dtype=config.dtype, initializer=initializer)
         self.dropout = config.dropout
 
     def embed(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.models.config import Lengths, TokenModel, Tokens, TransformerConfig
 from transformer_jax.models.heads import LanguageModelHead, Pooler
+from transformer_jax.nn.initializers import Initializer
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.stack import Stack
@@ -144,7 +145,7 @@ class EncoderOnly(TokenModel):
     def __init__(self, config: EncoderOnlyConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
         d = config.d_model
-        types = jax.random.normal(rngs.params(), (config.token_types, d)) * d**-0.5
+        types = Initializer(config.initializer).table(rngs.params(), (config.token_types, d), "token_types", d)
         self.token_types = nnx.Param(types, axes=("token_types", "embed")) if config.token_types else None
         self.encoder = Stack(config, config.num_layers, **config.stack(), rngs=rngs)
         pooled = config.head in ("sequence", "pretraining")
@@ -231,4 +232,5 @@ def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> Language
 
 
 def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:
-    return Linear((config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, rngs=rngs)
+    draw = Initializer(config.initializer).map
+    return Linear((config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=draw, rngs=rngs)

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.embedding import Embedding
 from transformer_jax.nn.feed_forward import ACTIVATIONS
+from transformer_jax.nn.initializers import Initializer
 from transformer_jax.nn.layer import LayerConfig
 from transformer_jax.nn.linear import Linear
 from transformer_jax.nn.named import choose
@@ -27,7 +28,9 @@ class LanguageModelHead(nnx.Module):
 
     def __init__(self, config: LayerConfig, rows: int, *, use_bias: bool, rngs: nnx.Rngs):
         d = config.d_model
-        self.transform = Linear((d,), (d,), ("embed", "mlp"), use_bias=use_bias, dtype=config.dtype, rngs=rngs)
+        draw = Initializer(config.initializer).map
+        axes = ("embed", "mlp")
+        self.transform = Linear((d,), (d,), axes, use_bias=use_bias, dtype=config.dtype, draw=draw, rngs=rngs)
         self.activation = choose("activation", config.activation, ACTIVATIONS)
         self.norm = config.make_norm(d)
         self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
@@ -44,7 +47,8 @@ class Pooler(nnx.Module):
 
     def __init__(self, config: LayerConfig, pooling: str, *, rngs: nnx.Rngs):
         d = config.d_model
-        self.transform = Linear((d,), (d,), ("embed", "mlp"), dtype=config.dtype, rngs=rngs)
+        draw = Initializer(config.initializer).map
+        self.transform = Linear((d,), (d,), ("embed", "mlp"), dtype=config.dtype, draw=draw, rngs=rngs)
         self.pooling = pooling
 
     def __call__(

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transformer_jax.nn.divided import attend_divided, why_not_divided
+from transformer_jax.nn.initializers import PAPER, Initializer
 from transformer_jax.nn.kernels import AUTO, PLAIN, choose_kernel, fused_attention
 from transformer_jax.nn.linear import Linear, dropout, side_by_side
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
@@ -132,6 +133,8 @@ class Attention(nnx.Module):
         dropout: float = 0.0,
         kernel: str = AUTO,
         dtype: str = "float32",
+        to_memory: bool = False,
+        initializer: Initializer = PAPER,
         rngs: nnx.Rngs,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -141,10 +144,16 @@ class Attention(nnx.Module):
             raise ValueError(f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}")
         head_dim = d_model // num_heads if head_dim is None else head_dim
         linear = functools.partial(Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
-        self.query = linear((d_model,), (num_heads, head_dim), ("embed", "heads", "head_dim"))
-        self.key = linear((d_model,), (num_kv_heads, head_dim), ("embed", "heads", "head_dim"))
-        self.value = linear((d_model,), (num_kv_heads, head_dim), ("embed", "heads", "head_dim"))
-        self.output = linear((num_heads, head_dim), (d_model,), ("heads", "head_dim", "embed"))
+        heads = {"query": num_heads, "key": num_kv_heads, "value": num_kv_heads}
+        projections = tuple(number * head_dim for number in heads.values())
+        draw = functools.partial(initializer.map, projections=projections, to_memory=to_memory)
+        axes = ("embed", "heads", "head_dim")
+        self.query, self.key, self.value = (
+            linear((d_model,), (number, head_dim), axes, draw=functools.partial(draw, role=role))
+            for role, number in heads.items()
+        )
+        residual = functools.partial(initializer.map, role="residual")
+        self.output = linear((num_heads, head_dim), (d_model,), ("heads", "head_dim", "embed"), draw=residual)
         self.query_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
         self.key_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
         self.rotary_base = rotary_base

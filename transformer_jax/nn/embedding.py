@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from transformer_jax.nn.initializers import PAPER, Initializer
 from transformer_jax.nn.linear import Linear, float32_product
 from transformer_jax.parallel.axes import constrain
 
@@ -64,7 +65,7 @@ def _only_real(logits: Float[Array, "batch length rows"], vocab_size: int) -> Fl
 
 
 class Embedding(nnx.Module):
-    """Token embeddings times sqrt(d_model) (Vaswani et al. 2017, section 3.4), drawn from N(0, 1/d_model).
+    """Token embeddings times sqrt(d_model) (Vaswani et al. 2017, section 3.4), drawn by `initializer`.
 
     The same matrix maps decoder outputs to logits (`make_logits`) where the output is tied. The table has a multiple of
     `vocab_multiple` rows, so that any mesh divides it; the rows that stand for no token are masked in the logits.
@@ -78,12 +79,12 @@ class Embedding(nnx.Module):
         scale: bool = True,
         vocab_multiple: int = 1,
         dtype: str = "float32",
+        initializer: Initializer = PAPER,
         rngs: nnx.Rngs,
     ):
         rows = padded_vocabulary(vocab_size, vocab_multiple)
-        self.table = nnx.Param(
-            jax.random.normal(rngs.params(), (rows, d_model)) * d_model**-0.5, axes=("vocab", "embed")
-        )
+        table = initializer.table(rngs.params(), (rows, d_model), "tokens", d_model)
+        self.table = nnx.Param(table, axes=("vocab", "embed"))
         self.vocab_size = vocab_size
         self.scale = d_model**0.5 if scale else 1.0
         self.dtype = dtype
@@ -102,10 +103,19 @@ class Output(nnx.Module):
     """An output projection with a matrix of its own, for models that do not tie it to the embedding."""
 
     def __init__(
-        self, d_model: int, vocab_size: int, *, vocab_multiple: int = 1, dtype: str = "float32", rngs: nnx.Rngs
+        self,
+        d_model: int,
+        vocab_size: int,
+        *,
+        vocab_multiple: int = 1,
+        dtype: str = "float32",
+        initializer: Initializer = PAPER,
+        rngs: nnx.Rngs,
     ):
-        rows = padded_vocabulary(vocab_size, vocab_multiple)
-        self.projection = Linear((d_model,), (rows,), ("embed", "vocab"), use_bias=False, dtype=dtype, rngs=rngs)
+        shape = (d_model,), (padded_vocabulary(vocab_size, vocab_multiple),)
+        self.projection = Linear(
+            *shape, ("embed", "vocab"), use_bias=False, dtype=dtype, draw=initializer.map, rngs=rngs
+        )
         self.vocab_size = vocab_size
 
     def make_logits(self) -> Logits:

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from transformer_jax.nn.initializers import PAPER, Initializer
 from transformer_jax.nn.linear import Linear
 from transformer_jax.nn.named import choose
 from transformer_jax.parallel.axes import constrain
@@ -34,13 +35,15 @@ class FeedForward(nnx.Module):
         gated: bool = False,
         use_bias: bool = True,
         dtype: str = "float32",
+        initializer: Initializer = PAPER,
         rngs: nnx.Rngs,
     ):
         self.activation = choose("activation", activation, ACTIVATIONS)
-        linear = functools.partial(Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
+        linear = functools.partial(Linear, use_bias=use_bias, dtype=dtype, draw=initializer.map, rngs=rngs)
+        residual = functools.partial(initializer.map, role="residual")
         self.input = linear((d_model,), (d_ff,), ("embed", "mlp"))
         self.gate = linear((d_model,), (d_ff,), ("embed", "mlp")) if gated else None
-        self.output = linear((d_ff,), (d_model,), ("mlp", "embed"))
+        self.output = linear((d_ff,), (d_model,), ("mlp", "embed"), draw=residual)
 
     def __call__(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length d_model"]:
         # The backward pass computes the activation again: what happens inside of a GELU is six times the memory.

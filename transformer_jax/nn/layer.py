@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from transformer_jax.nn.attention import Attention, Bias, KeysValues
 from transformer_jax.nn.cache import KeyValueCache
 from transformer_jax.nn.feed_forward import FeedForward
+from transformer_jax.nn.initializers import Initializer
 from transformer_jax.nn.kernels import AUTO
 from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
@@ -90,6 +91,8 @@ class LayerConfig:
     """Local layers see this many positions to each side."""
     first_attention_norm: bool = True
     """Whether the first layer's self-attention has a norm; ModernBERT's has none, its embeddings have one."""
+    initializer: str = "paper"
+    """How parameters are drawn: paper, tensor2tensor, glorot, gpt2, bert or t5 (`nn/initializers.py`)."""
     dtype: str = "float32"
     """float32 or bfloat16: of products and of vectors between layers; parameters, norms and losses are float32."""
 
@@ -151,10 +154,12 @@ class TransformerLayer(nnx.Module):
         kind: LayerKind = GLOBAL,
         *,
         cross_attention: bool = False,
+        num_layers: int = 1,
         rngs: nnx.Rngs,
     ):
         if config.norm_placement not in ("pre", "post"):
             raise ValueError(f"model.norm_placement is 'pre' or 'post', not {config.norm_placement!r}")
+        initializer = Initializer(config.initializer, num_layers)
         attention = functools.partial(
             Attention,
             config.d_model,
@@ -167,11 +172,12 @@ class TransformerLayer(nnx.Module):
             dropout=config.attention_dropout,
             kernel=config.attention_kernel,
             dtype=config.dtype,
+            initializer=initializer,
             rngs=rngs,
         )
         self.self_attention = attention(rotary_base=kind.rotary_base)
         self.self_attention_norm = config.make_norm(config.d_model) if kind.attention_norm else None
-        self.cross_attention = attention() if cross_attention else None
+        self.cross_attention = attention(to_memory=True) if cross_attention else None
         self.cross_attention_norm = config.make_norm(config.d_model) if cross_attention else None
         self.feed_forward = FeedForward(
             config.d_model,
@@ -180,6 +186,7 @@ class TransformerLayer(nnx.Module):
             gated=config.gated,
             use_bias=config.feed_forward_bias,
             dtype=config.dtype,
+            initializer=initializer,
             rngs=rngs,
         )
         self.feed_forward_norm = config.make_norm(config.d_model)

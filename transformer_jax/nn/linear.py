@@ -1,6 +1,5 @@
 """Linear maps and dropout."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,12 +10,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from transformer_jax.nn.initializers import PAPER
+
 
 class Linear(nnx.Module):
     """A linear map from the trailing `in_shape` of its input to `out_shape`, with named axes and an optional bias.
 
-    The kernel is drawn from the uniform distribution of Glorot and Bengio (2010), with the fans of the flattened map.
-    Parameters are float32; the product runs in `dtype`.
+    `draw` makes the kernel from a key, `in_shape` and `out_shape` (`nn/initializers.py`). Parameters are float32; the
+    product runs in `dtype`.
     """
 
     def __init__(
@@ -27,11 +28,10 @@ class Linear(nnx.Module):
         *,
         use_bias: bool = True,
         dtype: str = "float32",
+        draw: Callable[[PRNGKeyArray, tuple[int, ...], tuple[int, ...]], Array] = PAPER.map,
         rngs: nnx.Rngs,
     ):
-        limit = math.sqrt(6 / (math.prod(in_shape) + math.prod(out_shape)))
-        kernel = jax.random.uniform(rngs.params(), in_shape + out_shape, minval=-limit, maxval=limit)
-        self.kernel = nnx.Param(kernel, axes=axes)
+        self.kernel = nnx.Param(draw(rngs.params(), in_shape, out_shape), axes=axes)
         self.bias = nnx.Param(jnp.zeros(out_shape), axes=axes[len(in_shape) :]) if use_bias else None
         self.inputs = len(in_shape)
         self.dtype = dtype

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from transformer_jax.nn.initializers import PAPER, Initializer
 from transformer_jax.parallel.axes import constrain
 
 
@@ -50,8 +51,8 @@ def _angles(positions: Int[Array, "*shape"], size: int, base: float) -> Float[Ar
 class LearnedPositions(nnx.Module):
     """One trained vector for each position below `max_length`."""
 
-    def __init__(self, max_length: int, d_model: int, *, rngs: nnx.Rngs):
-        table = jax.random.normal(rngs.params(), (max_length, d_model)) * d_model**-0.5
+    def __init__(self, max_length: int, d_model: int, *, initializer: Initializer = PAPER, rngs: nnx.Rngs):
+        table = initializer.table(rngs.params(), (max_length, d_model), "positions", d_model)
         self.table = nnx.Param(table, axes=("positions", "embed"))
 
     def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
@@ -63,7 +64,7 @@ class LearnedPositions(nnx.Module):
 class SinusoidalPositions(nnx.Module):
     """The fixed sinusoids of `sinusoidal_positions`, computed where they are used."""
 
-    def __init__(self, max_length: int, d_model: int, *, rngs: nnx.Rngs):
+    def __init__(self, max_length: int, d_model: int, *, initializer: Initializer = PAPER, rngs: nnx.Rngs):
         self.d_model = d_model
 
     def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:

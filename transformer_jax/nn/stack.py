@@ -71,7 +71,8 @@ class Stack(nnx.Module):
         keys = jax.random.split(rngs.params(), num_layers)
 
         def make(kind: LayerKind, key: PRNGKeyArray) -> TransformerLayer:
-            return TransformerLayer(config, kind, cross_attention=cross_attention, rngs=nnx.Rngs(params=key))
+            rngs = nnx.Rngs(params=key)
+            return TransformerLayer(config, kind, cross_attention=cross_attention, num_layers=num_layers, rngs=rngs)
 
         self.names = Names(
             tuple(f"first_{i}" for i in range(odd)),
