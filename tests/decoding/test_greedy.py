@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.decoding import greedy
-from transformer_jax.nn.embedding import UNUSED
+from transformer_jax.nn.mask import MASKED
 
 END, VOCAB, HASHES = 1, 6, 101
 TABLE = np.random.default_rng(0).normal(0, 2, (HASHES, VOCAB)).astype(np.float32)
@@ -114,7 +114,7 @@ def test_pieces_make_the_whole_and_an_ended_search_stays_where_it_is(piece):
 
 
 def test_rows_that_pad_the_vocabulary_are_no_continuations():
-    logits = jnp.array([[0.5, 2.0, 1.0, UNUSED, UNUSED]])
+    logits = jnp.array([[0.5, 2.0, 1.0, MASKED, MASKED]])
     best, tokens = greedy.continuations(logits, jnp.zeros(1), jnp.array([False]), 5, 0, (2,))
     assert tokens[0, :2].tolist() == [1, 0] and jnp.isfinite(best[0, :2]).all()
     assert (best[0, 2:] == -jnp.inf).all()

@@ -9,6 +9,7 @@ import pytest
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig, base, big
 from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
+from transformer_jax.nn.positions import Learned
 
 SMALL = EncoderDecoderConfig(
     d_model=16, num_heads=2, d_ff=24, num_layers=2, dropout=0.1, vocab_size=21, source_vocab_size=21, max_length=32
@@ -169,9 +170,9 @@ def test_embeddings_are_scaled_placed_and_dropped_out_as_in_sections_3_4_3_5_and
         angle = position / 10_000 ** (i // 2 * 2 / 16)
         wave = math.cos(angle) if i % 2 else math.sin(angle)
         expected[row, position, i] = table[tokens[row, position], i] * math.sqrt(16) + wave
-    np.testing.assert_allclose(model.embed(SOURCE), expected, atol=1e-5)
-    key = jax.random.key(0)
-    np.testing.assert_allclose(model.embed(SOURCE, key=key), dropout(jnp.asarray(expected), 0.5, key), atol=1e-5)
+    some = jax.random.key(0)
+    for key, dropped in ((None, expected), (some, dropout(jnp.asarray(expected), 0.5, some))):
+        np.testing.assert_allclose(model.encoder_input(SOURCE, model.embedding, key=key)[0], dropped, atol=1e-5)
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="older CPU backends lack some of these products")
@@ -217,7 +218,7 @@ def test_arrays_of_a_model_are_named_parameters_with_named_axes(config):
     assert all(leaf.ndim == len(axes[name]) for name, leaf in parameters.items())
     assert all(("layers" in of) == ("/layers/" in name) for name, of in axes.items())
     assert "decoder/layers/self_attention/query/kernel" in parameters
-    assert ("positions/table" in parameters) == (config.positions == "learned"), "sinusoids are computed, not trained"
+    assert ("encoder_input/positions/table" in parameters) == isinstance(config.positions, Learned)
     assert sum("embedding" in name or "output/projection" in name for name in parameters) == (
         1 + (not config.tie_output) + (not config.share_embeddings)
     )
@@ -234,11 +235,12 @@ def test_padding_rows_of_the_vocabulary_are_never_likely():
     ("change", "message"),
     [
         ({"num_heads": 3}, "not a multiple of num_heads"),
-        ({"num_layers": 0}, "num_layers must be positive"),
-        ({"dropout": 1.0}, "probability"),
+        ({"num_layers": 0}, "at least one layer"),
         ({"activation": "swish"}, "unknown activation 'swish'; known: relu"),
         ({"norm": "batch"}, "unknown norm"),
-        ({"norm_placement": "both"}, "'pre' or 'post'"),
+        ({"norm_placement": "behind"}, "unknown model.norm_placement .behind.; known: post, pre, both, output"),
+        ({"parallel": True}, "model.parallel needs model.norm_placement pre"),
+        ({"embedding_size": 8}, "model.tie_output needs embeddings as wide as the model"),
         ({"positions": "nowhere"}, "unknown model.positions .nowhere."),
         ({"dtype": "int8"}, "float32 or bfloat16"),
         ({"d_model": 15, "num_heads": 3}, "even d_model"),

@@ -9,14 +9,17 @@ import pytest
 
 from transformer_jax.models.encoder_only import BERT_SIZES, HEADS, EncoderOnlyConfig, bert, modern_bert
 from transformer_jax.nn.parameters import named_parameters
-from transformer_jax.nn.positions import POSITIONS
+from transformer_jax.nn.positions import Position
 
 SMALL: dict[str, Any] = {"d_model": 16, "num_heads": 4, "d_ff": 24, "num_layers": 4, "vocab_size": 21}
 TOKENS = np.random.default_rng(0).integers(3, 21, (2, 9)).astype(np.int32)
 FORMS = {
     "bert": bert(**SMALL, max_length=32, dropout=0.0, attention_dropout=0.0),
     "modern_bert": modern_bert(**SMALL, window=2),
-    **{name: EncoderOnlyConfig(**SMALL, positions=name, dropout=0.0, max_length=32) for name in POSITIONS},
+    **{
+        name: EncoderOnlyConfig(**SMALL, positions=kind(), dropout=0.0, max_length=32)
+        for name, kind in Position.kinds.items()
+    },
 }
 
 

@@ -121,9 +121,9 @@ def test_bert_equals_hugging_face(randomised):
 
     rules = {
         "bert.embeddings.word_embeddings.weight": lambda of: of("embedding/table"),
-        "bert.embeddings.position_embeddings.weight": lambda of: of("positions/table"),
-        "bert.embeddings.token_type_embeddings.weight": lambda of: of("token_types"),
-        **norm("bert.embeddings.LayerNorm", "embedding_norm"),
+        "bert.embeddings.position_embeddings.weight": lambda of: of("encoder_input/positions/table"),
+        "bert.embeddings.token_type_embeddings.weight": lambda of: of("encoder_input/token_types"),
+        **norm("bert.embeddings.LayerNorm", "encoder_input/norm"),
         **layer_rules([("encoder/layers", i) for i in range(3)], layer),
         **linear("cls.predictions.transform.dense", "head/transform"),
         **norm("cls.predictions.transform.LayerNorm", "head/norm"),
@@ -174,7 +174,7 @@ def test_modern_bert_equals_hugging_face(randomised):
     places = [("first_0", None), ("layers", 0), ("layers_1", 0), ("layers_2", 0), ("last_0", None), ("last_1", None)]
     rules = {
         "model.embeddings.tok_embeddings.weight": lambda of: of("embedding/table"),
-        **norm("model.embeddings.norm", "embedding_norm", bias=False),
+        **norm("model.embeddings.norm", "encoder_input/norm", bias=False),
         **layer_rules([(f"encoder/{group}", index) for group, index in places], layer),
         **norm("model.final_norm", "encoder/final_norm", bias=False),
         **linear("head.dense", "head/transform", bias=False),
@@ -206,7 +206,7 @@ def test_gpt2_equals_hugging_face(randomised):
 
     rules = {
         "transformer.wte.weight": lambda of: of("embedding/table"),
-        "transformer.wpe.weight": lambda of: of("positions/table"),
+        "transformer.wpe.weight": lambda of: of("decoder_input/positions/table"),
         **layer_rules([("decoder/layers", i) for i in range(2)], layer),
         **norm("transformer.ln_f", "decoder/final_norm"),
     }

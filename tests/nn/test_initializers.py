@@ -9,6 +9,7 @@ from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.nn.initializers import SCHEMES
 from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.nn.positions import Learned
 
 D, HEADS, HEAD_DIM, FF, LAYERS, VOCABULARY = 64, 4, 16, 256, 3, 512
 
@@ -66,9 +67,11 @@ def test_every_map_has_the_deviation_of_its_scheme(scheme):
 
 def test_learned_positions_of_gpt2_are_half_as_large_as_its_tokens():
     config = DecoderOnlyConfig(
-        d_model=D, num_heads=HEADS, d_ff=FF, num_layers=1, vocab_size=64, positions="learned", initializer="gpt2"
+        d_model=D, num_heads=HEADS, d_ff=FF, num_layers=1, vocab_size=64, positions=Learned(), initializer="gpt2"
     )
-    np.testing.assert_allclose(np.std(named_parameters(config.build(0))["positions/table"]), 0.01, rtol=0.025)
+    np.testing.assert_allclose(
+        np.std(named_parameters(config.build(0))["decoder_input/positions/table"]), 0.01, rtol=0.025
+    )
 
 
 def test_an_unknown_scheme_is_refused_with_the_known_ones():

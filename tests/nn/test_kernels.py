@@ -159,7 +159,7 @@ from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 devices, _ = topology("v5e:2x2")
 mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), devices)
 heads = jax.ShapeDtypeStruct(
-    (2, 1024, 4, 64), jnp.bfloat16, sharding=sharding(("batch", "gathered", "heads", "head_dim"), mesh)
+    (2, 1024, 4, 64), jnp.bfloat16, sharding=sharding(("batch", "replicated", "heads", "head_dim"), mesh)
 )
 rows = jax.ShapeDtypeStruct((2, 1024), jnp.int32, sharding=sharding(("batch",), mesh))
 

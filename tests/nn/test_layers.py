@@ -7,18 +7,18 @@ import pytest
 from flax import nnx
 
 from transformer_jax.nn.feed_forward import FeedForward
-from transformer_jax.nn.layer import LayerConfig, TransformerLayer
+from transformer_jax.nn.layer import PLACEMENTS, LayerConfig, TransformerLayer
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.norm import LayerNorm, RMSNorm
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
-from transformer_jax.nn.positions import sinusoidal_positions
+from transformer_jax.nn.positions import sinusoids
 from transformer_jax.nn.stack import Stack
 
 X = jnp.asarray(np.random.default_rng(0).normal(2, 3, size=(2, 3, 8)).astype(np.float32))
 
 
 def test_sinusoids_are_those_of_section_3_5():
-    table = sinusoidal_positions(jnp.arange(50), 8)
+    table = sinusoids(jnp.arange(50), 8)
     for position in range(50):
         for i in range(4):
             angle = position / 10000 ** (2 * i / 8)
@@ -37,35 +37,37 @@ def test_norms_are_their_formulas_in_float32():
     np.testing.assert_array_equal(LayerNorm(8)(large), exact)
 
 
-@pytest.mark.parametrize("placement", ["post", "pre"])
-def test_residuals_are_where_the_placement_says(placement):
-    config = LayerConfig(d_model=8, num_heads=2, d_ff=16, norm_placement=placement)
-    layer = TransformerLayer(config, rngs=nnx.Rngs(0))
-    attend, feed, norm = layer.self_attention, layer.feed_forward, layer.self_attention_norm
-    assert norm is not None
-    if placement == "post":
-        y = norm(X + attend(X))
-        expected = layer.feed_forward_norm(y + feed(y))
-    else:
-        y = X + attend(norm(X))
-        expected = y + feed(layer.feed_forward_norm(y))
-    np.testing.assert_allclose(layer(X), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("placement", ["post", "pre"])
-def test_dropout_is_on_the_output_of_a_sub_layer_before_it_is_added(placement):
+@pytest.mark.parametrize("key", [None, jax.random.key(3)], ids=["evaluation", "dropout"])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_norms_residuals_and_dropout_are_where_the_placement_says(placement, key):
     config = LayerConfig(d_model=8, num_heads=2, d_ff=16, dropout=0.4, norm_placement=placement)
     layer = TransformerLayer(config, rngs=nnx.Rngs(0))
-    attend, feed, norm = layer.self_attention, layer.feed_forward, layer.self_attention_norm
-    assert norm is not None
-    _, one, _, _, two = jax.random.split(jax.random.key(3), 5)
+    rng = np.random.default_rng(1)
+    noisy = {name: value + rng.normal(size=value.shape) for name, value in named_parameters(layer).items()}
+    layer = replace_parameters(layer, jax.tree.map(jnp.float32, noisy))
+    _, one, _, _, two = [None] * 5 if key is None else jax.random.split(key, 5)
+
+    def attend(x):
+        return dropout(layer.self_attention(x)[0], 0.4, one)
+
+    def feed(x):
+        return dropout(layer.feed_forward(x), 0.4, two)
+
+    first, second = layer.self_attention_norm, layer.feed_forward_norm
+    behind_first, behind_second = layer.self_attention_output_norm, layer.feed_forward_output_norm
     if placement == "post":
-        y = norm(X + dropout(attend(X), 0.4, one))
-        expected = layer.feed_forward_norm(y + dropout(feed(y), 0.4, two))
+        y = first(X + attend(X))
+        expected = second(y + feed(y))
+    elif placement == "pre":
+        y = X + attend(first(X))
+        expected = y + feed(second(y))
+    elif placement == "both":
+        y = X + behind_first(attend(first(X)))
+        expected = y + behind_second(feed(second(y)))
     else:
-        y = X + dropout(attend(norm(X)), 0.4, one)
-        expected = y + dropout(feed(layer.feed_forward_norm(y)), 0.4, two)
-    np.testing.assert_allclose(layer(X, key=jax.random.key(3)), expected, rtol=1e-5, atol=1e-5)
+        y = X + behind_first(attend(X))
+        expected = y + behind_second(feed(y))
+    np.testing.assert_allclose(layer(X, key=key)[0], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("cross_attention", [False, True])
@@ -77,7 +79,7 @@ def test_every_sub_layer_of_every_layer_draws_dropout_of_its_own(cross_attention
         name: jnp.full_like(value, name.endswith("output/bias")) for name, value in named_parameters(stack).items()
     }
     stack, nothing = replace_parameters(stack, constant), jnp.zeros((1, 40, 32))
-    _, inside = stack(nothing, nothing if cross_attention else None, key=jax.random.key(0), intermediates=True)
+    *_, inside = stack(nothing, nothing if cross_attention else None, key=jax.random.key(0), intermediates=True)
     added = np.diff(inside.hidden, axis=0, prepend=0)
     sub_layers = 3 if cross_attention else 2
     values, counts = np.unique(added, return_counts=True)

@@ -136,7 +136,7 @@ def test_encoder_equals_torch(norm_placement, final_norm, activation, epsilon):
     mask = AttentionMask(key_lengths=jnp.asarray(LENGTHS))
     compare(
         our_stack(*form, cross_attention=False),
-        lambda stack: stack(jnp.asarray(x), mask=mask),
+        lambda stack: stack(jnp.asarray(x), mask=mask)[0],
         torch_stack(*form, cross_attention=False),
         lambda stack: stack(torch.tensor(x), src_key_padding_mask=padding(LENGTHS, SIZE)),
         cross_attention=False,
@@ -156,7 +156,7 @@ def test_decoder_equals_torch(norm_placement, final_norm, activation, epsilon):
         our_stack(*form, cross_attention=True),
         lambda stack: stack(
             jnp.asarray(x), jnp.asarray(memory), mask=AttentionMask(causal=True), memory_mask=memory_mask
-        ),
+        )[0],
         torch_stack(*form, cross_attention=True),
         lambda stack: stack(
             torch.tensor(x),

@@ -15,6 +15,7 @@ from transformer_jax.models.encoder_only import EncoderOnlyConfig
 from transformer_jax.nn.attention import dot_product_attention
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.nn.positions import Relative
 from transformer_jax.parallel.axes import check_divides, constrain, sharding
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.tasks.language_modelling import LanguageModelling
@@ -28,7 +29,7 @@ SIZE: dict[str, Any] = {"d_model": 16, "num_heads": 4, "d_ff": 32, "num_layers":
 MODELS = {
     "windows": llama(**SIZE, num_kv_heads=2, pattern=("local", "global"), window=5),
     "heads for all": llama(**SIZE | {"num_heads": 8, "num_kv_heads": 8}, window=5, pattern=("local", "global")),
-    "relative": EncoderOnlyConfig(**SIZE, positions="relative", dropout=0.0),
+    "relative": EncoderOnlyConfig(**SIZE, positions=Relative(), dropout=0.0),
 }
 TOKENS = np.random.default_rng(0).integers(3, 24, (4, 32)).astype(np.int32)
 SEGMENTS = np.repeat([[1, 2, 3]], 4, axis=0).repeat([9, 17, 6], axis=1).astype(np.int32)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from transformer_jax.nn.stack import layer_numbers
+from transformer_jax.nn.layer_names import layer_numbers
 from transformer_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerConfig, make_optimizer, make_schedule
 
 # What a stack of 3 layers holds, and an embedding. Sizes from 32 on are those that Adafactor factors.

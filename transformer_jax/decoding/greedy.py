@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from transformer_jax.nn.embedding import UNUSED
+from transformer_jax.nn.mask import MASKED
 
 Cache = Any
 """What the model remembers of the tokens so far: any pytree."""
@@ -158,7 +158,7 @@ def continuations(
     normalizer = jax.nn.logsumexp(logits - highest, axis=-1, keepdims=True)
     allowed = logits.at[:, jnp.array(forbidden, jnp.int32)].set(-jnp.inf) if forbidden else logits
     best, tokens = jax.lax.top_k(allowed, count)
-    best = jnp.where(best <= UNUSED, -jnp.inf, best)  # rows that only pad the vocabulary
+    best = jnp.where(best <= MASKED, -jnp.inf, best)  # rows that only pad the vocabulary
     the_end = jnp.where(jnp.arange(count)[None] == 0, logits[:, end_id, None], -jnp.inf)
     best = (jnp.where(only_end[:, None], the_end, best) - highest) - normalizer + log_probs[:, None]
     tokens = jnp.where(only_end[:, None], end_id, tokens)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.models.config import Lengths, TokenModel, Tokens, TransformerConfig
+from transformer_jax.models.config import TokenModel, TransformerConfig, check_tied
+from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.mask import EMPTY, AttentionMask
+from transformer_jax.nn.positions import Learned, Rotary
 from transformer_jax.nn.stack import Stack, StackCache
 
 
@@ -21,9 +23,10 @@ class DecoderOnlyConfig(TransformerConfig):
         """The model with fresh parameters, the same for the same seed."""
         return DecoderOnly(self, rngs=nnx.Rngs(params=seed))
 
-    def num_parameters(self) -> int:
-        """Parameters of the model, by a closed formula; rows that only pad the vocabulary are not counted."""
-        return self.embedding_parameters() + self.stack_parameters(self.num_layers)
+    def check(self) -> None:
+        """Raises ValueError for a configuration that cannot be built."""
+        super().check()
+        check_tied(self)
 
 
 def gpt2(**changes: Any) -> DecoderOnlyConfig:
@@ -43,7 +46,7 @@ def gpt2(**changes: Any) -> DecoderOnlyConfig:
         norm_epsilon=1e-5,
         attention_bias=True,
         embedding_scale=False,
-        positions="learned",
+        positions=Learned(),
         max_length=1024,
         final_norm=True,
     )
@@ -78,7 +81,7 @@ def llama(**changes: Any) -> DecoderOnlyConfig:
         feed_forward_bias=False,
         embedding_scale=False,
         tie_output=False,
-        positions="rotary",
+        positions=Rotary(),
         max_length=2048,
         final_norm=True,
     )
@@ -102,6 +105,7 @@ class DecoderOnly(TokenModel):
 
     def __init__(self, config: DecoderOnlyConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
+        self.decoder_input = config.make_token_input(rngs=rngs)
         self.decoder = Stack(config, config.num_layers, causal=True, **config.stack(), rngs=rngs)
 
     def __call__(
@@ -129,14 +133,9 @@ class DecoderOnly(TokenModel):
         intermediates: bool = False,
     ) -> Any:
         """Vectors `[batch, length, d_model]` in front of the output, with `intermediates` also an `Intermediates`."""
-        embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
-        return self.decoder(
-            self.embed(tokens, positions, key=embed_key),
-            mask=AttentionMask(causal=True, query_segments=segments, key_segments=segments),
-            positions=positions,
-            key=stack_key,
-            intermediates=intermediates,
-        )
+        mask = AttentionMask(causal=True, query_segments=segments, key_segments=segments)
+        x, _, inside = self._decode(tokens, positions, mask=mask, key=key, intermediates=intermediates)
+        return (x, inside) if intermediates else x
 
     def start_cache(self, batch: int, capacity: int) -> DecoderOnlyCache:
         """A cache for `capacity` tokens of each of `batch` rows."""
@@ -161,5 +160,12 @@ class DecoderOnly(TokenModel):
     def _extend(
         self, tokens: Tokens, positions: Tokens, cache: DecoderOnlyCache
     ) -> tuple[Float[Array, "batch length d_model"], DecoderOnlyCache]:
-        x, layers = self.decoder.extend(self.embed(tokens, positions), cache.layers, positions=positions)
+        x, layers, _ = self._decode(tokens, positions, mask=AttentionMask(causal=True), cache=cache.layers)
         return x, cache._replace(layers=layers)
+
+    def _decode(
+        self, tokens: Tokens, positions: Tokens | None, *, key: PRNGKeyArray | None = None, **described: Any
+    ) -> tuple[Any, Any, Any]:
+        input_key, stack_key = (None, None) if key is None else jax.random.split(key)
+        x, _ = self.decoder_input(tokens, self.embedding, positions=positions, key=input_key)
+        return self.decoder(x, positions=positions, key=stack_key, **described)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.models.config import Lengths, TokenModel, Tokens, TransformerConfig
+from transformer_jax.models.config import TokenModel, TransformerConfig, check_tied
+from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.mask import AttentionMask
-from transformer_jax.nn.stack import Intermediates, Stack, StackCache
+from transformer_jax.nn.stack import Stack, StackCache
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,7 @@ class EncoderDecoderConfig(TransformerConfig):
             raise ValueError(f"model.num_decoder_layers must be positive, not {self.decoder_layers}")
         if not self.share_embeddings and self.source_vocab_size < 1:
             raise ValueError("model.source_vocab_size must be positive when embeddings are not shared")
-
-    def num_parameters(self) -> int:
-        """Parameters of the model, by a closed formula; rows that only pad the vocabulary are not counted."""
-        source = 0 if self.share_embeddings else self.source_vocab_size * self.d_model
-        encoder = self.stack_parameters(self.num_layers)
-        decoder = self.stack_parameters(self.decoder_layers, cross_attention=True)
-        return self.embedding_parameters() + source + encoder + decoder
+        check_tied(self)
 
 
 def base(**changes: Any) -> EncoderDecoderConfig:
@@ -84,7 +79,9 @@ class EncoderDecoder(TokenModel):
         super().__init__(config, rngs=rngs)
         make = partial(config.make_embedding, rngs=rngs)
         self.source_embedding = None if config.share_embeddings else make(config.source_vocab_size)
+        self.encoder_input = config.make_token_input(rngs=rngs)
         self.encoder = Stack(config, config.num_layers, **config.stack(), rngs=rngs)
+        self.decoder_input = config.make_token_input(rngs=rngs)
         decoder: dict[str, Any] = {"causal": True, "cross_attention": True, **config.stack()}
         self.decoder = Stack(config, config.decoder_layers, **decoder, rngs=rngs)
 
@@ -113,11 +110,12 @@ class EncoderDecoder(TokenModel):
         intermediates: bool = False,
     ) -> Any:
         """The memory `[batch, length, d_model]`, with `intermediates` also an `Intermediates`."""
-        embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
-        x = self.embed(source, embedding=self.source_embedding, key=embed_key)
-        return self.encoder(
-            x, mask=AttentionMask(key_lengths=source_lengths), key=stack_key, intermediates=intermediates
-        )
+        input_key, stack_key = (None, None) if key is None else jax.random.split(key)
+        embedding = self.source_embedding or self.embedding
+        x, lengths = self.encoder_input(source, embedding, lengths=source_lengths, key=input_key)
+        mask = AttentionMask(key_lengths=lengths)
+        memory, _, inside = self.encoder(x, mask=mask, key=stack_key, intermediates=intermediates)
+        return (memory, inside) if intermediates else memory
 
     def decode(
         self,
@@ -129,20 +127,8 @@ class EncoderDecoder(TokenModel):
         intermediates: bool = False,
     ) -> Any:
         """Logits `[batch, length, rows]` of whole target sequences, with `intermediates` also an `Intermediates`."""
-        embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
-        y = self.decoder(
-            self.embed(target, key=embed_key),
-            memory,
-            mask=AttentionMask(causal=True),
-            memory_mask=AttentionMask(key_lengths=memory_lengths),
-            key=stack_key,
-            intermediates=intermediates,
-        )
-        if not intermediates:
-            return self.logits(y)
-        inside: Intermediates
-        y, inside = y
-        return self.logits(y), inside
+        y, _, inside = self._decode(target, memory, memory_lengths, key=key, intermediates=intermediates)
+        return (self.logits(y), inside) if intermediates else self.logits(y)
 
     def start_cache(
         self, memory: Float[Array, "rows memory d_model"], memory_lengths: Lengths, capacity: int
@@ -154,7 +140,20 @@ class EncoderDecoder(TokenModel):
     def extend(self, tokens: Tokens, cache: DecoderCache) -> tuple[Float[Array, "batch length rows"], DecoderCache]:
         """Appends `length` tokens to every row; returns the logits of the token that follows each of them."""
         positions = jnp.broadcast_to(cache.next_position + jnp.arange(tokens.shape[1]), tokens.shape)
-        x = self.embed(tokens, positions)
-        memory_mask = AttentionMask(key_lengths=cache.memory_lengths)
-        x, layers = self.decoder.extend(x, cache.layers, positions=positions, memory_mask=memory_mask)
-        return self.logits(x), DecoderCache(layers, cache.memory_lengths, cache.next_position + tokens.shape[1])
+        y, layers, _ = self._decode(tokens, None, cache.memory_lengths, positions=positions, cache=cache.layers)
+        return self.logits(y), DecoderCache(layers, cache.memory_lengths, cache.next_position + tokens.shape[1])
+
+    def _decode(
+        self,
+        tokens: Tokens,
+        memory: Float[Array, "batch memory d_model"] | None,
+        memory_lengths: Lengths | None,
+        *,
+        positions: Tokens | None = None,
+        key: PRNGKeyArray | None = None,
+        **described: Any,
+    ) -> tuple[Any, Any, Any]:
+        input_key, stack_key = (None, None) if key is None else jax.random.split(key)
+        x, _ = self.decoder_input(tokens, self.embedding, positions=positions, key=input_key)
+        masks = {"mask": AttentionMask(causal=True), "memory_mask": AttentionMask(key_lengths=memory_lengths)}
+        return self.decoder(x, memory, **masks, positions=positions, key=stack_key, **described)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.models.config import Lengths, TokenModel, Tokens, TransformerConfig
+from transformer_jax.models.config import TokenModel, TransformerConfig
 from transformer_jax.models.heads import LanguageModelHead, Pooler
 from transformer_jax.nn.initializers import Initializer
+from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
+from transformer_jax.nn.positions import Learned, Rotary
 from transformer_jax.nn.stack import Stack
-from transformer_jax.parallel.axes import constrain
 
 HEADS = ("language_model", "pretraining", "sequence", "tokens", "none")
 
@@ -55,21 +56,6 @@ class EncoderOnlyConfig(TransformerConfig):
         if not self.tie_output:
             raise ValueError("model.tie_output is always so in an encoder: its head uses the embedding")
 
-    def num_parameters(self) -> int:
-        """Parameters of the model, by a closed formula; rows that only pad the vocabulary are not counted."""
-        d = self.d_model
-        language_model = d * d + (d if self.head_bias else 0) + self.norm_parameters(d) + self.vocab_size
-        pooler = d * d + d
-        heads = {
-            "language_model": language_model,
-            "pretraining": language_model + pooler + 2 * (d + 1),
-            "sequence": pooler + (d + 1) * self.num_outputs,
-            "tokens": (d + 1) * self.num_outputs,
-            "none": 0,
-        }
-        stack = self.stack_parameters(self.num_layers)
-        return self.embedding_parameters() + self.token_types * d + stack + heads[self.head]
-
 
 def bert(**changes: Any) -> EncoderOnlyConfig:
     """BERT base (Devlin et al. 2019, section 3), with any field changed; `BERT_SIZES` has the others."""
@@ -85,7 +71,7 @@ def bert(**changes: Any) -> EncoderOnlyConfig:
         attention_bias=True,
         embedding_scale=False,
         embedding_norm=True,
-        positions="learned",
+        positions=Learned(),
         max_length=512,
         token_types=2,
     )
@@ -122,9 +108,8 @@ def modern_bert(**changes: Any) -> EncoderOnlyConfig:
         feed_forward_bias=False,
         embedding_scale=False,
         embedding_norm=True,
-        positions="rotary",
-        rotary_base=160_000.0,
-        local_rotary_base=10_000.0,
+        positions=Rotary(base=160_000.0),
+        local_positions=Rotary(),
         pattern=("global", "local", "local"),
         window=64,
         first_attention_norm=False,
@@ -137,16 +122,14 @@ def modern_bert(**changes: Any) -> EncoderOnlyConfig:
 
 
 class EncoderOnly(TokenModel):
-    """Vectors of tokens that see each other, and what a head makes of them.
+    """Vectors of tokens that see each other, and the predictions of a head.
 
     Raises ValueError for sizes that do not fit and unknown names.
     """
 
     def __init__(self, config: EncoderOnlyConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        d = config.d_model
-        types = Initializer(config.initializer).table(rngs.params(), (config.token_types, d), "token_types", d)
-        self.token_types = nnx.Param(types, axes=("token_types", "embed")) if config.token_types else None
+        self.encoder_input = config.make_token_input(token_types=config.token_types, rngs=rngs)
         self.encoder = Stack(config, config.num_layers, **config.stack(), rngs=rngs)
         pooled = config.head in ("sequence", "pretraining")
         self.pooler = Pooler(config, config.pooling, rngs=rngs) if pooled else None
@@ -186,18 +169,13 @@ class EncoderOnly(TokenModel):
         intermediates: bool = False,
     ) -> Any:
         """Vectors `[batch, length, d_model]`, with `intermediates` also an `Intermediates`."""
-        embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
-        added = None
-        if self.token_types is not None:
-            kinds = jnp.zeros_like(tokens) if token_types is None else token_types
-            added = jnp.take(constrain(self.token_types[...], ("token_types", "gathered")), kinds, axis=0)
-        return self.encoder(
-            self.embed(tokens, positions, added=added, key=embed_key),
-            mask=AttentionMask(key_lengths=lengths, query_segments=segments, key_segments=segments),
-            positions=positions,
-            key=stack_key,
-            intermediates=intermediates,
+        input_key, stack_key = (None, None) if key is None else jax.random.split(key)
+        x, lengths = self.encoder_input(
+            tokens, self.embedding, lengths=lengths, positions=positions, token_types=token_types, key=input_key
         )
+        mask = AttentionMask(key_lengths=lengths, query_segments=segments, key_segments=segments)
+        x, _, inside = self.encoder(x, mask=mask, positions=positions, key=stack_key, intermediates=intermediates)
+        return (x, inside) if intermediates else x
 
     def predict(
         self,
@@ -206,7 +184,7 @@ class EncoderOnly(TokenModel):
         lengths: Lengths | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch *length outputs"]:
-        """What the head makes of encoded vectors; the vectors themselves where there is none."""
+        """The predictions of the head from encoded vectors; without a head, the vectors themselves."""
         if self.head is None:
             return x
         if isinstance(self.head, LanguageModelHead):

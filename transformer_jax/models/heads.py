@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from transformer_jax.models.config import TransformerConfig
 from transformer_jax.nn.embedding import Embedding
 from transformer_jax.nn.feed_forward import ACTIVATIONS
 from transformer_jax.nn.initializers import Initializer
-from transformer_jax.nn.layer import LayerConfig
 from transformer_jax.nn.linear import Linear
 from transformer_jax.nn.named import choose
 
@@ -26,13 +26,12 @@ class LanguageModelHead(nnx.Module):
     A linear map, the layers' activation, a norm, then the product with the tied embedding and a bias for each token.
     """
 
-    def __init__(self, config: LayerConfig, rows: int, *, use_bias: bool, rngs: nnx.Rngs):
-        d = config.d_model
-        draw = Initializer(config.initializer).map
-        axes = ("embed", "mlp")
-        self.transform = Linear((d,), (d,), axes, use_bias=use_bias, dtype=config.dtype, draw=draw, rngs=rngs)
+    def __init__(self, config: TransformerConfig, rows: int, *, use_bias: bool, rngs: nnx.Rngs):
+        width, maps = config.embedding_width, Initializer(config.initializer).map
+        shape = ((config.d_model,), (width,), ("embed", "mlp"))
+        self.transform = Linear(*shape, use_bias=use_bias, dtype=config.dtype, draw=maps, rngs=rngs)
         self.activation = choose("activation", config.activation, ACTIVATIONS)
-        self.norm = config.make_norm(d)
+        self.norm = config.make_norm(width)
         self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
 
     def __call__(
@@ -45,7 +44,7 @@ class LanguageModelHead(nnx.Module):
 class Pooler(nnx.Module):
     """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean."""
 
-    def __init__(self, config: LayerConfig, pooling: str, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, pooling: str, *, rngs: nnx.Rngs):
         d = config.d_model
         draw = Initializer(config.initializer).map
         self.transform = Linear((d,), (d,), ("embed", "mlp"), dtype=config.dtype, draw=draw, rngs=rngs)

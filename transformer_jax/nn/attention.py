@@ -1,28 +1,28 @@
 """Scaled dot-product attention and multi-head attention."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.nn.divided import attend_divided, why_not_divided
+from transformer_jax.nn.cache import KeyValueCache
 from transformer_jax.nn.initializers import PAPER, Initializer
 from transformer_jax.nn.kernels import AUTO, PLAIN, choose_kernel, fused_attention
 from transformer_jax.nn.linear import Linear, dropout, side_by_side
-from transformer_jax.nn.mask import EVERYTHING, AttentionMask
-from transformer_jax.nn.positions import rotate
+from transformer_jax.nn.mask import EVERYTHING, MASKED, AttentionMask
+from transformer_jax.nn.positions import Bias, Placed
+from transformer_jax.nn.sharded_attention import attend_by_shard, why_not_by_shard
 from transformer_jax.parallel.axes import constrain, devices_of
 
-KEPT = 256
-"""Keys up to which the backward pass keeps the weights of attention; of more they would be most of a step's memory."""
-HIDDEN = -1e30
-"""Score of a key that a query may not see: finite, so that a row with nothing to see has finite weights."""
+STORED_KEYS = 256
+"""Keys up to which weights are stored for the backward pass; of more they would be most of a step's memory."""
 
-KeysValues = tuple[Float[Array, "batch key kv_heads head_dim"], Float[Array, "batch key kv_heads head_dim"]]
-Bias = Float[Array, "#batch heads query key"]
+KeysValues = tuple[Float[Array, "batch key kv_heads head_dim"], Float[Array, "batch key kv_heads value_dim"]]
+Weights = Float[Array, "batch heads query key"]
 
 
 def attention_weights(
@@ -45,13 +45,13 @@ def attention_weights(
     if soft_cap:
         scores = soft_cap * jnp.tanh(scores / soft_cap)
     seen = mask.array(query.shape[1], key.shape[1])
-    return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, HIDDEN), axis=-1)
+    return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, MASKED), axis=-1)
 
 
 def dot_product_attention(
     query: Float[Array, "batch query heads head_dim"],
     key: Float[Array, "batch key kv_heads head_dim"],
-    value: Float[Array, "batch key kv_heads head_dim"],
+    value: Float[Array, "batch key kv_heads value_dim"],
     mask: AttentionMask,
     *,
     bias: Bias | None = None,
@@ -59,24 +59,25 @@ def dot_product_attention(
     dropout_rate: float = 0.0,
     dropout_key: PRNGKeyArray | None = None,
     kernel: str = AUTO,
-) -> Float[Array, "batch query heads head_dim"]:
+) -> Float[Array, "batch query heads value_dim"]:
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), as `attention_weights` has it.
 
-    By the fused `kernel` that the device has and that can honour the mask (`nn/kernels.py`), else by the plain formula.
-    That keeps weights of up to `KEPT` keys for the backward pass, those of more it computes again.
+    Runs the fused `kernel` that the device has and that can honour the mask (`nn/kernels.py`), else the plain formula.
+    That stores weights of up to `STORED_KEYS` keys for the backward pass, and recomputes those of more.
     """
     dropped = dropout_key is not None and dropout_rate > 0
     obstacle = "dropout on the weights" if dropped else "a positional bias" if bias is not None else ""
-    obstacle = obstacle or why_not_divided(query, key)
+    obstacle = obstacle or ("values of another width" if value.shape[-1] != key.shape[-1] else "")
+    obstacle = obstacle or why_not_by_shard(query, key)
     chosen = choose_kernel(kernel, query, key, mask, soft_cap=soft_cap, obstacle=obstacle)
     if chosen != PLAIN:
-        return attend_divided(functools.partial(fused_attention, chosen, soft_cap=soft_cap), query, key, value, mask)
+        return attend_by_shard(functools.partial(fused_attention, chosen, soft_cap=soft_cap), query, key, value, mask)
     attend = functools.partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
-    if key.shape[1] > KEPT:
+    if key.shape[1] > STORED_KEYS:
         attend = jax.checkpoint(attend, prevent_cse=False)
     if devices_of("length") > 1 and not obstacle:
-        return attend_divided(functools.partial(attend, bias=None, dropout_key=None), query, key, value, mask)
-    key, value = (constrain(x, ("batch", "gathered", "heads", "head_dim")) for x in (key, value))
+        return attend_by_shard(functools.partial(attend, bias=None, dropout_key=None), query, key, value, mask)
+    key, value = (constrain(x, ("batch", "replicated", "heads", "head_dim")) for x in (key, value))
     return attend(query, key, value, mask, bias, dropout_key)
 
 
@@ -92,7 +93,7 @@ def _attend(
     dropout_rate: float,
 ) -> Array:
     dropped = dropout_key is not None and dropout_rate > 0
-    if dropped or soft_cap:
+    if dropped or soft_cap or value.shape[-1] != key.shape[-1]:
         weights = attention_weights(query, key, mask, bias=bias, soft_cap=soft_cap)
         weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, jnp.repeat(value, query.shape[2] // value.shape[2], axis=2))
@@ -115,8 +116,9 @@ class Attention(nnx.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2), without biases unless `use_bias`.
 
     `num_kv_heads` below `num_heads`: query heads share keys and values (GQA). `head_norm`, a norm class: queries and
-    keys are normalised in each head (Henry et al. 2020, "QKNorm"), then rotated by their positions where there is a
-    `rotary_base`. `dropout` acts on the attention weights. Raises ValueError for numbers of heads that do not divide.
+    keys are normalised in each head (Henry et al. 2020, "QKNorm"), then turned by their positions. `scale` multiplies
+    the scores in place of 1/sqrt(head_dim). `key_bias` and `output_bias` differ from `use_bias` where they are given.
+    `dropout` acts on the attention weights. Raises ValueError for numbers of heads that do not divide.
     """
 
     def __init__(
@@ -126,10 +128,13 @@ class Attention(nnx.Module):
         *,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
+        value_dim: int | None = None,
         head_norm: Any = None,
-        rotary_base: float | None = None,
+        scale: float | None = None,
         soft_cap: float = 0.0,
         use_bias: bool = False,
+        key_bias: bool | None = None,
+        output_bias: bool | None = None,
         dropout: float = 0.0,
         kernel: str = AUTO,
         dtype: str = "float32",
@@ -143,20 +148,34 @@ class Attention(nnx.Module):
         if num_kv_heads < 1 or num_heads % num_kv_heads:
             raise ValueError(f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}")
         head_dim = d_model // num_heads if head_dim is None else head_dim
-        linear = functools.partial(Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
-        heads = {"query": num_heads, "key": num_kv_heads, "value": num_kv_heads}
-        projections = tuple(number * head_dim for number in heads.values())
-        draw = functools.partial(initializer.map, projections=projections, to_memory=to_memory)
-        axes = ("embed", "heads", "head_dim")
+        value_dim = head_dim if value_dim is None else value_dim
+        shapes = {"query": (num_heads, head_dim), "key": (num_kv_heads, head_dim), "value": (num_kv_heads, value_dim)}
+        biases = {"query": use_bias, "key": use_bias if key_bias is None else key_bias, "value": use_bias}
+        projections = tuple(heads * width for heads, width in shapes.values())
         self.query, self.key, self.value = (
-            linear((d_model,), (number, head_dim), axes, draw=functools.partial(draw, role=role))
-            for role, number in heads.items()
+            Linear(
+                (d_model,),
+                shape,
+                ("embed", "heads", "head_dim"),
+                use_bias=biases[role],
+                dtype=dtype,
+                draw=functools.partial(initializer.map, role=role, projections=projections, to_memory=to_memory),
+                rngs=rngs,
+            )
+            for role, shape in shapes.items()
         )
-        residual = functools.partial(initializer.map, role="residual")
-        self.output = linear((num_heads, head_dim), (d_model,), ("heads", "head_dim", "embed"), draw=residual)
+        self.output = Linear(
+            (num_heads, value_dim),
+            (d_model,),
+            ("heads", "head_dim", "embed"),
+            use_bias=use_bias if output_bias is None else output_bias,
+            dtype=dtype,
+            draw=functools.partial(initializer.map, role="residual"),
+            rngs=rngs,
+        )
         self.query_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
         self.key_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
-        self.rotary_base = rotary_base
+        self.scale = scale
         self.soft_cap = soft_cap
         self.dropout = dropout
         self.kernel = kernel
@@ -164,73 +183,44 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch query d_model"],
-        memory: Float[Array, "batch key d_model"] | None = None,
+        memory: Float[Array, "rows key d_model"] | None = None,
         *,
         mask: AttentionMask = EVERYTHING,
-        positions: Int[Array, "#batch query"] | None = None,
-        bias: Bias | None = None,
+        placed: Placed | None = None,
+        cache: KeyValueCache | KeysValues | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "batch query d_model"]:
-        """Attends from `x` to `memory`, or to `x` itself; `key` turns dropout on.
+        intermediates: bool = False,
+    ) -> tuple[Float[Array, "batch query d_model"], KeyValueCache | KeysValues | None, Weights | None]:
+        """Attends from `x` to `memory`, or to `x` itself; returns the result, the cache and the weights.
 
-        `positions` (default 0, 1, 2, ...) are those of `x`, for rotary heads.
+        `placed` says where the tokens of `x` stand, in self-attention. A `KeyValueCache` holds the keys and values of
+        the tokens before `x`, and gets those of `x`; it needs `placed`. The keys and values of a memory
+        (`keys_values`) are a cache too, which stays as it is. `key` turns dropout on. The weights are returned with
+        `intermediates` alone.
         """
-        looked_at = x if memory is None else memory
-        if devices_of("heads") == 1:
-            query, new_key, value = self.query(x), self.key(looked_at), self.value(looked_at)
-        elif memory is None and self.query.kernel.shape == self.key.kernel.shape:
-            query, new_key, value = side_by_side(x, (self.query, self.key, self.value))
+        if isinstance(cache, tuple) and not isinstance(cache, KeyValueCache):
+            query, (keys, values) = self.query(x), cache
         else:
-            query, (new_key, value) = self.query(x), side_by_side(looked_at, (self.key, self.value))
-        query, keys_values = (
-            self._placed(query, self.query_norm, positions),
-            self._keys_values(new_key, value, positions),
-        )
-        return self._attend(query, keys_values, mask, bias, key)
-
-    def keys_values(
-        self, memory: Float[Array, "batch key d_model"], positions: Int[Array, "#batch key"] | None = None
-    ) -> KeysValues:
-        """What queries look at: computed once where the memory does not change, kept in a cache while decoding."""
-        return self._keys_values(self.key(memory), self.value(memory), positions)
-
-    def attend(
-        self,
-        x: Float[Array, "batch query d_model"],
-        keys_values: KeysValues,
-        *,
-        mask: AttentionMask,
-        positions: Int[Array, "#batch query"] | None = None,
-        bias: Bias | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "batch query d_model"]:
-        """Attends from `x` to keys and values computed before."""
-        return self._attend(self._queries(x, positions), keys_values, mask, bias, key)
-
-    def weights(
-        self,
-        x: Float[Array, "batch query d_model"],
-        memory: Float[Array, "batch key d_model"],
-        *,
-        mask: AttentionMask,
-        positions: Int[Array, "#batch query"] | None = None,
-        bias: Bias | None = None,
-    ) -> Float[Array, "batch heads query key"]:
-        """The attention weights alone, for looking at them."""
-        key, _ = self.keys_values(memory, positions)
-        return attention_weights(self._queries(x, positions), key, mask, bias=bias, soft_cap=self.soft_cap)
-
-    def _attend(
-        self,
-        query: Float[Array, "batch query heads head_dim"],
-        keys_values: KeysValues,
-        mask: AttentionMask,
-        bias: Bias | None,
-        key: PRNGKeyArray | None,
-    ) -> Float[Array, "batch query d_model"]:
+            query, keys, values = self._projected(x, memory)
+            keys = self._keys(keys, placed)
+        query = self._turned(query, self.query_norm, placed)
+        bias = None if placed is None else placed.bias()
+        if isinstance(cache, KeyValueCache):
+            if placed is None:
+                raise ValueError("attention with a cache needs to know where its tokens stand: give placed")
+            cache, seen = cache.extended(keys, values, placed.places, ring=mask.window is not None)
+            keys, values, bias = seen.key, seen.value, placed.bias(seen.positions)
+            places = jnp.broadcast_to(placed.places, x.shape[:2])
+            mask = replace(mask, query_positions=places, key_positions=seen.positions)
+        if self.scale is not None:
+            query = query * (self.scale * query.shape[-1] ** 0.5)
+        # Rows that share a memory (the hypotheses of a beam) become further queries of its one row.
+        query = query.reshape(keys.shape[0], -1, *query.shape[2:])
+        query = constrain(query, ("batch", "length", "heads", "head_dim"))
         mixed = dot_product_attention(
-            constrain(query, ("batch", "length", "heads", "head_dim")),
-            *keys_values,
+            query,
+            keys,
+            values,
             mask,
             bias=bias,
             soft_cap=self.soft_cap,
@@ -238,27 +228,34 @@ class Attention(nnx.Module):
             dropout_key=key,
             kernel=self.kernel,
         )
-        return self.output(mixed)
+        weights = None
+        if intermediates:
+            weights = attention_weights(query, keys, mask, bias=bias, soft_cap=self.soft_cap)
+        return self.output(mixed.reshape(*x.shape[:2], *mixed.shape[2:])), cache, weights
 
-    def _keys_values(
-        self,
-        key: Float[Array, "batch key kv_heads head_dim"],
-        value: Float[Array, "batch key kv_heads head_dim"],
-        positions: Int[Array, "#batch key"] | None,
-    ) -> KeysValues:
-        axes = ("batch", "length", "heads", "head_dim")
-        return constrain(self._placed(key, self.key_norm, positions), axes), constrain(value, axes)
+    def keys_values(self, memory: Float[Array, "rows key d_model"]) -> KeysValues:
+        """The keys and values of a memory, computed once where it does not change."""
+        return self._keys(self.key(memory), None), self.value(memory)
 
-    def _queries(
-        self, x: Float[Array, "batch query d_model"], positions: Int[Array, "#batch query"] | None
-    ) -> Float[Array, "batch query heads head_dim"]:
-        return self._placed(self.query(x), self.query_norm, positions)
+    def start_cache(self, batch: int, capacity: int) -> KeyValueCache:
+        """An empty cache for `capacity` tokens of each of `batch` sequences."""
+        heads, head_dim, value_dim = *self.key.kernel.shape[-2:], self.value.kernel.shape[-1]
+        return KeyValueCache.empty(batch, capacity, heads, head_dim, value_dim, self.key.dtype)
 
-    def _placed(
-        self, x: Float[Array, "batch length heads head_dim"], norm: Any, positions: Int[Array, "#batch length"] | None
-    ) -> Float[Array, "batch length heads head_dim"]:
+    def _projected(self, x: Array, memory: Array | None) -> tuple[Array, Array, Array]:
+        """Queries of `x`, keys and values of the memory; in as few products as the devices that divide heads allow."""
+        source = x if memory is None else memory
+        if devices_of("heads") == 1:
+            query, key, value = self.query(x), self.key(source), self.value(source)
+        elif memory is None and self.query.kernel.shape[:-1] == self.key.kernel.shape[:-1]:
+            query, key, value = side_by_side(x, (self.query, self.key, self.value))
+        else:
+            query, (key, value) = self.query(x), side_by_side(source, (self.key, self.value))
+        return query, key, constrain(value, ("batch", "length", "heads", "head_dim"))
+
+    def _keys(self, key: Array, placed: Placed | None) -> Array:
+        return constrain(self._turned(key, self.key_norm, placed), ("batch", "length", "heads", "head_dim"))
+
+    def _turned(self, x: Array, norm: Any, placed: Placed | None) -> Array:
         x = x if norm is None else norm(x)
-        if self.rotary_base is None:
-            return x
-        positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if positions is None else positions
-        return rotate(x, positions, self.rotary_base)
+        return x if placed is None else placed.turn(x)

@@ -8,6 +8,9 @@ from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.mask import EMPTY
 
+NewKeys = Float[Array, "batch new heads head_dim"]
+NewPlaces = Int[Array, "#batch new"]
+
 
 class KeyValueCache(NamedTuple):
     """The keys and values of one attention layer, or of a stack of them along a leading axis.
@@ -16,30 +19,45 @@ class KeyValueCache(NamedTuple):
     """
 
     key: Float[Array, "*layers batch capacity heads head_dim"]
-    value: Float[Array, "*layers batch capacity heads head_dim"]
+    value: Float[Array, "*layers batch capacity heads value_dim"]
     positions: Int[Array, "*layers batch capacity"]
     """EMPTY where nothing has been written."""
     length: Int[Array, "*layers"]
     """Slots written so far. The next token goes to this one, in a full ring to the one with the oldest."""
+    index: Int[Array, ""] | None = None
+    """The layer of a stack that is written and read; None: the cache is one layer's."""
 
     @classmethod
-    def empty(cls, batch: int, capacity: int, num_heads: int, head_dim: int, dtype: str) -> "KeyValueCache":
-        """A cache with room for `capacity` tokens."""
-        zeros = jnp.zeros((batch, capacity, num_heads, head_dim), dtype)
-        return cls(zeros, zeros, jnp.full((batch, capacity), EMPTY, jnp.int32), jnp.zeros((), jnp.int32))
-
-    def append(
-        self,
-        key: Float[Array, "batch new heads head_dim"],
-        value: Float[Array, "batch new heads head_dim"],
-        positions: Int[Array, "batch new"],
-        *,
-        index: Int[Array, ""] | None = None,
+    def empty(
+        cls, batch: int, capacity: int, num_heads: int, head_dim: int, value_dim: int, dtype: str
     ) -> "KeyValueCache":
-        """The cache with `new` tokens more, of a stack in the layer `index`.
+        """A cache with room for `capacity` tokens."""
+        key, value = (jnp.zeros((batch, capacity, num_heads, width), dtype) for width in (head_dim, value_dim))
+        return cls(key, value, jnp.full((batch, capacity), EMPTY, jnp.int32), jnp.zeros((), jnp.int32))
 
-        One token more than fits takes the place of the oldest; the caller sees to it that several fit.
+    def extended(
+        self, key: NewKeys, value: Float[Array, "batch new heads value_dim"], positions: NewPlaces, *, ring: bool
+    ) -> tuple["KeyValueCache", "KeyValueCache"]:
+        """The cache with `new` tokens more, and the keys and values that these see: one layer's.
+
+        A `ring` holds the tokens of a window: one more token than fits takes the place of the oldest, and several see
+        those of before beside each other. Without it, the caller sees to it that all fit.
         """
+        positions = jnp.broadcast_to(positions, key.shape[:2])
+        if ring and key.shape[1] > 1:
+            seen = self._layer()._followed_by(key, value, positions)
+            return self._replaced(seen._newest(self.positions.shape[-1])), seen
+        cache = self._appended(key, value, positions)
+        return cache, cache._layer()
+
+    def take(self, rows: Int[Array, " rows"]) -> "KeyValueCache":
+        """The cache whose row i is this one's row `rows[i]`, in every layer of a stack of them."""
+        axis = self.positions.ndim - 2
+        key, value, positions = (jnp.take(array, rows, axis=axis) for array in (self.key, self.value, self.positions))
+        return self._replace(key=key, value=value, positions=positions)
+
+    def _appended(self, key: Array, value: Array, positions: Array) -> "KeyValueCache":
+        index = self.index
         written = self.length if index is None else self.length[index]
         end = written % self.positions.shape[-1] if key.shape[1] == 1 else written
 
@@ -51,40 +69,32 @@ class KeyValueCache(NamedTuple):
 
         length = written + key.shape[1]
         length = length if index is None else self.length.at[index].set(length)
-        return KeyValueCache(write(self.key, key), write(self.value, value), write(self.positions, positions), length)
+        parts = (write(self.key, key), write(self.value, value), write(self.positions, positions))
+        return KeyValueCache(*parts, length, index)
 
-    def layer(self, index: Int[Array, ""] | None) -> "KeyValueCache":
-        """One layer of a stack; None: the cache is one layer's already."""
-        return self if index is None else jax.tree.map(lambda array: array[index], self)
+    def _layer(self) -> "KeyValueCache":
+        if self.index is None:
+            return self
+        return jax.tree.map(lambda array: array[self.index], self._replace(index=None))
 
-    def replaced(self, layer: "KeyValueCache", index: Int[Array, ""] | None) -> "KeyValueCache":
-        """The cache of a stack with another one for a layer."""
-        return layer if index is None else jax.tree.map(lambda old, new: old.at[index].set(new), self, layer)
+    def _replaced(self, layer: "KeyValueCache") -> "KeyValueCache":
+        if self.index is None:
+            return layer
+        changed = jax.tree.map(lambda old, new: old.at[self.index].set(new), self._replace(index=None), layer)
+        return changed._replace(index=self.index)
 
-    def followed_by(
-        self,
-        key: Float[Array, "batch new heads head_dim"],
-        value: Float[Array, "batch new heads head_dim"],
-        positions: Int[Array, "batch new"],
-    ) -> "KeyValueCache":
-        """All slots from the oldest on and, behind them, `new` tokens: what queries see whose window the cache is."""
+    def _followed_by(self, key: Array, value: Array, positions: Array) -> "KeyValueCache":
+        """All slots from the oldest on and, behind them, the new tokens."""
         oldest = self.length % self.positions.shape[-1]
 
         def join(old: Array, new: Array) -> Array:
             return jnp.concatenate([jnp.roll(old, -oldest, axis=1), new.astype(old.dtype)], axis=1)
 
-        return KeyValueCache(
-            join(self.key, key), join(self.value, value), join(self.positions, positions), self.length + key.shape[1]
-        )
+        parts = (join(self.key, key), join(self.value, value), join(self.positions, positions))
+        return KeyValueCache(*parts, self.length + key.shape[1])
 
-    def newest(self, capacity: int) -> "KeyValueCache":
-        """The last `capacity` slots as a full ring: what a layer with a window keeps."""
+    def _newest(self, capacity: int) -> "KeyValueCache":
+        """The last `capacity` slots as a full ring."""
         start = self.key.shape[1] - capacity
         full = jnp.full_like(self.length, capacity)
         return KeyValueCache(self.key[:, start:], self.value[:, start:], self.positions[:, start:], full)
-
-    def take(self, rows: Int[Array, " rows"]) -> "KeyValueCache":
-        """The cache whose row i is this one's row `rows[i]`, in every layer of a stack of them."""
-        axis = self.positions.ndim - 2
-        key, value, positions = (jnp.take(array, rows, axis=axis) for array in (self.key, self.value, self.positions))
-        return KeyValueCache(key, value, positions, self.length)

@@ -1,21 +1,18 @@
 """Tokens to vectors, and vectors back to logits over the vocabulary."""
 
 from collections.abc import Callable
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.initializers import PAPER, Initializer
-from transformer_jax.nn.linear import Linear, float32_product
+from transformer_jax.nn.linear import Linear, product
+from transformer_jax.nn.mask import MASKED
 from transformer_jax.parallel.axes import constrain
 
 Logits = Callable[[Float[Array, "batch length d_model"]], Float[Array, "batch length rows"]]
 """From vectors to logits; `rows` is the padded vocabulary."""
-UNUSED = -1e30
-"""Logit of the rows that pad the vocabulary: finite, and never chosen."""
 
 
 def padded_vocabulary(vocab_size: int, multiple: int) -> int:
@@ -23,45 +20,21 @@ def padded_vocabulary(vocab_size: int, multiple: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(
-    x: Float[Array, "batch length d_model"], table: Float[Array, "rows d_model"], dtype: str
-) -> Float[Array, "batch length rows"]:
-    """Float32 logits of a product in `dtype`, whose gradient is two more products in `dtype`.
+def _make_logits(table: Float[Array, "..."], inputs: int, dtype: str, vocab_size: int, soft_cap: float) -> Logits:
+    """The function to logits over a table whose dimension `inputs` is the model's.
 
-    Left to itself, JAX multiplies with the float32 gradient of the logits: two thirds of the work in the slow type.
+    A table that devices shard is gathered here, once for all calls: not in each, and never the logits.
     """
-    return constrain(_multiply("bld,vd->blv", x, table, dtype), ("batch", "length", "vocab"))
+    axes = ["vocab", "vocab"]
+    axes[inputs] = "replicated"
+    table = constrain(table, axes)
 
+    def logits(x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
+        y = constrain(product(x, table, (inputs,), dtype, "float32"), ("batch", "length", "vocab"))
+        y = soft_cap * jnp.tanh(y / soft_cap) if soft_cap else y
+        return y if y.shape[-1] == vocab_size else jnp.where(jnp.arange(y.shape[-1]) < vocab_size, y, MASKED)
 
-def _product_forward(x: Array, table: Array, dtype: str) -> tuple[Array, tuple[Array, Array]]:
-    return _product(x, table, dtype), (x, table)
-
-
-def _product_backward(dtype: str, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, table = kept
-    of_x = _multiply("blv,vd->bld", gradient, table, dtype)
-    of_table = _multiply("blv,bld->vd", gradient, x, dtype)
-    return of_x.astype(x.dtype), of_table.astype(table.dtype)
-
-
-def _multiply(subscripts: str, one: Array, other: Array, dtype: str) -> Array:
-    """The float32 product of two arrays in `dtype`."""
-    return float32_product(one.astype(dtype), other.astype(dtype), partial(jnp.einsum, subscripts))
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def _make_logits(table: Float[Array, "rows d_model"], dtype: str, vocab_size: int) -> Logits:
-    """Where devices share the table out, it is gathered here, once for all calls: not in each, and never the logits."""
-    table = constrain(table, ("vocab", "gathered"))
-    return lambda x: _only_real(_product(x, table, dtype), vocab_size)
-
-
-def _only_real(logits: Float[Array, "batch length rows"], vocab_size: int) -> Float[Array, "batch length rows"]:
-    rows = logits.shape[-1]
-    return logits if rows == vocab_size else jnp.where(jnp.arange(rows) < vocab_size, logits, UNUSED)
+    return logits
 
 
 class Embedding(nnx.Module):
@@ -91,12 +64,15 @@ class Embedding(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
         # Whole rows: of parts of rows the compiler would look up the whole batch, and then share it out anew.
-        table = constrain(self.table[...], ("vocab", "gathered"))
+        table = constrain(self.table[...], ("vocab", "replicated"))
         return jnp.take(table, tokens, axis=0).astype(self.dtype) * self.scale
 
-    def make_logits(self) -> Logits:
-        """The function from vectors to the float32 logits of their product with the transposed table."""
-        return _make_logits(self.table[...], self.dtype, self.vocab_size)
+    def make_logits(self, soft_cap: float = 0.0) -> Logits:
+        """The function from vectors to the float32 logits of their product with the transposed table.
+
+        With a `soft_cap`, logits l become `cap * tanh(l / cap)` (Gemma 2, 2024, section 2).
+        """
+        return _make_logits(self.table[...], 1, self.dtype, self.vocab_size, soft_cap)
 
 
 class Output(nnx.Module):
@@ -118,6 +94,6 @@ class Output(nnx.Module):
         )
         self.vocab_size = vocab_size
 
-    def make_logits(self) -> Logits:
-        """The function from vectors to float32 logits."""
-        return _make_logits(self.projection.kernel[...].T, self.projection.dtype, self.vocab_size)
+    def make_logits(self, soft_cap: float = 0.0) -> Logits:
+        """The function from vectors to float32 logits, capped as those of an `Embedding`."""
+        return _make_logits(self.projection.kernel[...], 0, self.projection.dtype, self.vocab_size, soft_cap)

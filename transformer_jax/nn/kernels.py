@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from transformer_jax.nn.divided import Keys, Queries
 from transformer_jax.nn.mask import AttentionMask
+from transformer_jax.nn.sharded_attention import Keys, Queries
 
 log = logging.getLogger("transformer_jax")
 

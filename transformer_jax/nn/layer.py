@@ -1,15 +1,15 @@
-"""One layer of an encoder or a decoder."""
+"""One layer of an encoder or a decoder: its configuration, a field for each variant of the paper's, and its wiring."""
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, NamedTuple
 
 import jax
+from annotated_types import Ge, Gt, Le, Lt
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.nn.attention import Attention, Bias, KeysValues
+from transformer_jax.nn.attention import Attention, KeysValues, Weights
 from transformer_jax.nn.cache import KeyValueCache
 from transformer_jax.nn.feed_forward import FeedForward
 from transformer_jax.nn.initializers import Initializer
@@ -18,76 +18,92 @@ from transformer_jax.nn.linear import dropout
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.norm import NORMS
+from transformer_jax.nn.positions import NoPositions, Placed, Position, Sinusoidal, Sizes, Vectors
 from transformer_jax.parallel.axes import constrain
 
-Vectors = Float[Array, "batch length d_model"]
-PositionBias = Callable[[Int[Array, "#batch query"], Int[Array, "#batch key"]], Bias]
-"""From the positions of queries and keys to a bias of their scores."""
+PLACEMENTS = {
+    "post": "LN(x + f(x)), as in the paper",
+    "pre": "x + f(LN(x)), as in GPT-2",
+    "both": "x + LN(f(LN(x))), as in Gemma 2",
+    "output": "x + LN(f(x)), as in OLMo 2",
+}
+"""Where the norms of a sub-layer stand."""
+LAYERS = ("global", "local", "no_positions")
+"""The kinds of layers that a pattern is made of."""
 
 
-class LayerKind(NamedTuple):
+@dataclass(frozen=True)
+class LayerKind:
     """In what a layer differs from others of its stack."""
 
+    name: str = "global"
+    """One of `LAYERS`."""
     window: int | None = None
     """Its self-attention sees this many positions to each side; None: all."""
-    rotary_base: float | None = None
-    """Wavelengths of its rotary positions; None: it has none."""
     attention_norm: bool = True
     """Whether its self-attention has a norm."""
-
-
-GLOBAL = LayerKind()
 
 
 @dataclass(frozen=True)
 class LayerConfig:
     """The layers of the paper's base model; each later variant is a field."""
 
-    d_model: int = 512
+    d_model: Annotated[int, Ge(1), Le(2**20)] = 512
     """Width of the vectors between layers."""
-    num_heads: int = 8
+    num_heads: Annotated[int, Ge(1)] = 8
     """Attention heads; divides d_model."""
     num_kv_heads: int | None = None
     """Heads of keys and values, each shared by several query heads (GQA); None: as many as query heads."""
-    head_dim: int | None = None
-    """Width of a head; None: d_model / num_heads."""
-    d_ff: int = 2048
+    head_dim: Annotated[int, Ge(1)] | None = None
+    """Width of a head's queries and keys; None: d_model / num_heads."""
+    value_dim: Annotated[int, Ge(1)] | None = None
+    """Width of a head's values; None: that of its keys."""
+    d_ff: Annotated[int, Ge(1), Le(2**22)] = 2048
     """Width inside the feed-forward network."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Dropout on the output of every sub-layer and on the embeddings."""
-    attention_dropout: float = 0.0
+    attention_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Dropout on attention weights."""
     activation: str = "relu"
     """relu, gelu, gelu_tanh or silu."""
     gated: bool = False
     """A second, multiplicative branch in the feed-forward network (GLU)."""
     norm: str = "layer_norm"
-    """layer_norm or rms_norm."""
+    """layer_norm, rms_norm, or zero_centred_rms_norm, which multiplies by one more than its parameter (Gemma)."""
     norm_placement: str = "post"
-    """post: LN(x + f(x)), as in the paper; pre: x + f(LN(x))."""
-    norm_epsilon: float = 1e-6
+    """post: LN(x + f(x)), as in the paper; pre: x + f(LN(x)); both: x + LN(f(LN(x))); output: x + LN(f(x))."""
+    norm_epsilon: Annotated[float, Ge(0)] = 1e-6
     """Added to the variance."""
     norm_bias: bool = True
     """Biases in layer norms."""
+    parallel: bool = False
+    """x + attention(LN(x)) + feed_forward(LN(x)), as in GPT-NeoX; needs norm_placement pre and no cross-attention."""
+    parallel_norm: bool = False
+    """Whether parallel branches have one norm in common, as in GPT-J and Phi."""
     attention_bias: bool = False
     """Biases in the four maps of attention."""
+    key_bias: bool | None = None
+    """A bias in the map of keys (Whisper has none); None: as attention_bias says."""
+    attention_output_bias: bool | None = None
+    """A bias in the last map of attention (Qwen 2 has none); None: as attention_bias says."""
     feed_forward_bias: bool = True
     """Biases in the two maps of the feed-forward network."""
     query_key_norm: bool = False
     """Queries and keys are normalised in every head."""
-    soft_cap: float = 0.0
+    attention_scale: Annotated[float, Gt(0)] | None = None
+    """Factor of the scores (T5: 1); None: 1/sqrt(head_dim), as in the paper."""
+    soft_cap: Annotated[float, Ge(0)] = 0.0
     """Attention scores s become cap * tanh(s / cap); 0: they stay."""
     attention_kernel: str = AUTO
     """auto: what suits the device and the length; splash (TPU) or cudnn (NVIDIA) where possible; xla: plain formula."""
-    positions: str = "sinusoidal"
-    """sinusoidal or learned (added to embeddings), rotary, relative (T5) or alibi (in self-attention), or none."""
-    rotary_base: float = 10_000.0
-    """The longest wavelength of rotary positions is 2 pi times this."""
-    local_rotary_base: float | None = None
+    positions: Position = field(default_factory=Sinusoidal)
+    """Where tokens stand: Sinusoidal or Learned (added to embeddings), Rotary, Relative (T5) or Alibi (in
+    self-attention), NoPositions, or a kind of one's own; on the command line sinusoidal, learned, rotary, ..., none."""
+    local_positions: Position | None = None
     """The same for local layers; None: no other."""
     pattern: tuple[str, ...] = ("global",)
-    """Kinds of layers, global or local, that repeat from the first layer on."""
-    window: int = 128
+    """Kinds of layers that repeat from the first layer on: global, local, or no_positions (global without any)."""
+    window: Annotated[int, Ge(1)] = 128
     """Local layers see this many positions to each side."""
     first_attention_norm: bool = True
     """Whether the first layer's self-attention has a norm; ModernBERT's has none, its embeddings have one."""
@@ -96,40 +112,102 @@ class LayerConfig:
     dtype: str = "float32"
     """float32 or bfloat16: of products and of vectors between layers; parameters, norms and losses are float32."""
 
-    def kinds(self, num_layers: int) -> list[LayerKind]:
-        """The kind of every layer; ValueError for a pattern that there cannot be."""
-        if not self.pattern or set(self.pattern) - {"global", "local"}:
-            raise ValueError(f"model.pattern is made of global and local, not of {self.pattern}")
+    def __post_init__(self) -> None:
+        """Takes the name of a kind of position for the kind with its defaults."""
+        for name in ("positions", "local_positions"):
+            kind: Any = getattr(self, name)
+            if isinstance(kind, str):
+                object.__setattr__(self, name, choose(f"model.{name}", kind, Position.kinds)())
+
+    @property
+    def has_input_norms(self) -> bool:
+        """Whether a norm stands in front of each sub-layer, or behind its residual connection."""
+        return self.norm_placement != "output"
+
+    @property
+    def has_output_norms(self) -> bool:
+        """Whether a norm stands behind each sub-layer, in front of its residual connection."""
+        return self.norm_placement in ("both", "output")
+
+    def check(self) -> None:
+        """Raises ValueError for fields that contradict each other, and for unknown names."""
+        choose("model.norm_placement", self.norm_placement, PLACEMENTS)
+        if not self.pattern or set(self.pattern) - set(LAYERS):
+            raise ValueError(f"model.pattern is made of {', '.join(LAYERS)}, not of {self.pattern}")
         if self.window < 1:
             raise ValueError(f"model.window must be positive, not {self.window}")
-        rotary = self.positions == "rotary"
-        kinds = {
-            "global": LayerKind(None, self.rotary_base if rotary else None),
-            "local": LayerKind(self.window, (self.local_rotary_base or self.rotary_base) if rotary else None),
-        }
-        layers = [kinds[self.pattern[i % len(self.pattern)]] for i in range(num_layers)]
-        return [layers[0]._replace(attention_norm=self.first_attention_norm), *layers[1:]]
+        if self.parallel and self.norm_placement != "pre":
+            raise ValueError(f"model.parallel needs model.norm_placement pre, not {self.norm_placement!r}")
+        if self.parallel_norm and not self.parallel:
+            raise ValueError("model.parallel_norm is of parallel branches; set model.parallel as well")
+
+    def kinds(self, num_layers: int) -> list[LayerKind]:
+        """The kind of every layer."""
+        self.check()
+        names = [self.pattern[i % len(self.pattern)] for i in range(num_layers)]
+        kinds = [LayerKind(name, self.window if name == "local" else None) for name in names]
+        return [replace(kinds[0], attention_norm=self.first_attention_norm), *kinds[1:]]
+
+    def layer_positions(self) -> dict[str, Position]:
+        """The positions of every kind of layer in the pattern."""
+        local = self.positions if self.local_positions is None else self.local_positions
+        kinds: dict[str, Position] = {"global": self.positions, "local": local, "no_positions": NoPositions()}
+        return {name: kinds[name] for name in self.pattern}
+
+    def sizes(self, *, causal: bool = False, max_length: int = 1024) -> Sizes:
+        """What a position is told of the model."""
+        head_dim = self.head_dim or self.d_model // self.num_heads
+        return Sizes(self.d_model, self.num_heads, head_dim, max_length, causal)
 
     def make_norm(self, size: int, axis: str = "embed") -> Any:
         """The norm of this configuration for vectors of some size."""
         kwargs = {} if self.norm_bias or self.norm != "layer_norm" else {"use_bias": False}
         return choose("norm", self.norm, NORMS)(size, epsilon=self.norm_epsilon, axis=axis, **kwargs)
 
-    def norm_parameters(self, size: int) -> int:
-        """Parameters of such a norm."""
-        return size * (2 if self.norm == "layer_norm" and self.norm_bias else 1)
+    def make_attention(self, to_memory: bool, num_layers: int, rngs: nnx.Rngs) -> Attention:
+        """Self-attention, or attention to a memory, of a stack of `num_layers`."""
+        return Attention(
+            self.d_model,
+            self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            value_dim=self.value_dim,
+            head_norm=self.make_norm if self.query_key_norm else None,
+            scale=self.attention_scale,
+            soft_cap=self.soft_cap,
+            use_bias=self.attention_bias,
+            key_bias=self.key_bias,
+            output_bias=self.attention_output_bias,
+            dropout=self.attention_dropout,
+            kernel=self.attention_kernel,
+            dtype=self.dtype,
+            to_memory=to_memory,
+            initializer=Initializer(self.initializer, num_layers),
+            rngs=rngs,
+        )
 
-    def layer_parameters(self, *, cross_attention: bool = False) -> int:
-        """Parameters of one layer, by a closed formula; the first layer may lack a norm."""
-        d, ff = self.d_model, self.d_ff
-        head_dim = self.head_dim or d // self.num_heads
-        queries, keys = self.num_heads * head_dim, (self.num_kv_heads or self.num_heads) * head_dim
-        attention = 2 * d * (queries + keys) + ((queries + 2 * keys + d) if self.attention_bias else 0)
-        attention += 2 * self.norm_parameters(head_dim) if self.query_key_norm else 0
-        inner = 2 if self.gated else 1
-        feed_forward = (inner + 1) * d * ff + ((inner * ff + d) if self.feed_forward_bias else 0)
-        attentions = 2 if cross_attention else 1
-        return attentions * attention + feed_forward + (attentions + 1) * self.norm_parameters(d)
+    def make_feed_forward(self, num_layers: int, rngs: nnx.Rngs) -> FeedForward:
+        """The feed-forward network of a stack of `num_layers`."""
+        return FeedForward(
+            self.d_model,
+            self.d_ff,
+            activation=self.activation,
+            gated=self.gated,
+            use_bias=self.feed_forward_bias,
+            dtype=self.dtype,
+            initializer=Initializer(self.initializer, num_layers),
+            rngs=rngs,
+        )
+
+    def make_layer(
+        self, kind: LayerKind, *, cross_attention: bool, num_layers: int, rngs: nnx.Rngs
+    ) -> "TransformerLayer":
+        """A layer of a stack of `num_layers`; a configuration of one's own can make another."""
+        return TransformerLayer(self, kind, cross_attention=cross_attention, num_layers=num_layers, rngs=rngs)
+
+
+SubLayer = Callable[[Vectors], Vectors]
+"""Self-attention, attention to a memory or the feed-forward network, dropout on its output included."""
 
 
 class LayerCache(NamedTuple):
@@ -144,158 +222,111 @@ class LayerCache(NamedTuple):
 class TransformerLayer(nnx.Module):
     """Self-attention, attention to a memory (decoders with an encoder) and feed-forward, each with residual and norm.
 
-    The paper's form is `LN(x + dropout(f(x)))` (Vaswani et al. 2017, sections 3.1 and 5.4); with
-    `norm_placement="pre"` it is `x + dropout(f(LN(x)))`.
+    The paper's form is `LN(x + dropout(f(x)))` (Vaswani et al. 2017, sections 3.1 and 5.4); `norm_placement` has the
+    others. Another form overrides `combine`, and works in training, in decoding and for looking inside.
     """
 
     def __init__(
         self,
         config: LayerConfig,
-        kind: LayerKind = GLOBAL,
+        kind: LayerKind = LayerKind(),
         *,
         cross_attention: bool = False,
         num_layers: int = 1,
         rngs: nnx.Rngs,
     ):
-        if config.norm_placement not in ("pre", "post"):
-            raise ValueError(f"model.norm_placement is 'pre' or 'post', not {config.norm_placement!r}")
-        initializer = Initializer(config.initializer, num_layers)
-        attention = functools.partial(
-            Attention,
-            config.d_model,
-            config.num_heads,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            head_norm=config.make_norm if config.query_key_norm else None,
-            soft_cap=config.soft_cap,
-            use_bias=config.attention_bias,
-            dropout=config.attention_dropout,
-            kernel=config.attention_kernel,
-            dtype=config.dtype,
-            initializer=initializer,
-            rngs=rngs,
-        )
-        self.self_attention = attention(rotary_base=kind.rotary_base)
-        self.self_attention_norm = config.make_norm(config.d_model) if kind.attention_norm else None
-        self.cross_attention = attention(to_memory=True) if cross_attention else None
-        self.cross_attention_norm = config.make_norm(config.d_model) if cross_attention else None
-        self.feed_forward = FeedForward(
-            config.d_model,
-            config.d_ff,
-            activation=config.activation,
-            gated=config.gated,
-            use_bias=config.feed_forward_bias,
-            dtype=config.dtype,
-            initializer=initializer,
-            rngs=rngs,
-        )
-        self.feed_forward_norm = config.make_norm(config.d_model)
-        self.window = kind.window
-        self.pre_norm = config.norm_placement == "pre"
+        before, after = config.has_input_norms, config.has_output_norms
+
+        def norm(wanted: bool) -> Any:
+            return config.make_norm(config.d_model) if wanted else None
+
+        self.self_attention = config.make_attention(False, num_layers, rngs)
+        self.self_attention_norm = norm(before and kind.attention_norm)
+        self.self_attention_output_norm = norm(after)
+        self.cross_attention = config.make_attention(True, num_layers, rngs) if cross_attention else None
+        self.cross_attention_norm = norm(before and cross_attention)
+        self.cross_attention_output_norm = norm(after and cross_attention)
+        self.feed_forward = config.make_feed_forward(num_layers, rngs)
+        self.feed_forward_norm = norm(before and not config.parallel_norm)
+        self.feed_forward_output_norm = norm(after)
+        self.kind = kind
+        self.post_norm = config.norm_placement == "post"
+        self.parallel = config.parallel
         self.dropout = config.dropout
 
     def __call__(
         self,
         x: Vectors,
-        memory: Float[Array, "batch memory d_model"] | None = None,
+        memory: Float[Array, "rows memory d_model"] | None = None,
         *,
         mask: AttentionMask = EVERYTHING,
         memory_mask: AttentionMask = EVERYTHING,
-        positions: Int[Array, "#batch length"] | None = None,
-        bias: Bias | None = None,
+        placed: Placed | None = None,
+        cache: LayerCache | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> Vectors:
-        """One layer over whole sequences; `key` turns dropout on. `positions` default to 0, 1, 2, ..."""
+        intermediates: bool = False,
+    ) -> tuple[Vectors, LayerCache | None, dict[str, Weights]]:
+        """The layer's output, its cache, and with `intermediates` the weights of its attentions by name.
+
+        `placed` says where the tokens of `x` stand. With a `cache`, they follow those in it. `key` turns dropout on.
+        """
         keys = [None] * 5 if key is None else list(jax.random.split(key, 5))
-        look = functools.partial(
-            self.self_attention, mask=self._narrowed(mask), positions=positions, bias=bias, key=keys[0]
-        )
-        x = self._residual(self.self_attention_norm, x, look, keys[1])
-        if self.cross_attention is not None and memory is not None:
-            attend = functools.partial(self.cross_attention, memory=memory, mask=memory_mask, key=keys[2])
-            x = self._residual(self.cross_attention_norm, x, attend, keys[3])
-        return self._residual(self.feed_forward_norm, x, self.feed_forward, keys[4])
+        own, of_memory = (None, None) if cache is None else cache
+        inside: dict[str, Weights] = {}
+        if self.kind.window is not None:
+            mask = replace(mask, window=(self.kind.window, self.kind.window))
+
+        def attend_self(h: Vectors) -> Vectors:
+            nonlocal own
+            described: dict[str, Any] = {"mask": mask, "placed": placed, "cache": own}
+            y, own, weights = self.self_attention(h, **described, key=keys[0], intermediates=intermediates)
+            return finished(y, "self_attention", weights, keys[1])
+
+        def attend_memory(h: Vectors) -> Vectors:
+            attention: Any = self.cross_attention
+            described: dict[str, Any] = {"mask": memory_mask, "cache": of_memory}
+            y, _, weights = attention(h, memory, **described, key=keys[2], intermediates=intermediates)
+            return finished(y, "cross_attention", weights, keys[3])
+
+        def finished(y: Vectors, name: str, weights: Weights | None, key: PRNGKeyArray | None) -> Vectors:
+            if weights is not None:
+                inside[name] = weights
+            return dropout(y, self.dropout, key)
+
+        def feed(h: Vectors) -> Vectors:
+            return dropout(self.feed_forward(h), self.dropout, keys[4])
+
+        reads_memory = self.cross_attention is not None and (memory is not None or of_memory is not None)
+        x = self.combine(x, attend_self, attend_memory if reads_memory else None, feed)
+        return x, None if own is None else LayerCache(own, of_memory), inside
+
+    def combine(self, x: Vectors, attend_self: SubLayer, attend_memory: SubLayer | None, feed: SubLayer) -> Vectors:
+        """The residual connections and norms between the sub-layers."""
+        if self.parallel:
+            h = self._normed("self_attention_norm", x)
+            shared = self.feed_forward_norm is None
+            y = attend_self(h) + feed(h if shared else self._normed("feed_forward_norm", x))
+            return constrain(x + y, ("batch", "length", "embed"))
+        x = self.residual("self_attention", x, attend_self)
+        x = x if attend_memory is None else self.residual("cross_attention", x, attend_memory)
+        return self.residual("feed_forward", x, feed)
+
+    def residual(self, name: str, x: Vectors, sub_layer: SubLayer) -> Vectors:
+        """A sub-layer with its residual connection and the norms of its name."""
+        y = sub_layer(x if self.post_norm else self._normed(f"{name}_norm", x))
+        y = constrain(x + self._normed(f"{name}_output_norm", y), ("batch", "length", "embed"))
+        return self._normed(f"{name}_norm", y) if self.post_norm else y
 
     def start_cache(
         self, batch: int, capacity: int, memory: Float[Array, "rows memory d_model"] | None = None
     ) -> LayerCache:
         """An empty cache for `capacity` tokens of each of `batch` sequences, or for as many as the window holds."""
-        _, heads, head_dim = self.self_attention.key.kernel.shape
-        capacity = capacity if self.window is None else min(self.window + 1, capacity)
-        own = KeyValueCache.empty(batch, capacity, heads, head_dim, self.self_attention.key.dtype)
+        window = self.kind.window
+        own = self.self_attention.start_cache(batch, capacity if window is None else min(window + 1, capacity))
         if self.cross_attention is None or memory is None:
             return LayerCache(own, None)
         return LayerCache(own, self.cross_attention.keys_values(memory))
 
-    def extend(
-        self,
-        x: Vectors,
-        cache: LayerCache,
-        *,
-        positions: Int[Array, "batch length"],
-        memory_mask: AttentionMask = EVERYTHING,
-        position_bias: PositionBias | None = None,
-        index: Int[Array, ""] | None = None,
-    ) -> tuple[Vectors, LayerCache]:
-        """The layer for `length` more tokens: they see the cached ones and, causally, each other.
-
-        With `index`, `cache.own` is that of a whole stack, of which this is the layer of that number.
-        """
-        own, memory, cross_attention = cache.own, cache.memory, self.cross_attention
-
-        def attend_self(h: Vectors) -> Vectors:
-            nonlocal own
-            new = (*self.self_attention.keys_values(h, positions), positions)
-            if self.window is None or positions.shape[1] == 1:
-                own = own.append(*new, index=index)
-                seen = own.layer(index)
-            else:
-                seen = own.layer(index).followed_by(*new)
-                own = own.replaced(seen.newest(own.positions.shape[-1]), index)
-            mask = self._narrowed(AttentionMask(causal=True, query_positions=positions, key_positions=seen.positions))
-            bias = None if position_bias is None else position_bias(positions, seen.positions)
-            return self.self_attention.attend(h, (seen.key, seen.value), mask=mask, positions=positions, bias=bias)
-
-        x = self._residual(self.self_attention_norm, x, attend_self)
-        if cross_attention is not None and memory is not None:
-
-            def attend_memory(h: Vectors) -> Vectors:
-                # Rows that share a memory (the hypotheses of a beam) become further queries of its one row.
-                queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
-                return cross_attention.attend(queries, memory, mask=memory_mask).reshape(h.shape)
-
-            x = self._residual(self.cross_attention_norm, x, attend_memory)
-        return self._residual(self.feed_forward_norm, x, self.feed_forward), LayerCache(own, memory)
-
-    def attention_weights(
-        self,
-        x: Vectors,
-        memory: Float[Array, "batch memory d_model"] | None = None,
-        *,
-        mask: AttentionMask,
-        memory_mask: AttentionMask = EVERYTHING,
-        positions: Int[Array, "#batch length"] | None = None,
-        bias: Bias | None = None,
-    ) -> dict[str, Float[Array, "batch heads length _"]]:
-        """The weights of self-attention and, where there is a memory, of cross-attention, for this layer's input."""
-        described: dict[str, Any] = {"mask": self._narrowed(mask), "positions": positions, "bias": bias}
-        h = self._input(self.self_attention_norm, x)
-        weights = {"self_attention": self.self_attention.weights(h, h, **described)}
-        if self.cross_attention is not None and memory is not None:
-            x = self._residual(self.self_attention_norm, x, lambda h: self.self_attention(h, **described))
-            h = self._input(self.cross_attention_norm, x)
-            weights["cross_attention"] = self.cross_attention.weights(h, memory, mask=memory_mask)
-        return weights
-
-    def _narrowed(self, mask: AttentionMask) -> AttentionMask:
-        return mask if self.window is None else replace(mask, window=(self.window, self.window))
-
-    def _input(self, norm: Any, x: Vectors) -> Vectors:
-        return norm(x) if self.pre_norm and norm is not None else x
-
-    def _residual(
-        self, norm: Any, x: Vectors, function: Callable[[Vectors], Vectors], key: PRNGKeyArray | None = None
-    ) -> Vectors:
-        y = function(self._input(norm, x))
-        y = constrain(x + dropout(y, self.dropout, key), ("batch", "length", "embed"))
-        return y if self.pre_norm or norm is None else norm(y)
+    def _normed(self, name: str, x: Vectors) -> Vectors:
+        norm = getattr(self, name)
+        return x if norm is None else norm(x)

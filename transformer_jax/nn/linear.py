@@ -33,12 +33,12 @@ class Linear(nnx.Module):
     ):
         self.kernel = nnx.Param(draw(rngs.params(), in_shape, out_shape), axes=axes)
         self.bias = nnx.Param(jnp.zeros(out_shape), axes=axes[len(in_shape) :]) if use_bias else None
-        self.inputs = len(in_shape)
+        self.inputs = tuple(range(len(in_shape)))
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """`[*batch, *in_shape]` to `[*batch, *out_shape]`, in `dtype`."""
-        return self.with_bias(_product(x.astype(self.dtype), self.kernel[...], self.inputs))
+        return self.with_bias(product(x, self.kernel[...], self.inputs, self.dtype, self.dtype))
 
     def with_bias(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
         """The map's product with its bias, where it has one."""
@@ -49,51 +49,56 @@ class Linear(nnx.Module):
 
 
 def side_by_side(x: Float[Array, "..."], maps: Sequence[Linear]) -> list[Float[Array, "..."]]:
-    """What several maps make of one input, in one product; their outputs may differ in the last dimension alone.
+    """Applies several maps to one input in one product; their outputs may differ in the last dimension alone.
 
-    The gradients by the input are one product too, which devices that divide the outputs sum once.
+    The gradients by the input are one product too, which devices that shard the outputs sum once.
     """
     kernel = jnp.concatenate([linear.kernel[...] for linear in maps], axis=-1)
-    y: Any = _product(x.astype(maps[0].dtype), kernel, maps[0].inputs)
+    y: Any = product(x, kernel, maps[0].inputs, maps[0].dtype, maps[0].dtype)
     ends = np.cumsum([linear.kernel.shape[-1] for linear in maps])[:-1].tolist()
     return [linear.with_bias(part) for linear, part in zip(maps, jnp.split(y, ends, axis=-1), strict=True)]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: Array, kernel: Array, inputs: int) -> Array:
-    """`[*batch, *in]` times `[*in, *out]`, over the `inputs` dimensions of `in`, in the type of `x`.
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def product(x: Array, kernel: Array, inputs: tuple[int, ...], dtype: str, result: str) -> Array:
+    """The product in `dtype`, over the last dimensions of `x` and those of the kernel that `inputs` names, in order.
 
-    The gradient of the kernel has the kernel's type, so that devices sum it in float32.
+    The gradient too is products in `dtype`, even where the `result` is float32; left to itself, JAX would multiply with
+    its float32 gradient. That of the kernel has the kernel's type, so that devices sum it in float32.
     """
-    return jnp.tensordot(x, kernel.astype(x.dtype), axes=inputs)
+    batch = x.ndim - len(inputs)
+    return _multiply(x, kernel, (tuple(range(batch, x.ndim)), inputs), dtype, result)
 
 
-def _product_forward(x: Array, kernel: Array, inputs: int) -> tuple[Array, tuple[Array, Array]]:
-    return _product(x, kernel, inputs), (x, kernel)
+def _product_forward(
+    x: Array, kernel: Array, inputs: tuple[int, ...], dtype: str, result: str
+) -> tuple[Array, tuple[Array, Array]]:
+    return product(x, kernel, inputs, dtype, result), (x, kernel)
 
 
-def _product_backward(inputs: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    outputs, batch = kernel.ndim - inputs, x.ndim - inputs
-    of_x = jax.lax.dot_general(
-        gradient,
-        kernel.astype(x.dtype),
-        ((tuple(range(batch, batch + outputs)), tuple(range(inputs, inputs + outputs))), ((), ())),
-    )
-    rows = tuple(range(batch))
-    of_kernel = float32_product(x, gradient, partial(jnp.tensordot, axes=(rows, rows)))
-    return of_x, of_kernel.astype(kernel.dtype)
+def _product_backward(
+    inputs: tuple[int, ...], dtype: str, result: str, stored: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = stored
+    batch = x.ndim - len(inputs)
+    outputs = tuple(i for i in range(kernel.ndim) if i not in inputs)
+    of_x = _multiply(gradient, kernel, (tuple(range(batch, gradient.ndim)), outputs), dtype, x.dtype)
+    rows = (tuple(range(batch)),) * 2
+    pair = (x, gradient) if inputs < outputs else (gradient, x)  # in the order of the kernel's dimensions
+    return of_x, _multiply(*pair, rows, dtype, kernel.dtype)
 
 
-_product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, _product_backward)
 
 
-def float32_product(one: Array, other: Array, multiply: Callable[..., Array]) -> Array:
-    """The float32 result of a function such as `jnp.matmul`, of two arrays in another type."""
-    if jax.__version_info__ < (0, 10) and jax.default_backend() == "cpu":
+def _multiply(one: Array, other: Array, axes: tuple[tuple[int, ...], ...], dtype: Any, result: Any) -> Array:
+    """The product of two arrays in `dtype`, summed in float32, in the type `result`."""
+    one, other = one.astype(dtype), other.astype(dtype)
+    preferred = None if jnp.dtype(result) == one.dtype else jnp.float32
+    if preferred and jax.__version_info__ < (0, 10) and jax.default_backend() == "cpu":
         # XLA for CPUs lacked such products; that of the same numbers as float32 is equal.
         one, other = one.astype(jnp.float32), other.astype(jnp.float32)
-    return multiply(one, other, preferred_element_type=jnp.float32)
+    return jnp.tensordot(one, other, axes=(axes[0], axes[1]), preferred_element_type=preferred).astype(result)
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: PRNGKeyArray | None) -> Float[Array, "..."]:

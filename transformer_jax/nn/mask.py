@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+MASKED = -1e30
+"""Score of a key that a query may not see, logit of a token that may not be chosen: finite, so that a row in which
+everything is masked stays finite."""
 EMPTY = 2**30
 """The position of a cache slot that holds nothing: later than any query, so that a causal mask hides it."""
 

@@ -21,17 +21,21 @@ class LayerNorm(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Root mean square normalisation (Zhang and Sennrich 2019): `x / sqrt(mean(x^2) + epsilon) * scale`."""
+    """Root mean square normalisation (Zhang and Sennrich 2019): `x / sqrt(mean(x^2) + epsilon) * (offset + scale)`.
 
-    def __init__(self, size: int, *, epsilon: float = 1e-6, axis: str = "embed"):
-        self.scale = nnx.Param(jnp.ones(size), axes=(axis,))
+    An `offset` of 1 centres the parameter at zero, as in Gemma's published weights.
+    """
+
+    def __init__(self, size: int, *, epsilon: float = 1e-6, axis: str = "embed", offset: float = 0.0):
+        self.scale = nnx.Param(jnp.full(size, 1.0 - offset), axes=(axis,))
         self.epsilon = epsilon
+        self.offset = offset
 
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        return _rms_norm(x, self.scale[...], self.epsilon)
+        return _rms_norm(x, self.scale[...] + self.offset if self.offset else self.scale[...], self.epsilon)
 
 
-# The backward pass keeps the input alone and computes the rest again: next to products it costs nothing, and memory is
+# The backward pass stores the input alone and recomputes the rest: next to products it costs nothing, and memory is
 # what bounds a batch.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=3)
 def _layer_norm(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
@@ -53,4 +57,4 @@ def _affine(x: Array, scale: Array, bias: Array | None = None) -> Array:
     return y if bias is None else y + bias.reshape(shape)
 
 
-NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
+NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm, "zero_centred_rms_norm": partial(RMSNorm, offset=1.0)}

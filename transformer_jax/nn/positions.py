@@ -1,115 +1,281 @@
-"""What tells the model where a token stands: added vectors, rotations of queries and keys, biases of scores."""
+"""Where tokens stand: one class for each kind of position, chosen by the field `model.positions`.
+
+A kind says what it adds to vectors in front of a stack, how it turns queries and keys, what it adds to their scores,
+and how far it reaches. A new kind overrides the methods of `Position` that it needs.
+"""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from transformer_jax.nn.initializers import PAPER, Initializer
+from transformer_jax.nn.initializers import Initializer
+from transformer_jax.nn.rotary_scaling import RotaryScaling
 from transformer_jax.parallel.axes import constrain
 
-
-def sinusoidal_positions(positions: Int[Array, "*shape"], d_model: int) -> Float[Array, "*shape d_model"]:
-    """Sinusoids of Vaswani et al. 2017, section 3.5, sine and cosine interleaved as printed there.
-
-    `PE[2i] = sin(position / 10000^(2i/d_model))` and `PE[2i+1] = cos(position / 10000^(2i/d_model))`.
-    Raises ValueError when d_model is odd.
-    """
-    if d_model % 2:
-        raise ValueError(f"sinusoidal positions need an even d_model, not {d_model}")
-    angles = _angles(positions, d_model, 10_000.0)
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*positions.shape, d_model)
+Vectors = Float[Array, "batch length d_model"]
+Heads = Float[Array, "batch length heads head_dim"]
+Places = Int[Array, "#batch length"]
+"""The position of every token, from 0."""
+Bias = Float[Array, "#batch heads query key"]
 
 
-def rotate(
-    x: Float[Array, "batch length heads head_dim"], positions: Int[Array, "#batch length"], base: float = 10_000.0
-) -> Float[Array, "batch length heads head_dim"]:
-    """Rotary positions (Su et al. 2021, "RoFormer", section 3.2): the scores of rotated vectors know only distances.
+@dataclass(frozen=True)
+class Sizes:
+    """The model that a position is for."""
 
-    Element i and element i + head_dim/2 are turned together by the angle `position / base^(2i/head_dim)`. (The paper
-    pairs neighbours; the halves are what Llama's published weights expect. The two differ by an order of the elements.)
-    Raises ValueError when head_dim is odd.
-    """
-    if x.shape[-1] % 2:
-        raise ValueError(f"rotary positions need an even head_dim, not {x.shape[-1]}")
-    angles = _angles(positions, x.shape[-1], base)[:, :, None, :]
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    sine, cosine = jnp.sin(angles), jnp.cos(angles)
-    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(x.dtype)
+    d_model: int
+    num_heads: int
+    head_dim: int
+    max_length: int = 1024
+    """Positions that a table has."""
+    causal: bool = False
+    """Whether tokens see only what stands before them."""
 
 
-def _angles(positions: Int[Array, "*shape"], size: int, base: float) -> Float[Array, "*shape pairs"]:
-    """`position / base^(2i/size)` for every pair of elements."""
-    wavelength = base ** (jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    return positions[..., None].astype(jnp.float32) / wavelength.reshape((1,) * positions.ndim + (-1,))
+@dataclass(frozen=True)
+class Position:
+    """A kind of position. Each method's default does nothing."""
+
+    kinds: ClassVar[Mapping[str, type["Position"]]]
+    """The kinds that a name stands for."""
+
+    def reach(self, sizes: Sizes) -> int | None:
+        """The number of positions that there are; None: any number."""
+        return None
+
+    def input_parameters(self, sizes: Sizes, initializer: Initializer, rngs: nnx.Rngs) -> dict[str, nnx.Param]:
+        """What `add` learns: parameters with named axes."""
+        return {}
+
+    def attention_parameters(self, sizes: Sizes, initializer: Initializer, rngs: nnx.Rngs) -> dict[str, nnx.Param]:
+        """What `tables` and `bias` learn, once for all layers of a stack."""
+        return {}
+
+    def add(self, x: Vectors, places: Places, parameters: Mapping[str, Array]) -> Vectors:
+        """The vectors of tokens with what tells where they stand."""
+        return x
+
+    def tables(self, places: Places, sizes: Sizes, parameters: Mapping[str, Array]) -> Any:
+        """Arrays that `turn` needs, computed once for all layers."""
+        return None
+
+    def turn(self, x: Heads, tables: Any) -> Heads:
+        """Queries or keys at their places."""
+        return x
+
+    def bias(
+        self, query: Places, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
+    ) -> Bias | None:
+        """What is added to the scores of queries and keys at these places."""
+        return None
 
 
-class LearnedPositions(nnx.Module):
-    """One trained vector for each position below `max_length`."""
+@dataclass(frozen=True)
+class NoPositions(Position):
+    """Tokens without places: a decoder can tell them from what each may see (Haviv et al. 2022)."""
 
-    def __init__(self, max_length: int, d_model: int, *, initializer: Initializer = PAPER, rngs: nnx.Rngs):
-        table = initializer.table(rngs.params(), (max_length, d_model), "positions", d_model)
-        self.table = nnx.Param(table, axes=("positions", "embed"))
 
-    def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
+@dataclass(frozen=True)
+class Sinusoidal(Position):
+    """The paper's fixed sinusoids, added to embeddings (Vaswani et al. 2017, section 3.5)."""
+
+    def add(self, x: Vectors, places: Places, parameters: Mapping[str, Array]) -> Vectors:
+        """The vectors with the sinusoids of their places."""
+        return x + sinusoids(jnp.broadcast_to(places, x.shape[:2]), x.shape[-1]).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class Learned(Position):
+    """A trained vector for each of `max_length` positions, added to embeddings (Gehring et al. 2017)."""
+
+    offset: int = 0
+    """Rows of the table in front of the first position, as RoBERTa (2) and BART (2) have them."""
+
+    def reach(self, sizes: Sizes) -> int | None:
+        """As far as the table goes."""
+        return sizes.max_length
+
+    def input_parameters(self, sizes: Sizes, initializer: Initializer, rngs: nnx.Rngs) -> dict[str, nnx.Param]:
+        """The table `[offset + max_length, d_model]`."""
+        shape = (self.offset + sizes.max_length, sizes.d_model)
+        return {
+            "table": nnx.Param(
+                initializer.table(rngs.params(), shape, "positions", sizes.d_model), axes=("positions", "embed")
+            )
+        }
+
+    def add(self, x: Vectors, places: Places, parameters: Mapping[str, Array]) -> Vectors:
+        """The vectors with the rows of their places."""
+        table = constrain(parameters["table"], ("positions", "replicated"))
         # Padding may stand past the end; it is masked, and must be finite for that.
-        table = constrain(self.table[...], ("positions", "gathered"))
-        return jnp.take(table, positions, axis=0, mode="clip")
+        rows = jnp.take(table, jnp.broadcast_to(places, x.shape[:2]) + self.offset, axis=0, mode="clip")
+        return x + rows.astype(x.dtype)
 
 
-class SinusoidalPositions(nnx.Module):
-    """The fixed sinusoids of `sinusoidal_positions`, computed where they are used."""
+@dataclass(frozen=True)
+class Rotary(Position):
+    """Queries and keys turned by their places, so that scores know only distances (Su et al. 2021, "RoFormer").
 
-    def __init__(self, max_length: int, d_model: int, *, initializer: Initializer = PAPER, rngs: nnx.Rngs):
-        self.d_model = d_model
+    Pairs of elements are turned together by the angle `place / base^(2i/n)`, n being the number of elements turned.
+    Element i goes with element i + n/2, as Llama's published weights expect, or with its neighbour, as in the paper;
+    the two differ by an order of the elements.
+    """
 
-    def __call__(self, positions: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
-        return sinusoidal_positions(positions, self.d_model)
+    base: float = 10_000.0
+    """The longest wavelength is 2 pi times this."""
+    fraction: float = 1.0
+    """Share of a head's elements that are turned, the first ones (GPT-NeoX: 0.25)."""
+    interleaved: bool = False
+    """Whether neighbours are turned together, as in the paper and in GPT-J."""
+    scaling: RotaryScaling = field(default_factory=RotaryScaling)
+    """How the angles change for contexts longer than the model was trained on."""
+
+    def tables(
+        self, places: Places, sizes: Sizes, parameters: Mapping[str, Array]
+    ) -> tuple[Float[Array, "#batch length 1 pairs"], Float[Array, "#batch length 1 pairs"]]:
+        """Sines and cosines of all angles; ValueError for an odd number of elements."""
+        turned = int(sizes.head_dim * self.fraction)
+        if turned % 2 or not turned:
+            raise ValueError(f"rotary positions need an even head_dim, not {turned}")
+        frequencies, magnitude = self.scaling.frequencies(self.base, turned, places)
+        angles = places[..., None, None].astype(jnp.float32) * frequencies.reshape(1, 1, 1, -1)
+        return jnp.sin(angles) * magnitude, jnp.cos(angles) * magnitude
+
+    def turn(self, x: Heads, tables: Any) -> Heads:
+        """Queries or keys with their pairs turned."""
+        sine, cosine = tables
+        size = 2 * sine.shape[-1]
+        turned, rest = x[..., :size].astype(jnp.float32), x[..., size:]
+        if self.interleaved:
+            first, second = turned[..., 0::2], turned[..., 1::2]
+        else:
+            first, second = jnp.split(turned, 2, axis=-1)
+        pairs = [first * cosine - second * sine, second * cosine + first * sine]
+        join = jnp.stack if self.interleaved else jnp.concatenate
+        turned = join(pairs, axis=-1).reshape(turned.shape)
+        return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1) if rest.shape[-1] else turned.astype(x.dtype)
 
 
-class RelativeBias(nnx.Module):
+@dataclass(frozen=True)
+class Relative(Position):
     """A trained bias of the scores for each head and distance (Raffel et al. 2020, "T5", section 2.1).
 
-    Distances fall into `buckets`: half of them one distance each, the others ever wider up to `max_distance`, beyond
-    which all share the last. `causal` gives all buckets to the past; otherwise past and future have half each.
+    Half of the buckets are one distance each, the others ever wider up to `max_distance`, beyond which all share the
+    last. Where tokens see only the past, it has all buckets; otherwise past and future have half each.
     """
 
-    def __init__(self, num_heads: int, *, causal: bool, buckets: int = 32, max_distance: int = 128, rngs: nnx.Rngs):
-        table = jax.random.normal(rngs.params(), (buckets, num_heads)) * num_heads**-0.5
-        self.table = nnx.Param(table, axes=("buckets", "heads"))
-        self.causal = causal
-        self.buckets = buckets
-        self.max_distance = max_distance
+    buckets: int = 32
+    """Distances that are told apart."""
+    max_distance: int = 128
+    """Where the last bucket begins."""
 
-    def __call__(
-        self, query: Int[Array, "#batch query"], key: Int[Array, "#batch key"]
-    ) -> Float[Array, "#batch heads query key"]:
+    def attention_parameters(self, sizes: Sizes, initializer: Initializer, rngs: nnx.Rngs) -> dict[str, nnx.Param]:
+        """The biases `[buckets, heads]`."""
+        table = initializer.table(rngs.params(), (self.buckets, sizes.num_heads), "bias", sizes.d_model)
+        return {"table": nnx.Param(table, axes=("buckets", "heads"))}
+
+    def bias(
+        self, query: Places, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
+    ) -> Bias | None:
+        """The bias of every distance's bucket."""
         past = query[:, :, None] - key[:, None, :]
-        buckets = self.buckets if self.causal else self.buckets // 2
-        start = jnp.zeros_like(past) if self.causal else jnp.where(past < 0, buckets, 0)
-        distance = jnp.maximum(past, 0) if self.causal else jnp.abs(past)
+        buckets = self.buckets if sizes.causal else self.buckets // 2
+        start = jnp.zeros_like(past) if sizes.causal else jnp.where(past < 0, buckets, 0)
+        distance = jnp.maximum(past, 0) if sizes.causal else jnp.abs(past)
         exact = buckets // 2
         way = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(self.max_distance / exact)
         wide = jnp.minimum(exact + (way * (buckets - exact)).astype(jnp.int32), buckets - 1)
         bucket = start + jnp.where(distance < exact, distance, wide)
-        return jnp.moveaxis(jnp.take(self.table[...], bucket, axis=0), -1, 1)
+        return jnp.moveaxis(jnp.take(parameters["table"], bucket, axis=0), -1, 1)
 
 
-class AlibiBias(nnx.Module):
+@dataclass(frozen=True)
+class Alibi(Position):
     """Scores fall linearly with distance, in each head at a slope of its own (Press et al. 2022, section 3)."""
 
-    def __init__(self, num_heads: int, *, causal: bool, rngs: nnx.Rngs):
-        self.num_heads = num_heads
-
-    def __call__(
-        self, query: Int[Array, "#batch query"], key: Int[Array, "#batch key"]
-    ) -> Float[Array, "#batch heads query key"]:
+    def bias(
+        self, query: Places, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
+    ) -> Bias | None:
+        """Minus the distance times the head's slope."""
         distance = jnp.abs(query[:, :, None] - key[:, None, :]).astype(jnp.float32)
-        return distance[:, None] * -jnp.asarray(alibi_slopes(self.num_heads)).reshape(1, -1, 1, 1)
+        return distance[:, None] * -jnp.asarray(alibi_slopes(sizes.num_heads)).reshape(1, -1, 1, 1)
+
+
+Position.kinds = {
+    "sinusoidal": Sinusoidal,
+    "learned": Learned,
+    "rotary": Rotary,
+    "relative": Relative,
+    "alibi": Alibi,
+    "none": NoPositions,
+}
+
+
+class PositionParameters(nnx.Module):
+    """The parameters of a kind of position, each under its own name."""
+
+    def __init__(self, parameters: Mapping[str, nnx.Param]):
+        for name, parameter in parameters.items():
+            setattr(self, name, parameter)
+
+    def arrays(self) -> dict[str, Array]:
+        """The parameters by name."""
+        return {name: value[...] for name, value in vars(self).items() if isinstance(value, nnx.Variable)}
+
+
+def hold(parameters: Mapping[str, nnx.Param]) -> PositionParameters | None:
+    """A module that holds these parameters; None where there are none."""
+    return PositionParameters(parameters) if parameters else None
+
+
+def arrays(held: PositionParameters | None) -> dict[str, Array]:
+    """The arrays of `hold`."""
+    return {} if held is None else held.arrays()
+
+
+class Placed:
+    """The places of a call's tokens, with all that their kind computes once for the layers of a stack."""
+
+    def __init__(
+        self,
+        kind: Position,
+        places: Places,
+        sizes: Sizes,
+        parameters: Mapping[str, Array],
+        *,
+        cached: bool = False,
+    ):
+        self.kind, self.places, self.sizes, self.parameters = kind, places, sizes, parameters
+        self.tables = kind.tables(places, sizes, parameters)
+        # With a cache, keys are others than the queries' own, and which they are only the layer's cache knows.
+        self.own_bias = None if cached else kind.bias(places, places, sizes, parameters)
+
+    def turn(self, x: Heads) -> Heads:
+        """Queries or keys of the call's tokens, turned by their places."""
+        return self.kind.turn(x, self.tables)
+
+    def bias(self, key: Int[Array, "#batch key"] | None = None) -> Bias | None:
+        """The bias of scores with keys at these places; None: with the call's own tokens."""
+        return self.own_bias if key is None else self.kind.bias(self.places, key, self.sizes, self.parameters)
+
+
+def sinusoids(places: Int[Array, "*shape"], d_model: int) -> Float[Array, "*shape d_model"]:
+    """Sinusoids of Vaswani et al. 2017, section 3.5, sine and cosine interleaved as printed there.
+
+    `PE[2i] = sin(place / 10000^(2i/d_model))` and `PE[2i+1] = cos(place / 10000^(2i/d_model))`.
+    Raises ValueError when d_model is odd.
+    """
+    if d_model % 2:
+        raise ValueError(f"sinusoidal positions need an even d_model, not {d_model}")
+    wavelengths = 10_000.0 ** (jnp.arange(0, d_model, 2, dtype=jnp.float32) / d_model)
+    angles = places[..., None].astype(jnp.float32) / wavelengths.reshape((1,) * places.ndim + (-1,))
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*places.shape, d_model)
 
 
 def alibi_slopes(num_heads: int) -> Float[np.ndarray, " heads"]:
@@ -119,10 +285,3 @@ def alibi_slopes(num_heads: int) -> Float[np.ndarray, " heads"]:
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
     return np.array(slopes + between[: num_heads - power], np.float32)
-
-
-ABSOLUTE = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
-"""Added to the embeddings."""
-BIASES = {"relative": RelativeBias, "alibi": AlibiBias}
-"""Added to the scores of self-attention."""
-POSITIONS = (*ABSOLUTE, "rotary", *BIASES, "none")

@@ -1,19 +1,16 @@
 """A stack of layers: one period of layers whose parameters have a leading axis, run by a scan."""
 
-import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.nn.attention import Bias
-from transformer_jax.nn.layer import LayerCache, LayerConfig, LayerKind, TransformerLayer, Vectors
+from transformer_jax.nn.initializers import Initializer
+from transformer_jax.nn.layer import LayerCache, LayerConfig, TransformerLayer
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
-from transformer_jax.nn.positions import BIASES
+from transformer_jax.nn.positions import Placed, Places, PositionParameters, Vectors, arrays, hold
 
 
 class Intermediates(NamedTuple):
@@ -39,14 +36,24 @@ class StackCache(NamedTuple):
         return StackCache(*map(tuple, groups))
 
 
+class Groups(NamedTuple):
+    """One thing for each layer of a stack, or the names of the attributes that are layers, as they are run."""
+
+    first: Any
+    layers: Any
+    """Those of a period."""
+    last: Any
+
+
 class Stack(nnx.Module):
     """`num_layers` layers (Vaswani et al. 2017, figure 1) and, with `final_norm`, a norm behind the last.
 
-    Layers whose kinds repeat are one period of `TransformerLayer`s (`layers`, `layers_1`, ...; mostly one layer) with a
-    leading `layers` axis, so that compile time does not grow with depth. A first layer that is unlike the others
-    (`first_0`) and what the last period lacks (`last_0`, ...) stand for themselves. `remat` recomputes a layer's
-    activations in the backward pass instead of keeping them; `unroll` inlines the scan. `causal` says of relative
-    positions that there is only a past.
+    Layers whose kinds repeat are one period of layers (`layers`, `layers_1`, ...; mostly one layer) with a leading
+    `layers` axis, so that compile time does not grow with depth. A first layer that is unlike the others (`first_0`)
+    and what the last period lacks (`last_0`, ...) stand for themselves. With `shared_layers` one layer (`shared`) is
+    run `num_layers` times (Lan et al. 2020, "ALBERT"). `remat` recomputes a layer's activations in the backward pass
+    instead of storing them; `unroll` inlines the scan. `causal` says of relative positions that there is only a past.
+    Raises ValueError for a stack without layers and for sizes that do not fit.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Stack(nnx.Module):
         causal: bool = False,
         cross_attention: bool = False,
         final_norm: bool = False,
+        shared_layers: bool = False,
         remat: bool = False,
         unroll: bool = False,
         rngs: nnx.Rngs,
@@ -64,175 +72,162 @@ class Stack(nnx.Module):
         if num_layers < 1:
             raise ValueError(f"a stack has at least one layer, not {num_layers}")
         kinds = config.kinds(num_layers)
-        odd = 0 if config.first_attention_norm else 1
+        if shared_layers and len(set(kinds)) > 1:
+            raise ValueError("model.shared_layers needs layers that are all of one kind")
+        if config.parallel and cross_attention:
+            raise ValueError("model.parallel has no place for attention to a memory; leave it to decoders without one")
+        odd = 0 if config.first_attention_norm or shared_layers else 1
         period = len(config.pattern)
-        self.repeats = (num_layers - odd) // period
-        scanned = odd + self.repeats * period
+        self.repeats = num_layers if shared_layers else (num_layers - odd) // period
+        scanned = num_layers if shared_layers else odd + self.repeats * period
         keys = jax.random.split(rngs.params(), num_layers)
 
-        def make(kind: LayerKind, key: PRNGKeyArray) -> TransformerLayer:
-            rngs = nnx.Rngs(params=key)
-            return TransformerLayer(config, kind, cross_attention=cross_attention, num_layers=num_layers, rngs=rngs)
+        def make(place: int, key: PRNGKeyArray) -> TransformerLayer:
+            made = {"cross_attention": cross_attention, "num_layers": num_layers, "rngs": nnx.Rngs(params=key)}
+            return config.make_layer(kinds[place], **made)
 
-        self.names = Names(
+        self.shared_layers = shared_layers
+        self.names = Groups(
             tuple(f"first_{i}" for i in range(odd)),
-            tuple(f"layers_{i}" if i else "layers" for i in range(period if self.repeats else 0)),
+            ("shared",) if shared_layers else tuple(f"layers_{i}" if i else "layers" for i in range(period)),
             tuple(f"last_{i}" for i in range(num_layers - scanned)),
         )
+        if not self.repeats:
+            self.names = self.names._replace(layers=())
         for i, name in enumerate(self.names.first):
-            setattr(self, name, make(kinds[i], keys[i]))
+            setattr(self, name, make(i, keys[i]))
         for i, name in enumerate(self.names.layers, odd):
-            setattr(self, name, jax.vmap(lambda key, kind=kinds[i]: make(kind, key))(keys[i:scanned:period]))
+            if shared_layers:
+                setattr(self, name, make(i, keys[i]))
+            else:
+                setattr(self, name, jax.vmap(lambda key, i=i: make(i, key))(keys[i:scanned:period]))
         for i, name in enumerate(self.names.last, scanned):
-            setattr(self, name, make(kinds[i], keys[i]))
-        bias = BIASES.get(config.positions)
-        self.position_bias = None if bias is None else bias(config.num_heads, causal=causal, rngs=rngs)
-        self.final_norm = config.make_norm(config.d_model) if final_norm else None
+            setattr(self, name, make(i, keys[i]))
+        self.sizes = config.sizes(causal=causal)
+        self.positions = tuple(config.layer_positions().items())
         self.num_layers = num_layers
+        self.position_bias = self._hold(config, "global", rngs)
+        self.local_position_bias = None if config.local_positions is None else self._hold(config, "local", rngs)
+        self.final_norm = config.make_norm(config.d_model) if final_norm else None
         self.remat = remat
         self.unroll = unroll
 
     def __call__(
         self,
         x: Vectors,
-        memory: Float[Array, "batch memory d_model"] | None = None,
+        memory: Float[Array, "rows memory d_model"] | None = None,
         *,
         mask: AttentionMask = EVERYTHING,
         memory_mask: AttentionMask = EVERYTHING,
-        positions: Int[Array, "#batch length"] | None = None,
+        positions: Places | None = None,
+        cache: StackCache | None = None,
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
-    ) -> Any:
-        """The stack over whole sequences: `[batch, length, d_model]`, with `intermediates` also an `Intermediates`.
+    ) -> tuple[Vectors, StackCache | None, Intermediates | None]:
+        """The stack's output, its cache, and with `intermediates` what happened inside.
 
-        `positions` default to 0, 1, 2, ...
+        `positions` default to 0, 1, 2, ... With a `cache` the tokens of `x` follow those in it, which they see through
+        a causal `mask`, and `positions` have to be given. `key` turns dropout on.
         """
-        bias = self._bias(x, positions)
-        seen: dict[str, Any] = {"mask": mask, "memory_mask": memory_mask, "positions": positions, "bias": bias}
+        placed = self._place(x, positions, cache is not None)
 
-        def run(x: Vectors, layers: Any, keys: Any) -> tuple[Vectors, list[Intermediates]]:
-            inside = []
+        def run(x: Vectors, layers: Any, caches: Any, keys: Any) -> tuple[Vectors, Any, list[Any]]:
+            kept, inside = [], []
             for i, layer in enumerate(layers):
-                y = layer(x, memory, **seen, key=None if keys is None else keys[i])
-                inside += [Intermediates(y, layer.attention_weights(x, memory, **seen))] if intermediates else []
-                x = y
-            return x, inside
+                x, cache, weights = layer(
+                    x,
+                    memory,
+                    mask=mask,
+                    memory_mask=memory_mask,
+                    placed=placed[layer.kind.name],
+                    cache=None if caches is None else caches[i],
+                    key=None if keys is None else keys[i],
+                    intermediates=intermediates,
+                )
+                kept.append(cache)
+                inside += [Intermediates(x, weights)] if intermediates else []
+            return x, None if caches is None else tuple(kept), inside
 
-        # Inside of a loop nothing can be merged with what is computed again, so that needs no barrier there.
+        # Inside a loop nothing can be merged with what is recomputed, so that needs no barrier there.
         repeated = jax.checkpoint(run, prevent_cse=self.unroll) if self.remat else run
         run = jax.checkpoint(run) if self.remat else run
-        first, scanned, last = self._groups()
-        keys = [None] * 3 if key is None else self._split(key)
-        x, before = run(x, first, keys[0])
-        x, inside = self._scan(lambda x, group: repeated(x, *group), x, (scanned, keys[1]))
-        x, after = run(x, last, keys[2])
+
+        def period(carry: Any, over: Any) -> tuple[Any, list[Any]]:
+            x, own = carry
+            layers, memories, keys, index = over
+            layers = scanned if self.shared_layers else layers
+            caches = None
+            if own is not None:
+                caches = [LayerCache(c._replace(index=index), m) for c, m in zip(own, memories, strict=True)]
+            x, caches, inside = repeated(x, layers, caches, keys)
+            return (x, None if caches is None else tuple(c.own._replace(index=None) for c in caches)), inside
+
+        first, scanned, last = self._layers()
+        keys = Groups(None, None, None) if key is None else self._split(key)
+        caches = Groups(None, None, None) if cache is None else Groups(*cache)
+        x, before, inside_first = run(x, first, caches.first, keys.first)
+        inside, own, memories = [], None, None
+        if self.repeats:
+            # The caches of all layers travel along and get a few rows each: as inputs and outputs of the loop they
+            # would be copied whole.
+            if caches.layers is not None:
+                own, memories = ([c.own for c in caches.layers], [c.memory for c in caches.layers])
+                own = tuple(own)
+            over = (None if self.shared_layers else scanned, memories, keys.layers, jnp.arange(self.repeats))
+            (x, own), inside = jax.lax.scan(period, (x, own), over, unroll=self.unroll)
+        x, after, inside_last = run(x, last, caches.last, keys.last)
         x = x if self.final_norm is None else self.final_norm(x)
-        return (x, self._in_order(before, inside, after)) if intermediates else x
+        if cache is not None:
+            kept = () if own is None else tuple(map(LayerCache, own, memories or ()))
+            cache = StackCache(before, kept, after)
+        return x, cache, self._in_order(inside_first, inside, inside_last) if intermediates else None
 
     def start_cache(
         self, batch: int, capacity: int, memory: Float[Array, "rows memory d_model"] | None = None
     ) -> StackCache:
-        """Empty caches of all layers."""
+        """Empty caches of all layers, with the keys and values of a memory."""
 
         def start(layers: tuple[TransformerLayer, ...]) -> tuple[LayerCache, ...]:
             return tuple(layer.start_cache(batch, capacity, memory) for layer in layers)
 
-        first, scanned, last = self._groups()
-        return StackCache(start(first), jax.lax.map(start, scanned) if scanned else (), start(last))
+        first, scanned, last = self._layers()
+        if self.shared_layers:
+            copies = jax.lax.map(lambda _: start(scanned), jnp.arange(self.repeats))
+        else:
+            copies = jax.lax.map(start, scanned) if scanned else ()
+        return StackCache(start(first), copies, start(last))
 
-    def extend(
-        self,
-        x: Vectors,
-        cache: StackCache,
-        *,
-        positions: Int[Array, "batch length"],
-        memory_mask: AttentionMask = EVERYTHING,
-    ) -> tuple[Vectors, StackCache]:
-        """The stack for `length` more tokens, given the cache of those before."""
-
-        def run(x: Vectors, layers: Any, caches: Any, index: Array | None = None) -> tuple[Vectors, Any]:
-            new = []
-            for layer, kept in zip(layers, caches, strict=True):
-                x, kept = layer.extend(
-                    x,
-                    kept,
-                    positions=positions,
-                    memory_mask=memory_mask,
-                    position_bias=self.position_bias,
-                    index=index,
-                )
-                new.append(kept)
-            return x, tuple(new)
-
-        def repeated(carry: Any, over: Any) -> tuple[Any, None]:
-            x, own = carry
-            layers, memories, index = over
-            x, caches = run(x, layers, map(LayerCache, own, memories), index)
-            return (x, tuple(cache.own for cache in caches)), None
-
-        first, scanned, last = self._groups()
-        x, before = run(x, first, cache.first)
-        # The caches of all layers travel along and get a few rows each: as inputs and outputs of the loop they would be
-        # copied whole.
-        own, memories = tuple(kept.own for kept in cache.layers), tuple(kept.memory for kept in cache.layers)
-        (x, own), _ = self._scan(repeated, (x, own), (scanned, memories, jnp.arange(self.repeats)))
-        x, after = run(x, last, cache.last)
-        inside = tuple(map(LayerCache, own, memories))
-        return (x if self.final_norm is None else self.final_norm(x)), StackCache(before, inside, after)
-
-    def _groups(self) -> Any:
+    def _layers(self) -> Groups:
         """The layers in front of the scan, of its period, and behind it."""
-        return [tuple(getattr(self, name) for name in names) for names in self.names]
+        return Groups(*(tuple(getattr(self, name) for name in names) for names in self.names))
 
-    def _scan(self, body: Any, x: Any, over: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(body, x, over, unroll=self.unroll) if self.repeats else (x, ())
-
-    def _bias(self, x: Vectors, positions: Int[Array, "#batch length"] | None) -> Bias | None:
-        """The bias of scores by distance, which all layers share."""
-        if self.position_bias is None:
+    def _hold(self, config: LayerConfig, kind: str, rngs: nnx.Rngs) -> PositionParameters | None:
+        position = config.layer_positions().get(kind)
+        if position is None:
             return None
-        positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if positions is None else positions
-        return self.position_bias(positions, positions)
+        initializer = Initializer(config.initializer, self.num_layers)
+        return hold(position.attention_parameters(self.sizes, initializer, rngs))
 
-    def _split(self, key: PRNGKeyArray) -> list[Any]:
-        """A key for every layer, in the three groups."""
+    def _place(self, x: Vectors, places: Places | None, cached: bool) -> dict[str, Placed]:
+        """Where the tokens of a call stand, for each kind of layer, computed once."""
+        if places is None:
+            if cached:
+                raise ValueError("a stack with a cache needs to know where its tokens stand: give positions")
+            places = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+        held = {"local": self.local_position_bias or self.position_bias, "global": self.position_bias}
+        return {
+            name: Placed(position, places, self.sizes, arrays(held.get(name)), cached=cached)
+            for name, position in self.positions
+        }
+
+    def _split(self, key: PRNGKeyArray) -> Groups:
+        """A key for every layer."""
         first, period, _ = map(len, self.names)
         end = first + self.repeats * period
         keys = jax.random.split(key, self.num_layers)
-        return [keys[:first], keys[first:end].reshape(self.repeats, period), keys[end:]]
+        return Groups(keys[:first], keys[first:end].reshape(self.repeats, period), keys[end:])
 
-    def _in_order(self, before: Any, inside: Any, after: Any) -> Intermediates:
+    def _in_order(self, first: Any, inside: Any, last: Any) -> Intermediates:
         """The intermediates of all layers along one axis, from the first layer to the last."""
         scanned = [jax.tree.map(lambda array, i=i: array[i], layer) for i in range(self.repeats) for layer in inside]
-        return jax.tree.map(lambda *layers: jnp.stack(layers), *before, *scanned, *after)
-
-
-def layer_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Int[np.ndarray, "*layers"]]:
-    """The number, from 0, of the layer that a parameter belongs to; for parameters with a layers axis, of each.
-
-    `shapes` has the parameters' shapes by name; those outside of stacks are left out. A layer has the same number
-    however its stack is divided into first layers, periods and last ones.
-    """
-    found = {name: match for name in shapes if (match := LAYER.match(name))}
-    numbers = {}
-    for name, match in found.items():
-        stack, group, place = match["stack"], match["group"], int(match["place"] or 0)
-        groups = [(other, each) for other, each in found.items() if each["stack"] == stack]
-        first = len({each["place"] for _, each in groups if each["group"] == "first"})
-        period = len({each["place"] for _, each in groups if each["group"] == "layers"})
-        repeats = next((shapes[other][0] for other, each in groups if each["group"] == "layers"), 0)
-        begin = {"first": 0, "layers": first, "last": first + repeats * period}[group] + place
-        numbers[name] = begin + period * np.arange(repeats) if group == "layers" else np.asarray(begin)
-    return numbers
-
-
-LAYER = re.compile(r"(?P<stack>.*/|)(?P<group>first|layers|last)(_(?P<place>\d+))?/")
-"""The beginning of the names of a layer's parameters."""
-
-
-class Names(NamedTuple):
-    """The attributes of a stack that are layers."""
-
-    first: tuple[str, ...]
-    layers: tuple[str, ...]
-    last: tuple[str, ...]
+        return jax.tree.map(lambda *layers: jnp.stack(layers), *first, *scanned, *last)

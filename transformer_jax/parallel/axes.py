@@ -14,7 +14,7 @@ from jaxtyping import Array
 MESH_AXES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "length": ("sequence",),
-    "gathered": (),
+    "replicated": (),
     "positions": (),
     "buckets": (),
     "token_types": (),
@@ -65,7 +65,7 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    axes = ["gathered" if size % parts(axis, mesh) else axis for axis, size in zip(axes, x.shape, strict=True)]
+    axes = ["replicated" if size % parts(axis, mesh) else axis for axis, size in zip(axes, x.shape, strict=True)]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))
 
 

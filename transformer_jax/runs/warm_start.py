@@ -12,7 +12,7 @@ from jaxtyping import Array
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
-from transformer_jax.nn.stack import LAYER, layer_numbers
+from transformer_jax.nn.layer_names import LAYER, layer_numbers
 from transformer_jax.runs.run import Run
 from transformer_jax.training.step import abstract_model
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
-from transformer_jax.nn.attention import HIDDEN
+from transformer_jax.nn.mask import MASKED
 from transformer_jax.parallel.axes import constrain
 from transformer_jax.tasks.encoder import second
 from transformer_jax.tasks.rows import for_each
@@ -121,7 +121,7 @@ def span_logits(
     """Logits of being the answer's first and last token, those of padding hidden."""
     logits = model(tokens, lengths=lengths, token_types=second(tokens, first), key=key)
     real = jnp.arange(tokens.shape[1])[None] < jnp.maximum(lengths, 1)[:, None]
-    return jnp.where(real[:, :, None], logits, HIDDEN)
+    return jnp.where(real[:, :, None], logits, MASKED)
 
 
 @jax.jit

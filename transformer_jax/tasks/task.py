@@ -50,7 +50,8 @@ def resolved(task: "Task", model: Any, kind: type, data: DataConfig, vocab_size:
         raise ValueError(f"{name} needs a model of the kind {kind.__name__}, not {type(model).__name__}")
     if not data.shared_vocabulary and list(task.vocabularies(data).values()).count(data.tokenizer) > 1:
         raise ValueError(f"{name} needs data.shared_vocabulary: its texts are one sequence")
-    if model.positions == "learned" and model.max_length < data.max_length:
+    reach = model.reach()
+    if reach is not None and reach < data.max_length:
         raise ValueError(f"model.max_length {model.max_length} is below data.max_length {data.max_length}; raise it")
     if model.vocab_size not in (0, vocab_size):
         raise ValueError("model.vocab_size follows from the tokenizer; set data.tokenizer.vocab_size instead")

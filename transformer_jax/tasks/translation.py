@@ -54,7 +54,8 @@ class Translation(Task):
             raise ValueError(f"task.label_smoothing is at least 0 and below 1, not {self.label_smoothing}")
         if model.share_embeddings and not data.shared_vocabulary:
             raise ValueError("model.share_embeddings needs data.shared_vocabulary; set both or neither")
-        if model.positions == "learned" and model.max_length < data.max_length + self.decoding.extra_length:
+        reach = model.reach()
+        if reach is not None and reach < data.max_length + self.decoding.extra_length:
             raise ValueError(
                 f"model.max_length {model.max_length} is below data.max_length {data.max_length} "
                 f"plus task.decoding.extra_length {self.decoding.extra_length}; raise it"

@@ -24,7 +24,7 @@ from transformer_jax.training.lora import LoraConfig, adapted, factor_names
 
 Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
-INPUT = re.compile("embedding|source_embedding|positions|token_types|.*/position_bias/")
+INPUT = re.compile("embedding|source_embedding|(encoder|decoder)_input/|.*/(local_)?position_bias/")
 """The beginning of the names of parameters below the first layer."""
 
 

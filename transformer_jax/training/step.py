@@ -11,8 +11,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
+from transformer_jax.nn.layer_names import layer_numbers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
-from transformer_jax.nn.stack import layer_numbers
 from transformer_jax.parallel.axes import check_divides, parts, sharding
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
@@ -133,7 +133,7 @@ def local_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
     axes, found = parameter_axes(model), {}
     for name, value in named_parameters(model).items():
         sizes = zip(axes[name], value.shape, strict=True)
-        found[name] = sharding(["gathered" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
+        found[name] = sharding(["replicated" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
     return found
 
 

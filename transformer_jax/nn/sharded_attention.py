@@ -1,4 +1,4 @@
-"""Attention of which every device does some rows and heads, over whole texts.
+"""Attention sharded by rows and heads, each device attending over whole texts.
 
 Where devices divide the length of texts (`mesh.sequence`), one exchange gives each of them whole texts of some heads,
 and another takes the result back (Jacobs et al. 2023, "DeepSpeed Ulysses", section 3.1). What cannot be done so is left
@@ -17,8 +17,8 @@ Queries = Float[Array, "batch query heads head_dim"]
 Keys = Float[Array, "batch key kv_heads head_dim"]
 
 
-def why_not_divided(query: Queries, key: Keys) -> str:
-    """Why devices cannot each do some rows and heads; "": they can."""
+def why_not_by_shard(query: Queries, key: Keys) -> str:
+    """The reason why rows and heads cannot be sharded over the current mesh; empty: they can."""
     rows, lengths = devices_of("batch"), devices_of("length")
     heads = devices_of("heads") * lengths
     if query.shape[0] % rows:
@@ -30,14 +30,14 @@ def why_not_divided(query: Queries, key: Keys) -> str:
     return ""
 
 
-def attend_divided(
+def attend_by_shard(
     attend: Callable[[Array, Array, Array, AttentionMask], Array],
     query: Queries,
     key: Keys,
     value: Keys,
     mask: AttentionMask,
 ) -> Queries:
-    """What `attend` makes of query, key, value and mask, called by each device for its rows and heads."""
+    """Calls `attend` on every device with its rows and heads of query, key, value and mask."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return attend(query, key, value, mask)

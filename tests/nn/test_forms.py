@@ -1,0 +1,219 @@
+"""Each form of a layer that published models have, against its formula: forward, gradients, and with a cache."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from transformer_jax.models.decoder_only import DecoderOnlyConfig
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.models.encoder_only import EncoderOnlyConfig
+from transformer_jax.nn.attention import Attention
+from transformer_jax.nn.layer import LayerConfig, TransformerLayer
+from transformer_jax.nn.mask import AttentionMask
+from transformer_jax.nn.norm import RMSNorm
+from transformer_jax.nn.parameters import named_parameters, replace_parameters
+from transformer_jax.nn.positions import NoPositions, Rotary
+from transformer_jax.nn.stack import Stack
+
+D, HEADS, LENGTH = 8, 2, 5
+X = jnp.asarray(np.random.default_rng(0).normal(size=(2, LENGTH, D)), jnp.float32)
+CAUSAL = AttentionMask(causal=True)
+
+
+def noisy(module, seed=0):
+    """The module with every parameter random, those included that begin as zeros or ones."""
+    rng = np.random.default_rng(seed)
+    changed = {name: value + 0.3 * rng.normal(size=value.shape) for name, value in named_parameters(module).items()}
+    return replace_parameters(module, jax.tree.map(jnp.float32, changed))
+
+
+def attend_by_hand(p, x, *, scale, cap=0.0):
+    """Causal multi-head attention, head by head, of named parameters; a bias that is not there is zero."""
+
+    def projected(name, h):
+        y = x @ p[f"{name}/kernel"][:, h]
+        return y + p[f"{name}/bias"][h].reshape(1, 1, -1) if f"{name}/bias" in p else y
+
+    out = p["output/bias"].reshape(1, 1, -1) if "output/bias" in p else 0
+    for h in range(HEADS):
+        query, key, value = (projected(name, h) for name in ("query", "key", "value"))
+        scores = scale * query @ jnp.swapaxes(key, -1, -2)
+        scores = cap * jnp.tanh(scores / cap) if cap else scores
+        scores = jnp.where(jnp.tril(jnp.ones((LENGTH, LENGTH), bool))[None], scores, -jnp.inf)
+        out += jax.nn.softmax(scores, axis=-1) @ value @ p["output/kernel"][h]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("fields", "scale", "biases"),
+    [
+        ({}, 0.5, ""),
+        ({"use_bias": True}, 0.5, "query key value output"),
+        ({"use_bias": True, "output_bias": False}, 0.5, "query key value"),
+        ({"use_bias": True, "key_bias": False}, 0.5, "query value output"),
+        ({"scale": 1.0}, 1.0, ""),
+        ({"scale": 0.3, "soft_cap": 2.0}, 0.3, ""),
+        ({"value_dim": 3}, 0.5, ""),
+        ({"head_dim": 16, "value_dim": 2}, 0.25, ""),
+    ],
+)
+def test_attention_and_its_gradients_are_the_formula(fields, scale, biases):
+    module = noisy(Attention(D, HEADS, rngs=nnx.Rngs(0), **fields))
+    assert {name.split("/")[0] for name in named_parameters(module) if name.endswith("bias")} == set(biases.split())
+
+    def found(module):
+        return jnp.sum(jnp.sin(module(X, mask=CAUSAL)[0]))
+
+    def expected(parameters):
+        return jnp.sum(jnp.sin(attend_by_hand(parameters, X, scale=scale, cap=fields.get("soft_cap", 0.0))))
+
+    value, gradient = jax.jit(jax.value_and_grad(found))(module)
+    right, wanted = jax.value_and_grad(expected)(named_parameters(module))
+    np.testing.assert_allclose(value, right, rtol=1e-4)
+    for name, of in named_parameters(gradient).items():
+        np.testing.assert_allclose(of, wanted[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_parallel_branches_read_the_same_input(shared):
+    config = LayerConfig(
+        d_model=D, num_heads=HEADS, d_ff=16, dropout=0.0, norm_placement="pre", parallel=True, parallel_norm=shared
+    )
+    layer = noisy(TransformerLayer(config, rngs=nnx.Rngs(0)))
+    h = layer.self_attention_norm(X)
+    other = h if shared else layer.feed_forward_norm(X)
+    expected = X + layer.self_attention(h)[0] + layer.feed_forward(other)
+    np.testing.assert_allclose(layer(X)[0], expected, rtol=1e-5, atol=1e-5)
+    assert (layer.feed_forward_norm is None) == shared
+
+
+def test_a_zero_centred_norm_multiplies_by_one_more_than_its_parameter():
+    norm = noisy(RMSNorm(D, epsilon=0.1, offset=1.0))
+    x = np.asarray(X)
+    expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.1) * (1 + np.asarray(norm.scale[...]))
+    np.testing.assert_allclose(norm(X), expected, rtol=1e-5)
+    np.testing.assert_array_equal(RMSNorm(D, offset=1.0).scale[...], 0)
+
+
+SMALL: dict[str, Any] = {"d_model": D, "num_heads": HEADS, "d_ff": 16, "num_layers": 3, "dropout": 0.0}
+SMALL |= {"vocab_size": 19}
+TOKENS = jnp.asarray(np.random.default_rng(1).integers(3, 19, (2, LENGTH)), jnp.int32)
+PRE: dict[str, Any] = {"norm_placement": "pre", "final_norm": True}
+FORMS: dict[str, dict[str, Any]] = {
+    "parallel": {**PRE, "parallel": True, "positions": Rotary(fraction=0.5)},
+    "both norms": {"norm_placement": "both", "norm": "zero_centred_rms_norm", "soft_cap": 5.0, "logits_soft_cap": 3.0},
+    "output norms": {"norm_placement": "output", "norm": "rms_norm", "final_norm": True},
+    "narrow values": {"value_dim": 3, "attention_scale": 1.0},
+    "some without positions": {**PRE, "positions": Rotary(), "pattern": ("global", "no_positions")},
+    "windows with positions": {
+        "positions": NoPositions(),
+        "local_positions": Rotary(),
+        "pattern": ("local", "global"),
+        "window": 2,
+    },
+    "shared layers": {"shared_layers": True},
+    "narrow embeddings": {"embedding_size": 6, "tie_output": False, "embedding_norm": True},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_decodes_with_a_cache_as_it_reads_whole_texts(name):
+    model = noisy(DecoderOnlyConfig(**SMALL | FORMS[name]).build(0))
+
+    @jax.jit
+    def cached(model):
+        cache, outputs = model.start_cache(2, LENGTH), []
+        for piece in (TOKENS[:, :3], TOKENS[:, 3:4], TOKENS[:, 4:]):
+            logits, cache = model.extend(piece, cache)
+            outputs.append(logits)
+        return jnp.concatenate(outputs, axis=1)
+
+    whole = jax.jit(lambda model: model(TOKENS))(model)
+    np.testing.assert_allclose(cached(model)[..., :19], whole[..., :19], rtol=1e-4, atol=2e-5)
+
+
+def test_logits_are_capped_but_for_rows_that_pad_the_vocabulary():
+    plain, capped = (DecoderOnlyConfig(**SMALL, logits_soft_cap=cap).build(0)(TOKENS) for cap in (0.0, 0.5))
+    np.testing.assert_allclose(capped[..., :19], 0.5 * np.tanh(plain[..., :19] / 0.5), rtol=1e-4, atol=1e-6)
+    assert (capped[..., 19:] < -1e29).all()
+
+
+def test_one_shared_layer_is_a_stack_of_equal_layers():
+    config = EncoderOnlyConfig(**SMALL, head="none")
+    shared = noisy(dataclasses.replace(config, shared_layers=True).build(0))
+    parameters = named_parameters(shared)
+    copies = {name.replace("/shared/", "/layers/"): value for name, value in parameters.items()}
+    copies = {name: jnp.stack([v] * 3) if "/layers/" in name else v for name, v in copies.items()}
+    plain = replace_parameters(config.build(0), copies)
+
+    def loss(model):
+        return jnp.sum(jnp.sin(model(TOKENS)))
+
+    (one, of_one), (other, of_other) = (jax.jit(jax.value_and_grad(loss))(model) for model in (shared, plain))
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    for name, gradient in named_parameters(of_one).items():
+        summed = named_parameters(of_other)[name.replace("/shared/", "/layers/")]
+        summed = summed.sum(axis=0) if "/shared/" in name else summed
+        np.testing.assert_allclose(gradient, summed, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_layers_without_positions_do_not_know_the_order():
+    config = LayerConfig(d_model=D, num_heads=HEADS, d_ff=16, positions=Rotary(), pattern=("no_positions",))
+    stack = Stack(config, 2, rngs=nnx.Rngs(0))
+    turned = stack(X[:, ::-1])[0][:, ::-1]
+    np.testing.assert_allclose(stack(X)[0], turned, rtol=1e-4, atol=1e-5)
+    placed = Stack(dataclasses.replace(config, pattern=("global",)), 2, rngs=nnx.Rngs(0))
+    assert np.abs(placed(X)[0] - placed(X[:, ::-1])[0][:, ::-1]).max() > 1e-3
+
+
+def test_embeddings_of_another_width_are_mapped_to_the_models():
+    model = noisy(EncoderOnlyConfig(**SMALL, embedding_size=6, head="none").build(0))
+    assert model.embedding.table.shape == (24, 6)
+    x = model.embedding(TOKENS) + model.encoder_input.kind.add(jnp.zeros((2, LENGTH, 6)), jnp.arange(LENGTH)[None], {})
+    projection = model.encoder_input.projection
+    expected = x @ projection.kernel[...] + projection.bias[...].reshape(1, 1, -1)
+    np.testing.assert_allclose(model.encoder_input(TOKENS, model.embedding)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+class Sandwich(TransformerLayer):
+    """A feed-forward network of half weight on both sides of attention (Gulati et al. 2020, "Conformer")."""
+
+    def combine(self, x, attend_self, attend_memory, feed):
+        x = x + 0.5 * feed(x)
+        x = self.residual("self_attention", x, attend_self)
+        x = x if attend_memory is None else self.residual("cross_attention", x, attend_memory)
+        return x + 0.5 * feed(x)
+
+
+@dataclass(frozen=True)
+class SandwichConfig(EncoderDecoderConfig):
+    def make_layer(self, kind, *, cross_attention, num_layers, rngs):
+        return Sandwich(self, kind, cross_attention=cross_attention, num_layers=num_layers, rngs=rngs)
+
+
+def test_a_form_of_ones_own_is_one_method_and_works_in_training_decoding_and_maps():
+    model = noisy(SandwichConfig(**SMALL).build(0))
+    lengths = jnp.array([LENGTH, 3])
+    whole = model(TOKENS, TOKENS, source_lengths=lengths)
+    assert (
+        np.abs(whole - noisy(EncoderDecoderConfig(**SMALL).build(0))(TOKENS, TOKENS, source_lengths=lengths)).max()
+        > 1e-3
+    )
+    gradient = jax.grad(lambda model: jnp.sum(model(TOKENS, TOKENS, source_lengths=lengths)[..., :19] ** 2))(model)
+    assert all(np.abs(value).max() > 0 for name, value in named_parameters(gradient).items() if "output" in name)
+    memory = model.encode(TOKENS, source_lengths=lengths)
+    cache = model.start_cache(memory, lengths, LENGTH)
+    steps = []
+    for i in range(LENGTH):
+        logits, cache = model.extend(TOKENS[:, i : i + 1], cache)
+        steps.append(logits)
+    np.testing.assert_allclose(jnp.concatenate(steps, axis=1)[..., :19], whole[..., :19], rtol=1e-4, atol=2e-5)
+    _, inside = model.decode(TOKENS, memory, memory_lengths=lengths, intermediates=True)
+    assert inside.attention["self_attention"].shape == (3, 2, HEADS, LENGTH, LENGTH)
+    np.testing.assert_allclose(inside.attention["cross_attention"].sum(-1), 1, rtol=1e-5)
