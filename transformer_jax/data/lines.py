@@ -28,20 +28,22 @@ def existing(path: Path, what: str = "") -> Path:
     """The path of a file that can be read more than once; FileNotFoundError or ValueError where there is none."""
     present(path, what)
     if not path.is_file():
-        raise ValueError(f"{path}{f', {what},' * bool(what)} is a pipe or device; write it to a file, to be read twice")
+        raise ValueError(
+            f"{path}{f', {what},' if what else ''} is a pipe or device; write it to a file, to be read twice"
+        )
     return path
 
 
 def present(path: Path, what: str = "") -> Path:
     """The path of whatever can be opened and read; FileNotFoundError, with the nearest name there is, where not."""
-    what = f", {what}" if what else ""
+    name = f"{path.absolute()}{f', {what},' if what else ''}"
     if path.is_dir():
-        raise FileNotFoundError(f"{path.absolute()}{what}, is a directory, not a file")
+        raise FileNotFoundError(f"{name} is a directory, not a file")
     if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(f"{path.absolute()}{what}, is a link to {path.readlink()}, where no file is")
+        raise FileNotFoundError(f"{name} is a link to {path.readlink()}, where no file is")
     if not path.exists():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")])
-        raise FileNotFoundError(f"there is no file {path.absolute()}{what}{near}")
+        raise FileNotFoundError(f"there is no file {name.removesuffix(',')}{near}")
     return path
 
 
