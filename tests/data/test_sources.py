@@ -98,7 +98,7 @@ def test_a_link_is_followed_and_what_is_no_file_is_refused_by_its_kind(tmp_path)
     for name, message in (
         ("broken", "broken, data.source.train, is a link to nowhere, where no file is$"),
         (".", "data.source.train, is a directory, not a file$"),
-        ("pipe", "pipe, data.source.train, is read more than once: no pipe or device, but a file$"),
+        ("pipe", "pipe, data.source.train, is read more than once: give a file, no pipe or device$"),
     ):
         with pytest.raises((FileNotFoundError, ValueError), match=message):
             read(tmp_path, name, features=("text",))

@@ -28,9 +28,8 @@ def existing(path: Path, what: str = "") -> Path:
     """The path of a file that can be read more than once; FileNotFoundError or ValueError where there is none."""
     present(path, what)
     if not path.is_file():
-        raise ValueError(
-            f"{path}{f', {what},' if what else ''} is a pipe or device; write it to a file, to be read twice"
-        )
+        name = f"{path}, {what}," if what else path
+        raise ValueError(f"{name} is read more than once: give a file, no pipe or device")
     return path
 
 
