@@ -391,6 +391,14 @@ def test_pipes_are_inputs_and_outputs(run: str, tmp_path: Path, capsys: Capture)
     assert main(["predict", run, *arguments]) == 0
     reader.join()
     assert read == ["C\n"] and (tmp_path / "out").is_fifo()
+    # What a shell gives for >(...) and <(...)
+    readable, writable = os.pipe()
+    os.write(writable, b"d\n")
+    assert main(["predict", run, "--input", arguments[1], "--output", f"/dev/fd/{writable}"]) == 0
+    os.close(writable)
+    assert main(["predict", run, "--input", f"/dev/fd/{readable}"]) == 0
+    assert capsys.readouterr().out == "D\nC\n"
+    os.close(readable)
 
 
 def test_bad_input_for_predict_is_a_mistake(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture):

@@ -1,7 +1,6 @@
 """Lines of text in and out of the commands."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -92,11 +91,12 @@ def written(file: str | None) -> Iterator[TextIO]:
     if file is None or file in STREAMS:
         yield sys.stdout
         return
-    path = Path(os.path.realpath(file))
+    path = Path(file)
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8", newline="\n") as out:
             yield out
         return
+    path = path.resolve()
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as out:
