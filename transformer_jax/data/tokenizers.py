@@ -31,7 +31,7 @@ Offsets = list[tuple[int, int]]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What a task asks of a tokenizer."""
+    """Turns text into token ids and back."""
 
     vocab_size: int
     pad_id: int
@@ -81,7 +81,7 @@ class TokenizerConfig:
         raise NotImplementedError
 
     def load(self, directory: Path, name: str) -> Tokenizer:
-        """What the tokenizer's `save` wrote."""
+        """Reads the tokenizer that its `save` wrote."""
         raise NotImplementedError
 
 
@@ -133,9 +133,8 @@ class SentencePiece(TokenizerConfig):
         self._check()
         kept = training_texts(texts, self.train_sentences)
         settings = dict(MODEL_TYPES[self.model_type])
+        settings["normalization_rule_name"] = rule = self.normalization or settings["normalization_rule_name"]
         most = LONGEST.get(self.model_type)
-        if self.normalization:
-            settings["normalization_rule_name"] = self.normalization
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -159,12 +158,12 @@ class SentencePiece(TokenizerConfig):
             tokenizer = SentencePieceTokenizer(model.getvalue())
         except (RuntimeError, OSError) as error:
             raise ValueError(self._explain(str(error))) from error
-        if report := self._not_given_back(tokenizer, kept[:: -(-len(kept) // COMPARED)]):
+        if report := _not_given_back(tokenizer, kept[:: -(-len(kept) // COMPARED)], rule):
             LOG.warning(report)
         return tokenizer
 
     def load(self, directory: Path, name: str) -> "SentencePieceTokenizer":
-        """What `save` wrote."""
+        """Reads the tokenizer that `save` wrote."""
         return _read(directory / f"{name}.model", "the tokenizer of the run")
 
     def _check(self) -> None:
@@ -181,31 +180,6 @@ class SentencePiece(TokenizerConfig):
             if getattr(self, name) < least:
                 raise ValueError(f"data.tokenizer.{name} is at least {least}, not {getattr(self, name)}")
 
-    def _not_given_back(self, tokenizer: "SentencePieceTokenizer", texts: list[str]) -> str:
-        """How many texts do not come back from their tokens, white space aside, and what helps; empty: all do."""
-        unknown = changed = 0
-        lost = Counter[str]()
-        for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-            back = tokenizer.decode(ids)
-            if tokenizer.unk_id in ids:
-                unknown += 1
-            elif back.split() != text.split():
-                changed += 1
-                lost.update(set(text) - set(back))
-        parts = []
-        if changed:
-            rule = self.normalization or MODEL_TYPES[self.model_type]["normalization_rule_name"]
-            way = "identity keeps characters" + ", nfkc those that join letters" * rule.startswith("nmt_")
-            way = "SentencePiece keeps some for itself" if rule == "identity" else way
-            most = max(lost, key=lambda one: (lost[one], one), default="")
-            often = f", most often U+{ord(most):04X} {unicodedata.name(most, '')}" if most else ""
-            parts.append(f"{changed:,} are changed by data.tokenizer.normalization {rule}{often} ({way})")
-        if unknown:
-            way = "raise data.tokenizer.vocab_size or character_coverage, or set byte_fallback"
-            parts.append(f"{unknown:,} have unknown characters or words ({way})")
-        whole = f"{changed + unknown:,} of {len(texts):,} training texts do not come back from the vocabulary: "
-        return whole + "; ".join(parts) if parts else ""
-
     def _explain(self, message: str) -> str:
         """SentencePiece's message in one line."""
         size = f"data.tokenizer.vocab_size {self.vocab_size}"
@@ -214,6 +188,30 @@ class SentencePiece(TokenizerConfig):
         if least := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
             return f"{size} is too few for the characters of the text; at least {least[1]}, or lower character_coverage"
         return f"no vocabulary of {self.vocab_size} tokens could be trained: {' '.join(message.split())}"
+
+
+def _not_given_back(tokenizer: "SentencePieceTokenizer", texts: list[str], rule: str) -> str:
+    """How many texts do not come back from their tokens, white space aside, and what helps; empty: all do."""
+    unknown = changed = 0
+    lost = Counter[str]()
+    for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+        back = tokenizer.decode(ids)
+        if tokenizer.unk_id in ids:
+            unknown += 1
+        elif back.split() != text.split():
+            changed += 1
+            lost.update(set(text) - set(back))
+    parts = []
+    if changed:
+        way = "nfkc keeps those that join letters, identity all but a few of SentencePiece's own"
+        most = max(lost, key=lambda one: (lost[one], one), default="")
+        often = f", most often U+{ord(most):04X} {unicodedata.name(most, '')}" if most else ""
+        parts.append(f"{changed:,} are changed by data.tokenizer.normalization {rule}{often} ({way})")
+    if unknown:
+        way = "raise data.tokenizer.vocab_size or character_coverage, or set byte_fallback"
+        parts.append(f"{unknown:,} have unknown characters or words ({way})")
+    count = f"{changed + unknown:,} of {len(texts):,} training texts do not come back from the vocabulary: "
+    return count + "; ".join(parts) if parts else ""
 
 
 def _divided(text: str, most: int) -> str:
@@ -333,7 +331,7 @@ class Bytes(TokenizerConfig):
         return ByteTokenizer(mask=self.mask)
 
     def load(self, directory: Path, name: str) -> "ByteTokenizer":
-        """What `save` wrote."""
+        """Reads the tokenizer that `save` wrote."""
         path = existing(directory / f"{name}.json", "the tokenizer of the run")
         try:
             return ByteTokenizer(mask=bool(json.loads(path.read_bytes())["mask"]))
