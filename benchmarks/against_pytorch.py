@@ -2,9 +2,10 @@
 
     python benchmarks/against_pytorch.py [--rows 64 --length 32 --width 128 --layers 4 --rounds 15]
 
-Both do the same work: embeddings, post-norm stacks with causal and padding masks, tied output, dropout, label
-smoothing, backward pass, Adam. PyTorch runs eagerly with `torch.nn.Transformer`, float32, on as many threads as there
-are cores; on a GPU where both find one. Rounds alternate, so that a busy machine slows both.
+Both do the same work on as many parameters: embeddings, post-norm stacks with causal and padding masks, tied output,
+dropout at the paper's places (behind every sub-layer and the embeddings), label smoothing, backward pass, Adam. PyTorch
+runs eagerly with `torch.nn.Transformer`, float32, on as many threads as there are cores; on a GPU where both find one.
+Rounds alternate, so that a busy machine slows both.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def ours(options: argparse.Namespace, source: np.ndarray, target: np.ndarray) ->
         vocab_size=options.vocabulary,
         source_vocab_size=options.vocabulary,
     )
+    print(f"transformer_jax: {model.num_parameters():,} parameters")
     config = OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=1)
     schedule = make_schedule(config, options.width, 1000)
     optimizer = make_optimizer(config, parameter_axes(abstract_model(model)), schedule)
@@ -57,7 +59,7 @@ def ours(options: argparse.Namespace, source: np.ndarray, target: np.ndarray) ->
 
 
 class Reference(torch.nn.Module):
-    """`torch.nn.Transformer` with shared embeddings, sinusoids and a tied output."""
+    """`torch.nn.Transformer` with shared embeddings, sinusoids and a tied output, less what the paper has not."""
 
     def __init__(self, options: argparse.Namespace):
         super().__init__()
@@ -67,6 +69,15 @@ class Reference(torch.nn.Module):
         self.transformer = torch.nn.Transformer(
             width, options.heads, options.layers, options.layers, options.feed_forward, DROPOUT, batch_first=True
         )
+        # It has dropout of attention weights and between the maps of the feed-forward network as well, biases in
+        # attention, and a norm behind each stack.
+        self.transformer.encoder.norm = self.transformer.decoder.norm = None
+        for module in self.transformer.modules():
+            if isinstance(module, torch.nn.MultiheadAttention):
+                module.dropout = 0.0
+                module.in_proj_bias = module.out_proj.bias = None
+            elif isinstance(module, torch.nn.TransformerEncoderLayer | torch.nn.TransformerDecoderLayer):
+                module.dropout = torch.nn.Identity()
         self.dropout = torch.nn.Dropout(DROPOUT)
         angles = torch.arange(options.length)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
         self.register_buffer("positions", torch.stack([angles.sin(), angles.cos()], -1).reshape(options.length, width))
@@ -94,6 +105,7 @@ def theirs(options: argparse.Namespace, source: np.ndarray, target: np.ndarray) 
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
     model = Reference(options).to(device).train()
+    print(f"PyTorch: {sum(parameter.numel() for parameter in model.parameters()):,} parameters")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-9)
     source_ids, target_ids = (torch.tensor(array, dtype=torch.int64, device=device) for array in (source, target))
     padding = torch.zeros(source_ids.shape, dtype=torch.bool, device=device)

@@ -20,7 +20,7 @@ BELOW = {room: {*TOP_DOWN[TOP_DOWN.index(room) + 1 :], "parallel", "data"} for r
 BELOW["interop"].remove("decoding")
 BELOW |= {"parallel": set(), "data": set()}
 
-IMPORTED_WHERE_USED = {"matplotlib", "scipy", "seqeval", "sklearn", "torch", "transformers"}
+IMPORTED_WHERE_USED = {"matplotlib", "scipy", "sklearn", "torch", "transformers"}
 IMPORTED_WHERE_USED |= {"tensorboardX", "tensorflow", "tensorflow_datasets"}
 
 # The files outside the rooms are the package's front doors: they lead everywhere, on request.

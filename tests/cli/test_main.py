@@ -1,10 +1,12 @@
 """What scripts may rely on: exit status, stdout, the first line of stderr."""
 
+import gzip
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,25 +329,87 @@ def test_predict_numbers_its_n_best_lines(run: str, monkeypatch: pytest.MonkeyPa
         assert capsys.readouterr().out == expected
 
 
-def test_an_output_file_appears_whole_or_not_at_all(run: str, tmp_path: Path, capsys: Capture):
-    good, long = write(tmp_path / "good", "a\nb\n"), write(tmp_path / "long", "a\n" * 3_000 + "x" * 60 + "\n")
-    output = tmp_path / "out"
-    assert "in lines 2049 to 3001: line 953 is too long" in refused(
-        capsys, "predict", run, "--input", long, "--output", str(output)
-    )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "long"]
+def test_a_line_that_cannot_be_predicted_costs_no_other(run: str, tmp_path: Path, capsys: Capture):
+    lines = [f"a{i}".encode() for i in range(3_000)]
+    lines[7], lines[100], lines[101], lines[2_500] = b"\xff", b"x" * 60, b"", b"y" * 60
+    file = write(tmp_path / "input", b"\n".join(lines) + b"\n")
+    assert main(["predict", run, "--input", file]) == 0
+    printed, errors = capsys.readouterr()
+    expected = [line.decode().upper() if len(line) < 60 and line != b"\xff" else "" for line in lines]
+    assert printed.split("\n") == [*expected, ""]
+    assert errors.splitlines() == [
+        "line 8 is skipped: it is not UTF-8; convert the file, for instance with iconv",
+        "line 101 is skipped: is too long",
+        "line 2,501 is skipped: is too long",
+        "3 of 3,000 lines are skipped",
+    ]
+    write(tmp_path / "input", b"a\n\xff\n\n")
+    assert main(["predict", run, "--input", file, "--scores", "--n-best", "1"]) == 0
+    assert capsys.readouterr().out == "1\t-0.500000\tA\n2\tnan\t\n3\t-0.500000\t\n"
+    write(tmp_path / "input", b"\xff\n" * 2)
+    assert main(["predict", run, "--input", file]) == 2
+    assert "none of 2 lines could be used" in capsys.readouterr().err
+
+
+def test_what_is_done_is_kept_when_the_input_breaks_off(run: str, tmp_path: Path, capsys: Capture):
+    output, file = tmp_path / "out", tmp_path / "input.gz"
+    write(file, gzip.compress(os.urandom(200_000).hex().replace("0", "\n").encode())[:-20])
+    assert main(["predict", run, "--input", str(file)]) == 2
+    printed, errors = capsys.readouterr()
+    assert "ends early or is damaged" in errors and printed.count("\n") >= 2_048
+    assert main(["predict", run, "--input", str(file), "--output", str(output)]) == 2
+    assert f"what was done before is in {output}.partial\n" in capsys.readouterr().err
+    assert Path(f"{output}.partial").read_text() == printed and not output.exists()
+
+
+def test_an_output_has_its_name_when_it_is_whole(run: str, tmp_path: Path, capsys: Capture):
+    good, output = write(tmp_path / "good", "a\nb\n"), tmp_path / "out"
     assert main(["predict", run, "--input", good, "--output", str(output)]) == 0
     assert output.read_text() == "A\nB\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "long", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "out"]
+    (tmp_path / "link").symlink_to("out")
+    write(tmp_path / "good", "c\n")
+    assert main(["predict", run, "--input", good, "--output", str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink() and output.read_text() == "C\n"
+
+
+def test_pipes_are_inputs_and_outputs(run: str, tmp_path: Path, capsys: Capture):
+    def fed(name: str, text: bytes) -> str:
+        os.mkfifo(tmp_path / name)
+        threading.Thread(target=(tmp_path / name).write_bytes, args=(text,), daemon=True).start()
+        return str(tmp_path / name)
+
+    assert main(["predict", run, "--input", fed("in", b"a\nb\n")]) == 0
+    assert capsys.readouterr().out == "A\nB\n"
+    assert main(["score", run, "--source", fed("source", b"a\n"), "--target", fed("target", b"bb\n")]) == 0
+    assert capsys.readouterr().out == "-3.000000\n"
+    os.mkfifo(tmp_path / "out")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "out").read_text()))
+    reader.start()
+    arguments = ["--input", write(tmp_path / "file", "c\n"), "--output", str(tmp_path / "out")]
+    assert main(["predict", run, *arguments]) == 0
+    reader.join()
+    assert read == ["C\n"] and (tmp_path / "out").is_fifo()
+    # What a shell gives for >(...) and <(...)
+    readable, writable = os.pipe()
+    os.write(writable, b"d\n")
+    assert main(["predict", run, "--input", arguments[1], "--output", f"/dev/fd/{writable}"]) == 0
+    os.close(writable)
+    assert main(["predict", run, "--input", f"/dev/fd/{readable}"]) == 0
+    assert capsys.readouterr().out == "D\nC\n"
+    os.close(readable)
 
 
 def test_bad_input_for_predict_is_a_mistake(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture):
-    type_in(monkeypatch, b"a\n\xff\n")
-    assert "the input line 2 is not UTF-8" in refused(capsys, "predict", run)
+    type_in(monkeypatch, "a\n".encode("utf-16-le"))
+    assert "the input is UTF-16LE without a byte order mark" in refused(capsys, "predict", run)
     write(tmp_path / "input", "a\n")
     assert "is damaged" in refused(capsys, "predict", run, "--input", write(tmp_path / "x.gz", "a\n"))
     assert "did you mean input?" in refused(capsys, "predict", run, "--input", str(tmp_path / "inptu"))
-    assert "No such file" in refused(capsys, "predict", run, "--output", str(tmp_path / "nowhere" / "out"))
+    assert refused(capsys, "predict", run, "--input", str(tmp_path)) == f"{tmp_path} is a directory, not a file"
+    nowhere = ["--input", str(tmp_path / "input"), "--output", str(tmp_path / "nowhere" / "out")]
+    assert "No such file" in refused(capsys, "predict", run, *nowhere)
 
 
 def test_a_device_is_written_to_and_not_replaced(run: str, tmp_path: Path):
@@ -362,6 +426,9 @@ def test_score_prints_a_number_for_every_pair(run: str, tmp_path: Path, capsys: 
     short = write(tmp_path / "short", "x\n")
     assert main(["score", run, "--source", source, "--target", target]) == 0
     assert capsys.readouterr().out == "-2.000000\n-2.000000\n"
+    assert main(["score", run, "--source", write(tmp_path / "bad", b"\xff\na\n"), "--target", target]) == 0
+    printed, errors = capsys.readouterr()
+    assert printed == "nan\n-1.000000\n" and errors.startswith("line 1 is skipped: it is not UTF-8")
     assert "as many lines" in refused(capsys, "score", run, "--source", source, "--target", short)
 
 

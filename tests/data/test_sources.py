@@ -2,6 +2,7 @@ import gzip
 import itertools
 import json
 import lzma
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +52,56 @@ def test_csv_tables_have_a_header_and_texts_with_line_breaks_and_quotes(tmp_path
     write(tmp_path / "bad.csv", text + "c,few\n")
     with pytest.raises(ValueError, match="bad.csv line 5 has 2 columns, not 3"):
         read(tmp_path, "bad.csv", **fields)
+    write(tmp_path / "open.csv", text + 'c,d,"e\n' + "more\n" * 3)
+    with pytest.raises(ValueError, match="open.csv line 5 opens a quotation mark that nothing closes"):
+        read(tmp_path, "open.csv", **fields)
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_cell_of_a_csv_table_is_as_long_as_it_is(tmp_path, quote):
+    text = "long " * 60_000
+    write(tmp_path / "t.csv", f"source,target\n{quote}{text}{quote},b\nc,d\n")
+    assert read(tmp_path, "t.csv") == [{"source": text, "target": "b"}, {"source": "c", "target": "d"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "utf-32-be"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_byte_order_mark_says_how_a_file_is_decoded(tmp_path, encoding, suffix):
+    # Byte 10 is a part of other characters too, such as U+010A.
+    rows = [("Čekajte \u010a\u0a0a", "жди"), ("", "二\u2028"), ("\U0001f466", "c\rd")]
+    mark = "" if encoding in ("utf-8-sig", "utf-16", "utf-32") else "\ufeff"
+    table = write(tmp_path / f"t.tsv{suffix}", (mark + "".join(f"{a}\t{b}\r\n" for a, b in rows)).encode(encoding))
+    names = [
+        write(tmp_path / f"a.{i}{suffix}", (mark + "\n".join(row[i] for row in rows)).encode(encoding)) for i in (0, 1)
+    ]
+    expected = [{"source": source, "target": target} for source, target in rows]
+    assert read(tmp_path, *names) == read(tmp_path, table) == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", ["two cats\n" * 3, "две кошки\nи собака\n"])
+def test_utf_16_and_32_without_a_mark_are_refused_and_not_read_as_nuls(tmp_path, encoding, text):
+    name = write(tmp_path / "a.en", text.encode(encoding))
+    named = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    with pytest.raises(ValueError, match=f"a.en is {named} without a byte order mark"):
+        read(tmp_path, name, features=("text",))
+    write(tmp_path / name, "UTF-8 with a NUL \0 and another \0 in it\n")
+    assert len(read(tmp_path, name, features=("text",))) == 1
+
+
+def test_a_link_is_followed_and_what_is_no_file_is_refused_by_its_kind(tmp_path):
+    write(tmp_path / "a.en", "a\n")
+    (tmp_path / "link").symlink_to("a.en")
+    (tmp_path / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    assert read(tmp_path, "link", features=("text",)) == [{"text": "a"}]
+    for name, message in (
+        ("broken", "broken, data.source.train, is a link to nowhere, where no file is$"),
+        (".", "data.source.train, is a directory, not a file$"),
+        ("pipe", "pipe, data.source.train, is read more than once: give a file, no pipe or device$"),
+    ):
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            read(tmp_path, name, features=("text",))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from transformer_jax.data.tokenizers import Bytes, SentencePiece, SentencePieceTokenizer, Tokenizer
+from transformer_jax.data.tokenizers import Bytes, SentencePiece, SentencePieceTokenizer, Tokenizer, _divided
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -149,6 +149,43 @@ def test_a_large_corpus_is_sampled_from_all_over_and_always_alike():
 def test_long_texts_count_in_training():
     trained = SentencePiece(model_type="char").train(["abc", "xyz " * 5_000])
     assert trained.unk_id not in trained.encode("xyz")
+
+
+def test_long_stretches_without_a_space_do_not_end_the_process():
+    draw = random.Random(0)
+    # Counted after normalisation: U+337F becomes four characters.
+    code = (
+        "import sys; from transformer_jax.data.tokenizers import SentencePiece; texts = eval(sys.stdin.read())\n"
+        "for kind in ('bpe', 'unigram', 'word', 'char'):\n"
+        "    print(SentencePiece(model_type=kind, vocab_size=70).train(texts).vocab_size)"
+    )
+    texts = repr([*TEXTS, *("".join(draw.choices(letters, k=70_000)) for letters in ("abcdef", "\u337f\u4e00"))])
+    result = subprocess.run([sys.executable, "-c", code], input=texts, capture_output=True, text=True)
+    assert len(result.stdout.split()) == 4, result.stderr
+
+
+def test_only_stretches_that_are_too_long_are_divided():
+    fits = ["a" * 65_000, "\u337f" * 16_000, " ".join(["b" * 60_000] * 3)]
+    assert [_divided(text, 65_000) for text in fits] == fits
+    for text in ("ab " + "a" * 65_001, "\u337f" * 17_000):
+        divided = _divided(text, 65_000)
+        assert divided.replace(" ", "") == text.replace(" ", "") and max(map(len, divided.split())) < 65_000 / 18
+
+
+def test_a_vocabulary_says_how_many_texts_do_not_come_back_and_what_helps(caplog):
+    persian = ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u0631\u0641\u062a"] * 3
+    texts = [*TEXTS, *persian, "more  spaces "]
+
+    def said(**fields) -> str:
+        caplog.clear()
+        SentencePiece(**{"vocab_size": 75, **fields}).train(texts)
+        return caplog.text
+
+    assert "3 of 8 training texts do not come back" in said() and "U+200C ZERO WIDTH NON-JOINER" in said()
+    assert "data.tokenizer.normalization nmt_nfkc" in said(model_type="unigram")
+    assert said(normalization="nfkc") == said(normalization="identity") == said(model_type="char") == ""
+    few = said(model_type="char", vocab_size=30)
+    assert "have unknown characters or words (raise data.tokenizer.vocab_size" in few
 
 
 def test_nul_newlines_and_surrogates_do_not_disturb_training():

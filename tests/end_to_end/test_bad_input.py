@@ -133,7 +133,7 @@ def test_misaligned_files_are_named_with_their_numbers_of_lines(refusal, place):
 
 
 @pytest.mark.parametrize(
-    "lines", [[], [""] * 6, ["  \t"] * 6, [b"\xff\xfe"] * 6], ids=["none", "empty", "blank", "bad"]
+    "lines", [[], [""] * 6, ["  \t"] * 6, [b"\xff\xfd"] * 6], ids=["none", "empty", "blank", "bad"]
 )
 def test_a_corpus_without_text_is_refused(refusal, place, lines):
     for name in ("train.en", "train.de"):

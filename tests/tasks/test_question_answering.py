@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.dataset import readable
 from transformer_jax.data.sources import Files
 from transformer_jax.data.squad import Squad
 from transformer_jax.data.subwords import WordPiece
@@ -119,10 +121,57 @@ def test_the_answer_is_the_best_span_of_all_windows(answerer):
 
 
 def test_scores_are_those_of_squad():
-    found = squad_scores(["The Golden House!", "in a house", "river", ""], ["golden house", "the house", "sea", "x"])
+    right = [["palace", "golden house"], ["the house", "no", "x"], ["sea"], ["x"]]
+    found = squad_scores(["The Golden House!", "in a house", "river", ""], right)
     # Exact, half of "in house", nothing, nothing.
     assert found["exact_match"] == 25
     assert found["f1"] == pytest.approx(100 * (1 + 2 / 3) / 4)
+
+
+def squad(tmp_path, context, *questions):
+    """What is read of a file with one context."""
+    paragraphs = [{"context": context, "qas": [{"question": "q", **question} for question in questions]}]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    return list(Squad(directory=str(tmp_path), train=("a.json",)).examples("train"))
+
+
+def answers(*pairs):
+    return {"answers": [{"text": text, "answer_start": start} for text, start in pairs]}
+
+
+def test_squad_questions_have_several_answers_or_none(tmp_path):
+    found = squad(
+        tmp_path,
+        "In Rome, in 1999",
+        answers(("Rome", 3), ("In Rome", 0), ("Rome", 3)),
+        {"is_impossible": True, **answers(), "plausible_answers": [{"text": "Rome", "answer_start": 3}]},
+        {"is_impossible": True, **answers(("", -1))},
+        {"is_impossible": False, **answers(("1999", 12))},
+        answers(),
+    )
+    assert [(example["answer"], example["start"]) for example in found] == [
+        ("Rome", "3"), ("", ""), ("", ""), ("1999", "12"), ("", "")
+    ]  # fmt: skip
+    assert json.loads(found[0]["answers"]) == ["Rome", "In Rome"]
+    skipped = Counter()
+    assert list(readable(found, TASK.features, skipped)) == [found[0], found[3]] and skipped == {"empty": 3}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-8"])
+def test_answers_may_be_counted_in_units_of_utf_16_or_utf_8(tmp_path, encoding):
+    context, unit = "\U0001f466 ate aé \U0001f369\U0001f369, aaa", {"utf-16-le": 2, "utf-8": 1}[encoding]
+    places = [context.index(text) for text in ("ate", "\U0001f369,", "aaa")]
+    found = squad(
+        tmp_path,
+        context,
+        *(answers((context[i : i + 3], len(context[:i].encode(encoding)) // unit)) for i in places),
+    )
+    assert [int(example["start"]) for example in found] == places
+
+
+def test_answers_that_do_not_stand_where_they_are_said_to_are_counted(tmp_path):
+    with pytest.raises(ValueError, match="a.json: 1 of 2 answers are not at .* such as 'Rome'"):
+        squad(tmp_path, "In Rome", answers(("In", 0)), answers(("Rome", 4)))
 
 
 def test_squad_files_are_split_by_article(tmp_path):
@@ -141,5 +190,5 @@ def test_squad_files_are_split_by_article(tmp_path):
     splits = [[example["context"] for example in source.examples(split)] for split in source.splits]
     assert sorted(splits[0] + splits[1]) == sorted(f"text {i}" for i in range(40)) and 4 < len(splits[1]) < 18
     (tmp_path / "bad.json").write_text('{"data": [{"title": "x"}]}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"is not a file of SQuAD 1.1: KeyError 'paragraphs'"):
+    with pytest.raises(ValueError, match=r"is not a SQuAD file: KeyError 'paragraphs'"):
         list(Squad(directory=str(tmp_path), train=("bad.json",)).examples("train"))

@@ -9,7 +9,7 @@ from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
-from transformer_jax.tasks.tagger import Entity, Tagger
+from transformer_jax.tasks.tagger import Entity, Tagger, spans
 from transformer_jax.tasks.token_classification import TokenClassification
 
 MODEL = bert(d_model=16, num_heads=2, d_ff=32, num_layers=1, max_length=16, dropout=0.0, attention_dropout=0.0)
@@ -80,29 +80,72 @@ def test_entities_are_parts_of_the_original_text():
     assert all(text[entity.start : entity.end] == entity.text for entity in found)
 
 
-def test_scores_are_those_of_whole_entities():
-    pytest.importorskip("seqeval", reason="needs seqeval")
-    examples = [{"text": "a b c", "tags": "B-place I-place O"}, {"text": "d e", "tags": "B-place O"}]
-    found = TASK.evaluate(Known(["B-place O O", "B-place O"]), examples)
-    assert found["examples"] == 2 and found["accuracy"] == pytest.approx(80)
-    assert found["precision"] == found["recall"] == found["f1"] == pytest.approx(50)
+@pytest.mark.parametrize(
+    ("text", "tags", "entities"),
+    [
+        ("Ann Lee sees Oslo", "B-PER E-PER O S-LOC", ["PER Ann Lee", "LOC Oslo"]),
+        ("Ann Lee sees Oslo", "B-PER L-PER O U-LOC", ["PER Ann Lee", "LOC Oslo"]),
+        ("Ann van Lee Bo", "B-PER M-PER E-PER S-PER", ["PER Ann van Lee", "PER Bo"]),
+        ("Ann Lee sees Oslo", "PER PER O LOC", ["PER Ann Lee", "LOC Oslo"]),
+        ("Ann Lee", "E-PER E-PER", ["PER Ann", "PER Lee"]),
+        ("a big house", "B I O", [" a big"]),
+    ],
+)
+def test_entities_of_any_set_of_tags(text, tags, entities):
+    (found,) = Known([tags]).entities([text])
+    assert [f"{entity.kind} {entity.text}" for entity in found] == entities
+    assert TASK.evaluate(Known([tags]), [{"text": text, "tags": tags}])["f1"] == 100
+
+
+def test_entities_and_scores_are_those_that_seqeval_counts():
+    measure = pytest.importorskip("seqeval.metrics", reason="needs seqeval")
+    entities = pytest.importorskip("seqeval.metrics.sequence_labeling").get_entities
+    draw = np.random.default_rng(0)
+    names = ["O", *(f"{letter}-{kind}" for letter in "BIES" for kind in ("place", "a-b"))]
+    found, right = ([draw.choice(names, 7).tolist() for _ in range(200)] for _ in range(2))
+    for tags in found:
+        assert spans(tags) == [(kind, first, last + 1) for kind, first, last in entities(tags)]
+    scores = TASK.evaluate(
+        Known([" ".join(tags) for tags in found]), [{"text": "", "tags": " ".join(tags)} for tags in right]
+    )
+    assert scores.pop("examples") == 200
+    assert scores == pytest.approx({name: 100 * getattr(measure, f"{name}_score")(right, found) for name in scores})
+
+
+def conll(tmp_path, text, **fields):
+    (tmp_path / "train.conll").write_text(text, encoding="utf-8")
+    found = Conll(directory=str(tmp_path), train=("train.conll",), **fields).examples("train")
+    return [(example["text"], example["tags"]) for example in found]
 
 
 def test_conll_files_end_sentences_at_lines_without_a_word(tmp_path):
-    (tmp_path / "train.conll").write_text(
-        "-DOCSTART-\tO\n\nNew\tB-place\nYork\tI-place\n\t\nhi\tO\n\n\nlast\tO", encoding="utf-8"
-    )
-    source = Conll(directory=str(tmp_path), train=("train.conll",))
-    assert list(source.examples("train")) == [
-        {"text": "New York", "tags": "B-place I-place"},
-        {"text": "hi", "tags": "O"},
-        {"text": "last", "tags": "O"},
-    ]
-    (tmp_path / "train.conll").write_text("word\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="line 1 needs 2 columns with the tag"):
-        list(source.examples("train"))
+    text = "-DOCSTART-\tO\n\nNew\tB-place\nYork\tI-place\n\t\nhi\tO\n\n\nlast\tO"
+    assert conll(tmp_path, text) == [("New York", "B-place I-place"), ("hi", "O"), ("last", "O")]
+    with pytest.raises(ValueError, match="train.conll has 1 columns, as in 'word', and not the word in .* 0"):
+        conll(tmp_path, "word\n")
+    with pytest.raises(ValueError, match="train.conll line 2 has 1 columns, not 2: 'word'"):
+        conll(tmp_path, "a\tO\nword\n")
     with pytest.raises(ValueError, match="there are no test examples, only train"):
-        list(source.examples("test"))
+        list(Conll(directory=str(tmp_path), train=("train.conll",)).examples("test"))
+
+
+def test_conll_comments_are_left_out_and_words_with_a_hash_sign_are_not(tmp_path):
+    spaces = "# a note\n#begin document (x); part 000\n# O\n#tag S-x\nis O\n# U-x\n\n#new B-x\n#end document\n"
+    assert conll(tmp_path, spaces.replace("#end document\n", "\n#end document\n")) == [
+        ("# #tag is #", "O S-x O U-x"),
+        ("#new", "B-x"),
+    ]
+    with pytest.raises(ValueError, match="line 4 has 3 columns, not 2"):
+        conll(tmp_path, "a O\n\nb O\n# no comment\n")
+    # Parts of speech: the tag of a hash sign may be its alone.
+    assert conll(tmp_path, "# text = # 1\tb\n#\tSYM\n1\tNUM\n") == [("# 1", "SYM NUM")]
+
+
+def test_conll_u_has_comments_ranges_and_cells_that_are_empty_or_have_spaces(tmp_path):
+    text = (
+        "# sent_id = 1\n# text = du 1 000\n1-2\tdu\t_\t_\n1\tde\tADP\t_\n2\tle\t\tx y\n2.1\te\t_\t_\n3\t1 000\tNUM\t_\n"
+    )
+    assert conll(tmp_path, text, word_column=1, tag_column=2) == [("de le 1_000", "ADP _ NUM")]
 
 
 def test_predictions_do_not_depend_on_the_batch(tagger):

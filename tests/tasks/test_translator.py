@@ -2,9 +2,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.decoding.beam import BeamResult
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.tasks import translator as translator_module
 from transformer_jax.tasks.translation import Translation
@@ -41,6 +43,19 @@ def test_scores_are_log_probabilities_over_the_length_penalty(translator):
                 assert found.log_prob == pytest.approx(recomputed, rel=1e-4)
                 length = len(found.text.encode()) + 1
                 assert found.score == pytest.approx(found.log_prob / ((5 + length) / 6) ** 0.6, rel=1e-4)
+
+
+def test_n_best_translations_are_different_texts_with_their_best_scores(translator, monkeypatch):
+    def found(*_):
+        ids = [translator.tokenizer.target.encode(text) for text in ("ab", "c", "ab", "d")]
+        ids[2].append(translator.tokenizer.target.pad_id)  # other tokens of the same text
+        tokens = np.array([[row + [0] * (4 - len(row)) for row in ids]] * 8)
+        lengths, scores = np.array([list(map(len, ids))] * 8), np.array([[-1.0, -2.0, -3.0, -4.0]] * 8)
+        return BeamResult(*map(jnp.asarray, (tokens, lengths, scores, scores)))
+
+    monkeypatch.setattr(translator, "search_tokens", found)
+    (best,) = translator.search(["x"], n_best=3)
+    assert [(hypothesis.text, hypothesis.score) for hypothesis in best] == [("ab", -1), ("c", -2), ("d", -4)]
 
 
 def test_a_line_that_is_too_long_is_named_and_not_cut(translator):

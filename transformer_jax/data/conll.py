@@ -1,39 +1,41 @@
-"""Tagged words in the column format of the CoNLL shared tasks."""
+"""Tagged words in the column formats of the CoNLL shared tasks."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformer_jax.data.lines import file_lines
 from transformer_jax.data.sources import Example, SplitFiles, digest_files, split_files
 
+TAG = re.compile("O|[BIESULM](-.*)?")
+"""What tags of entities look like."""
+NO_WORD = re.compile(r"\d+[-.]\d+")
+"""The first column of CoNLL-U where a line stands for several words that follow, or for one that is not written."""
+
 
 @dataclass(frozen=True)
 class Conll(SplitFiles):
-    """A word and its tag on every line, in columns; a line without a word ends a sentence.
+    """A word and its tag on every line, in columns between tabs or spaces; a line without a word ends a sentence.
 
-    `text` is the words and `tags` their tags, each with spaces between them.
+    `text` is the words and `tags` their tags, each with spaces between them. Comments, which begin with a hash sign in
+    front of a sentence, and `-DOCSTART-` are left out. A word may be or begin with a hash sign: it has a tag.
     """
 
     tag_column: int = -1
-    """Column of the tag; the word is in the first."""
+    """Column of the tag, from 0; negative: from the last."""
+    word_column: int = 0
+    """Column of the word; 1 in CoNLL-U and others whose first column numbers the words."""
 
     def examples(self, split: str) -> Iterator[Example]:
         """The sentences of a split; ValueError or FileNotFoundError where the files are not as described."""
         for path in split_files(self, split):
             words: list[str] = []
             tags: list[str] = []
-            width = 0
-            for number, line in enumerate(file_lines(path), 1):
-                columns = re.split("[ \t]+", line.strip(" \t"))
-                if columns[0] and not columns[0].startswith("-DOCSTART-"):
-                    width = width or len(columns)
-                    if len(columns) != width or not -width <= self.tag_column < width or width < 2:
-                        wanted = f"{max(width, 2)} columns with the tag in data.source.tag_column {self.tag_column}"
-                        raise ValueError(f"{path} line {number} needs {wanted}: {line!r}")
-                    # Words are what white space separates: one with other white space inside stays one word.
-                    words.append("_".join(columns[0].split()) or "_")
-                    tags.append(columns[self.tag_column])
+            for word, tag in self._words(path):
+                if word:
+                    words.append(word)
+                    tags.append(tag)
                 elif words:
                     yield {"text": " ".join(words), "tags": " ".join(tags)}
                     words, tags = [], []
@@ -41,5 +43,44 @@ class Conll(SplitFiles):
                 yield {"text": " ".join(words), "tags": " ".join(tags)}
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of the column; not of the directory's name."""
-        return digest_files(split_files(self, split), (self.tag_column,))
+        """A hash of the files and of the columns; not of the directory's name."""
+        columns = (self.tag_column, self.word_column) if self.word_column else (self.tag_column,)
+        return digest_files(split_files(self, split), columns)
+
+    def _words(self, path: Path) -> Iterator[tuple[str, str]]:
+        """The words of a file with their tags, and empty texts between sentences."""
+        lines = [line.strip(" \t") for line in file_lines(path)]
+        plain = [line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))]
+        # Where every line has as many tabs, only they divide columns: there may be spaces, or nothing, within.
+        tabs = {line.count("\t") for line in plain}
+        divider = re.compile("\t" if len(tabs) == 1 and tabs != {0} else "[ \t]+")
+        width = len(divider.split(plain[0])) if plain else 2
+        if plain and (width < 2 or not all(-width <= i < width for i in (self.tag_column, self.word_column))):
+            raise ValueError(
+                f"{path} has {width} columns, as in {plain[0]!r}, and not the word in data.source.word_column "
+                f"{self.word_column} with its tag in data.source.tag_column {self.tag_column}"
+            )
+        known = {columns[self.tag_column] for columns in map(divider.split, plain) if len(columns) == width}
+        between = True
+        for number, line in enumerate(lines, 1):
+            columns = divider.split(line)
+            if not line or line.startswith("-DOCSTART-"):
+                between = True
+                yield "", ""
+            elif between and line.startswith("#") and not self._tagged(line, columns, width, known):
+                pass
+            elif len(columns) != width:
+                raise ValueError(f"{path} line {number} has {len(columns)} columns, not {width}: {line!r}")
+            else:
+                between = False
+                if not (self.word_column and NO_WORD.fullmatch(columns[0])):
+                    # Words are what white space separates: one with white space inside stays one word.
+                    word, tag = columns[self.word_column], columns[self.tag_column]
+                    yield "_".join(word.split()) or "_", "_".join(tag.split()) or "_"
+
+    def _tagged(self, line: str, columns: list[str], width: int, known: set[str]) -> bool:
+        """Whether a line that begins with a hash sign is a word and its tag, and no comment."""
+        if len(columns) != width:
+            return False
+        tag = columns[self.tag_column]
+        return tag in known or bool(TAG.fullmatch(tag)) or ("\t" in line and " " not in columns[0])

@@ -1,6 +1,8 @@
-"""Lines of text files: UTF-8, ended by newlines only, gzip and xz unpacked."""
+"""Lines of text files: UTF-8 (or UTF-16 and UTF-32 by their mark), ended by newlines only, gzip and xz unpacked."""
 
+import codecs
 import gzip
+import itertools
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -11,34 +13,93 @@ from transformer_jax.data.nearest import did_you_mean
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 """How files are opened, by the ends of their names; others as they are."""
+MARKS = {  # the longer ones first: UTF-16's mark begins that of UTF-32
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""The byte order marks of encodings other than UTF-8."""
+HEAD = 4_096
+"""Bytes at the beginning of a file in which UTF-16 without a mark is looked for."""
 
 
 def existing(path: Path, what: str = "") -> Path:
-    """The path; FileNotFoundError, with the nearest name there is, when no file is there."""
+    """The path of a file that can be read more than once; FileNotFoundError or ValueError where there is none."""
+    present(path, what)
     if not path.is_file():
+        name = f"{path}, {what}," if what else path
+        raise ValueError(f"{name} is read more than once: give a file, no pipe or device")
+    return path
+
+
+def present(path: Path, what: str = "") -> Path:
+    """The path of whatever can be opened and read; FileNotFoundError, with the nearest name there is, where not."""
+    name = f"{path.absolute()}{f', {what},' if what else ''}"
+    if path.is_dir():
+        raise FileNotFoundError(f"{name} is a directory, not a file")
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"{name} is a link to {path.readlink()}, where no file is")
+    if not path.exists():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")])
-        raise FileNotFoundError(f"there is no file {path.absolute()}{f', {what}' if what else ''}{near}")
+        raise FileNotFoundError(f"there is no file {name.removesuffix(',')}{near}")
     return path
 
 
 def file_lines(path: Path) -> Iterator[str]:
-    """The lines of a file, as `decoded` gives them; ValueError where it is damaged."""
+    """The lines of a file, as `decoded` gives them; ValueError where it is damaged or not UTF-8."""
     with OPENERS.get(path.suffix, open)(path, "rb") as file:
         yield from decoded(file, str(path))
 
 
 def decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
-    """Lines without their ends and without a byte order mark.
+    """Lines without their ends and without a byte order mark, which tells UTF-16 and UTF-32.
 
-    Bytes that are no UTF-8 become lone surrogates, so that whoever reads can count or refuse the line. Raises
-    ValueError when what is compressed ends early or is damaged.
+    Bytes that cannot be decoded become lone surrogates, so that whoever reads can count or refuse the line. Raises
+    ValueError when what is compressed ends early or is damaged, and for UTF-16 or UTF-32 without a mark.
     """
+    lines = iter(lines)
     try:
-        for number, line in enumerate(lines):
-            text = line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
+        first = list(itertools.islice(lines, 1))
+        encoding = next((encoding for mark, encoding in MARKS.items() if first and first[0].startswith(mark)), None)
+        rest = itertools.chain(first, lines)
+        for text in _utf8(rest, name) if encoding is None else _wide(rest, encoding):
             yield text.removesuffix("\n").removesuffix("\r")
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{name} ends early or is damaged: {error}") from error
+
+
+def _utf8(lines: Iterator[bytes], name: str) -> Iterator[str]:
+    head = b""
+    for number, line in enumerate(lines):
+        if len(head) < HEAD:
+            head += line[:HEAD]
+            if wide := _wide_encoding(head):
+                raise ValueError(f"{name} is {wide} without a byte order mark; convert it: iconv -f {wide} -t UTF-8")
+        yield line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
+
+
+def _wide_encoding(head: bytes) -> str:
+    """The encoding of a file that begins so, where its NULs show that it is UTF-16 or UTF-32; empty where not."""
+    first, second, third, fourth = (head[place::4].count(0) for place in range(4))
+    nuls = first + second + third + fourth
+    if nuls < max(2, (0.05 if nuls > 3 else 0.4) * len(head)):  # a text may hold some
+        return ""
+    if nuls in (first + third, second + fourth):
+        return "UTF-16BE" if first + third else "UTF-16LE"
+    if nuls > 0.4 * len(head):
+        return "UTF-32BE" if first > fourth else "UTF-32LE"
+    return ""
+
+
+def _wide(lines: Iterator[bytes], encoding: str) -> Iterator[str]:
+    """The lines of an encoding in which a byte 10 need not be a newline."""
+    rest = ""
+    for part in codecs.iterdecode(lines, encoding, "surrogatepass"):
+        *whole, rest = (rest + part).split("\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 def is_text(line: str) -> bool:

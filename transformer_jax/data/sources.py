@@ -16,6 +16,8 @@ Example = dict[str, str]
 """The texts of one example by feature, such as {"source": "...", "target": "..."}."""
 
 SPLITS = ("train", "validation", "test")
+LONGEST_CELL = 2**31 - 1
+"""Characters of a text in a .csv file at most: what a C long holds everywhere."""
 
 PREPARE = (  # `tfds build` would need apache_beam and mlcroissant as well
     "run once on a machine with TensorFlow (pip install tensorflow tensorflow-datasets importlib_resources): python -c "
@@ -91,8 +93,8 @@ class Files(SplitFiles):
     """Text files: one for each feature, line-aligned, or one table for all.
 
     A split names its files in the order of `features`, or one table: .tsv (without a header), .csv (with one), .jsonl
-    and .parquet, all but the last also as .gz or .xz. Lines end at newlines only. What cannot be decoded, and what is
-    empty, is handed on as it is, to be counted and skipped.
+    and .parquet, all but the last also as .gz or .xz. They are UTF-8, or UTF-16 or UTF-32 with a byte order mark; lines
+    end at newlines only. Texts that cannot be decoded or are empty are examples too, to be counted and skipped.
     """
 
     features: tuple[str, ...] = ("source", "target")
@@ -299,19 +301,31 @@ def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
 
 
 def _csv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
-    lines = file_lines(path)
-    # A text in quotes may hold line breaks: the reader asks for more lines, which have lost theirs.
-    rows = csv.reader(f"{line}\n" for line in lines)
+    # The limit of Python's reader holds for the whole process: raised once and not put back, it is the same for all.
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    at_end = False
+
+    def lines() -> Iterator[str]:
+        nonlocal at_end
+        for line in file_lines(path):
+            yield f"{line}\n"  # a text in quotes may hold line breaks
+        at_end = True
+
+    rows = csv.reader(lines())
     try:
         header = next(rows, [])
         missing = [column for column in columns or features if column not in header]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(header)}; set data.source.columns")
         places = [header.index(column) for column in columns or features]
+        first = rows.line_num + 1
         for row in rows:
+            if at_end:  # the reader asked for more than there is
+                raise ValueError(f"{path} line {first} opens a quotation mark that nothing closes")
             if row and len(row) != len(header):
                 raise ValueError(f"{path} line {rows.line_num} has {len(row)} columns, not {len(header)}")
             yield {feature: row[place] if row else "" for feature, place in zip(features, places, strict=True)}
+            first = rows.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path} line {rows.line_num} is not CSV: {error}") from error
 

@@ -1,18 +1,27 @@
-"""Questions on texts in the JSON format of SQuAD (Rajpurkar et al. 2016)."""
+"""Questions on texts in the JSON format of SQuAD (Rajpurkar et al. 2016; 2018)."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformer_jax.data.lines import file_lines
 from transformer_jax.data.sources import Example, HeldOut, digest_files, share_of, split_files
 
+UNITS: dict[str, Callable[[str, int], int]] = {
+    "characters": lambda text, start: start,
+    "UTF-16 units": lambda text, start: _characters(text, start * 2, "utf-16-le"),
+    "UTF-8 bytes": lambda text, start: _characters(text, start, "utf-8"),
+}
+"""What programs count an `answer_start` in, and the character that it stands for."""
+
 
 @dataclass(frozen=True)
 class Squad(HeldOut):
-    """SQuAD files, version 1.1: `question`, `context`, the first `answer`, and the character at which that `start`s.
+    """SQuAD files: `question`, `context`, the first `answer`, the character at which that `start`s, and all `answers`.
 
-    What is held out are whole articles.
+    Answers are written as JSON. A question without one (SQuAD 2.0) has an empty answer: such examples are counted as
+    empty and skipped. What is held out are whole articles.
     """
 
     def examples(self, split: str) -> Iterator[Example]:
@@ -21,28 +30,67 @@ class Squad(HeldOut):
         for path in split_files(self, split):
             try:
                 articles = json.loads("\n".join(file_lines(path)))["data"]
+                unit = _unit(path, articles)
                 for article in articles:
                     if held and (share_of(article["title"]) < self.holdout) != (split == "validation"):
                         continue
-                    for paragraph in article["paragraphs"]:
-                        for question in paragraph["qas"]:
-                            yield _example(paragraph["context"], question)
-            except (KeyError, TypeError, IndexError, AttributeError, RecursionError, json.JSONDecodeError) as error:
-                raise ValueError(f"{path} is not a file of SQuAD 1.1: {type(error).__name__} {error}") from error
+                    for context, question in _questions([article]):
+                        yield _example(context, question, unit)
+            except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
+                raise ValueError(f"{path} is not a SQuAD file: {type(error).__name__} {error}") from error
 
     def fingerprint(self, split: str) -> str:
         """A hash of the files and of the split; not of the directory's name."""
         return digest_files(split_files(self, split), (split, self.holdout))
 
 
-def _example(context: str, question: dict) -> Example:
-    answer = question["answers"][0]
-    texts = (question["question"], context, answer["text"])
-    if not all(isinstance(text, str) for text in texts) or not isinstance(answer["answer_start"], int):
+def _questions(articles: list[dict]) -> Iterator[tuple[str, dict]]:
+    """The questions with their contexts."""
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                yield paragraph["context"], question
+
+
+def _answers(question: dict) -> list[dict]:
+    """The right answers of a question: none where it has no answer in its context."""
+    answers = [] if question.get("is_impossible") else question["answers"]
+    return [answer for answer in answers if answer["text"]]
+
+
+def _unit(path: Path, articles: list[dict]) -> Callable[[str, int], int]:
+    """How the file counts: the unit in which all answers stand where they are said to; ValueError where none is."""
+    missed: dict[str, list[str]] = {}
+    first = [(context, answers[0]) for context, question in _questions(articles) if (answers := _answers(question))]
+    for name, place in UNITS.items():
+        missed[name] = [
+            answer["text"]
+            for context, answer in first
+            if not context.startswith(answer["text"], place(context, answer["answer_start"]))
+        ]
+        if not missed[name]:
+            return place
+    name = min(missed, key=lambda name: len(missed[name]))
+    raise ValueError(
+        f"{path}: {len(missed[name]):,} of {len(first):,} answers are not at their answer_start, counted in {name} "
+        f"or otherwise, such as {missed[name][0][:40]!r}; correct or remove them"
+    )
+
+
+def _characters(text: str, start: int, encoding: str) -> int:
+    """The number of characters in the first bytes of an encoded text."""
+    return len(text.encode(encoding, "surrogatepass")[:start].decode(encoding, "ignore"))
+
+
+def _example(context: str, question: dict, unit: Callable[[str, int], int]) -> Example:
+    answers = _answers(question)
+    texts = [question["question"], context, *(answer["text"] for answer in answers)]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError(f"a question, its context or its answer is no text: {question}")
     return {
         "question": question["question"],
         "context": context,
-        "answer": answer["text"],
-        "start": str(answer["answer_start"]),
+        "answer": answers[0]["text"] if answers else "",
+        "start": str(unit(context, answers[0]["answer_start"])) if answers else "",
+        "answers": json.dumps(list(dict.fromkeys(texts[2:])), ensure_ascii=False),
     }

@@ -63,7 +63,7 @@ class WordPiece(TokenizerConfig):
         return _finished(self._learn(kept, self.vocab_size, continuing))
 
     def load(self, directory: Path, name: str) -> "SubwordTokenizer":
-        """What `save` wrote."""
+        """Reads the tokenizer that `save` wrote."""
         return _load(directory, name)
 
     def _read(self, path: Path) -> "SubwordTokenizer":
@@ -119,7 +119,7 @@ class ByteBPE(TokenizerConfig):
         return _finished(backend)
 
     def load(self, directory: Path, name: str) -> "SubwordTokenizer":
-        """What `save` wrote."""
+        """Reads the tokenizer that `save` wrote."""
         return _load(directory, name)
 
     def _read(self, directory: Path) -> "SubwordTokenizer":
@@ -152,7 +152,7 @@ class ByteBPE(TokenizerConfig):
 
 
 def _finished(backend: Tokenizer) -> "SubwordTokenizer":
-    """Without the marks of training on special tokens, by which the library would find them in texts."""
+    """A tokenizer without the list of special tokens, by which the library would find them in texts."""
     content = json.loads(backend.to_str()) | {"added_tokens": []}
     return SubwordTokenizer(json.dumps(content, ensure_ascii=False))
 

@@ -4,9 +4,12 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import random
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +19,19 @@ import sentencepiece
 
 from transformer_jax.data.lines import existing
 
+LOG = logging.getLogger(__name__)
+LONGEST = {"bpe": 65_000, "unigram": 65_000, "word": 1_000}
+"""Characters without a space that SentencePiece trains on: at 65,536, versions before 0.2.3 end the process."""
+COMPARED = 10_000
+"""Training texts that are compared with what comes back from their tokens."""
+
 Offsets = list[tuple[int, int]]
 """Where tokens stand in their text: [start, end) in its Unicode characters."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What a task asks of a tokenizer."""
+    """Turns text into token ids and back."""
 
     vocab_size: int
     pad_id: int
@@ -72,7 +81,7 @@ class TokenizerConfig:
         raise NotImplementedError
 
     def load(self, directory: Path, name: str) -> Tokenizer:
-        """What the tokenizer's `save` wrote."""
+        """Reads the tokenizer that its `save` wrote."""
         raise NotImplementedError
 
 
@@ -124,12 +133,12 @@ class SentencePiece(TokenizerConfig):
         self._check()
         kept = training_texts(texts, self.train_sentences)
         settings = dict(MODEL_TYPES[self.model_type])
-        if self.normalization:
-            settings["normalization_rule_name"] = self.normalization
+        settings["normalization_rule_name"] = rule = self.normalization or settings["normalization_rule_name"]
+        most = LONGEST.get(self.model_type)
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(kept),
+                sentence_iterator=iter(kept if most is None else (_divided(text, most) for text in kept)),
                 model_writer=model,
                 vocab_size=self.vocab_size,
                 model_type=self.model_type,
@@ -146,12 +155,15 @@ class SentencePiece(TokenizerConfig):
                 minloglevel=2,
                 **settings,
             )
+            tokenizer = SentencePieceTokenizer(model.getvalue())
         except (RuntimeError, OSError) as error:
             raise ValueError(self._explain(str(error))) from error
-        return SentencePieceTokenizer(model.getvalue())
+        if report := _not_given_back(tokenizer, kept[:: -(-len(kept) // COMPARED)], rule):
+            LOG.warning(report)
+        return tokenizer
 
     def load(self, directory: Path, name: str) -> "SentencePieceTokenizer":
-        """What `save` wrote."""
+        """Reads the tokenizer that `save` wrote."""
         return _read(directory / f"{name}.model", "the tokenizer of the run")
 
     def _check(self) -> None:
@@ -176,6 +188,43 @@ class SentencePiece(TokenizerConfig):
         if least := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
             return f"{size} is too few for the characters of the text; at least {least[1]}, or lower character_coverage"
         return f"no vocabulary of {self.vocab_size} tokens could be trained: {' '.join(message.split())}"
+
+
+def _not_given_back(tokenizer: "SentencePieceTokenizer", texts: list[str], rule: str) -> str:
+    """How many texts do not come back from their tokens, white space aside, and what helps; empty: all do."""
+    unknown = changed = 0
+    lost = Counter[str]()
+    for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+        back = tokenizer.decode(ids)
+        if tokenizer.unk_id in ids:
+            unknown += 1
+        elif back.split() != text.split():
+            changed += 1
+            lost.update(set(text) - set(back))
+    parts = []
+    if changed:
+        way = "nfkc keeps those that join letters, identity all but a few of SentencePiece's own"
+        most = max(lost, key=lambda one: (lost[one], one), default="")
+        often = f", most often U+{ord(most):04X} {unicodedata.name(most, '')}" if most else ""
+        parts.append(f"{changed:,} are changed by data.tokenizer.normalization {rule}{often} ({way})")
+    if unknown:
+        way = "raise data.tokenizer.vocab_size or character_coverage, or set byte_fallback"
+        parts.append(f"{unknown:,} have unknown characters or words ({way})")
+    count = f"{changed + unknown:,} of {len(texts):,} training texts do not come back from the vocabulary: "
+    return count + "; ".join(parts) if parts else ""
+
+
+def _divided(text: str, most: int) -> str:
+    """The text with spaces in stretches without one that have more than `most` characters after normalisation."""
+    size = most // 18  # normalisation makes so many of a character at most
+
+    def parts(found: re.Match[str]) -> str:
+        stretch = found[0]
+        if len(unicodedata.normalize("NFKC", stretch).casefold()) <= most:
+            return stretch
+        return " ".join(stretch[i : i + size] for i in range(0, len(stretch), size))
+
+    return re.sub(f"[^ ]{{{size},}}", parts, text) if len(text) > size else text
 
 
 def training_texts(texts: Iterable[str], count: int) -> list[str]:
@@ -282,7 +331,7 @@ class Bytes(TokenizerConfig):
         return ByteTokenizer(mask=self.mask)
 
     def load(self, directory: Path, name: str) -> "ByteTokenizer":
-        """What `save` wrote."""
+        """Reads the tokenizer that `save` wrote."""
         path = existing(directory / f"{name}.json", "the tokenizer of the run")
         try:
             return ByteTokenizer(mask=bool(json.loads(path.read_bytes())["mask"]))

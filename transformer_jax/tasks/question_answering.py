@@ -1,5 +1,6 @@
 """Extractive question answering: where in a text the answer stands (Devlin et al. 2019, section 4.2)."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -85,18 +86,23 @@ class QuestionAnswering(Task):
         return {"exact_match": "higher", "f1": "higher"}
 
     def evaluate(self, predictor: Answerer, examples: Sequence[Example]) -> dict[str, Any]:
-        """Exact match and F1 of SQuAD, in percent."""
+        """Exact match and F1 of SQuAD, in percent, with the best of the right answers."""
         found = predictor.answer([(example["question"], example["context"]) for example in examples])
-        return {"examples": len(examples)} | squad_scores(found, [example["answer"] for example in examples])
+        return {"examples": len(examples)} | squad_scores(found, list(map(_right, examples)))
 
     def samples(self, predictor: Answerer, examples: Sequence[Example]) -> list[str]:
         """Questions and what is found."""
         found = predictor.answer([(example["question"], example["context"]) for example in examples])
         lines = []
         for example, answer in zip(examples, found, strict=True):
-            wrong = "" if answer == example["answer"] else f"  (not {example['answer']})"
+            wrong = "" if answer in _right(example) else f"  (not {example['answer']})"
             lines += [example["question"], f"  -> {answer}{wrong}"]
         return lines
+
+
+def _right(example: Example) -> list[str]:
+    """The right answers: the `answers`, written as JSON, of examples that have several, or the one."""
+    return json.loads(example["answers"]) if "answers" in example else [example["answer"]]
 
 
 def _covered(window: Window, inside: Sequence[int], start: int, end: int) -> bool:

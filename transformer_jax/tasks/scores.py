@@ -120,15 +120,16 @@ LABEL_SCORES: dict[str, Callable[[Any, Any], Any]] = {"accuracy": _accuracy, "f1
 NUMBER_SCORES: dict[str, Callable[[Any, Any], Any]] = {"pearson": _pearson, "spearman": _spearman}
 
 
-def squad_scores(found: Sequence[str], right: Sequence[str]) -> dict[str, float]:
+def squad_scores(found: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
     """Exact match and F1 of words, in percent, after lower-casing and without punctuation, articles and extra space.
 
-    As in the evaluation of SQuAD 1.1 (Rajpurkar et al. 2016, section 6.1), with one right answer a question.
+    As in the evaluation of SQuAD 1.1 (Rajpurkar et al. 2016, section 6.1): each with the best of a question's answers.
     """
-    pairs = [(_words(one), _words(other)) for one, other in zip(found, right, strict=True)]
+    pairs = [(_words(one), list(map(_words, others))) for one, others in zip(found, right, strict=True)]
     count = max(len(pairs), 1)
-    exact = sum(one == other for one, other in pairs)
-    return {"exact_match": 100 * exact / count, "f1": 100 * sum(_overlap(*pair) for pair in pairs) / count}
+    exact = sum(one in others for one, others in pairs)
+    overlaps = sum(max(_overlap(one, other) for other in others) for one, others in pairs)
+    return {"exact_match": 100 * exact / count, "f1": 100 * overlaps / count}
 
 
 def _words(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """A trained tagger as people use it: texts in, tags of their words or entities out."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ class Entity(NamedTuple):
     """A part of a text that has a name."""
 
     kind: str
-    """Such as person: the tag without B- or I-."""
+    """Such as person: the tag without B-, I- and the like."""
     text: str
     """The part itself."""
     start: int
@@ -57,8 +58,13 @@ class Tagger:
         return found
 
     def entities(self, texts: Sequence[str]) -> list[list[Entity]]:
-        """The entities of every text, where its tags are B-kind, I-kind and O; an I- without a beginning begins one."""
-        return [_entities(text, tags) for text, tags in zip(texts, self.tag(texts), strict=True)]
+        """The entities of every text: the `spans` of its tags, as they are scored."""
+        found = []
+        for text, tags in zip(texts, self.tag(texts), strict=True):
+            words = [match.span() for match in re.finditer(r"\S+", text)]
+            places = [(kind, words[first][0], words[end - 1][1]) for kind, first, end in spans(tags)]
+            found.append([Entity(kind, text[start:end], start, end) for kind, start, end in places])
+        return found
 
     def predict(self, lines: Sequence[str]) -> list[str]:
         """The tags of every line, with spaces between them."""
@@ -92,17 +98,39 @@ def first_pieces(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[list[int],
     return ids, places
 
 
-def _entities(text: str, tags: list[str]) -> list[Entity]:
-    spans: list[tuple[str, int, int]] = []
-    before = "O"
-    for word, tag in zip(re.finditer(r"\S+", text), tags, strict=True):
-        kind = tag[2:]
-        if tag.startswith("I-") and spans and before[2:] == kind and before != "O":
-            spans[-1] = (kind, spans[-1][1], word.end())
-        elif tag.startswith(("B-", "I-")):
-            spans.append((kind, word.start(), word.end()))
-        before = tag
-    return [Entity(kind, text[start:end], start, end) for kind, start, end in spans]
+def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The entities that tags stand for: their kinds, the places of their first words and those behind their last.
+
+    Tags of a first word begin with B-, of a further one with I- or M-, of the last with E- or L-, of the only one with
+    S- or U-: that is BIO (with B- everywhere or not), BIOES, BILOU and BMES. A tag without such a letter is a kind by
+    itself, O is none. As in seqeval's default mode, I- and E- begin an entity where none of their kind goes on.
+    """
+    found: list[tuple[str, int, int]] = []
+    open_kind = None
+    for place, tag in enumerate(tags):
+        letter, _, kind = tag.partition("-") if tag[1:2] in ("", "-") and tag[:1] in "BIMELSU" else ("I", "", tag)
+        if tag == "O":
+            open_kind = None
+            continue
+        if letter in "IMEL" and kind == open_kind:
+            found[-1] = (kind, found[-1][1], place + 1)
+        else:
+            found.append((kind, place, place + 1))
+        open_kind = kind if letter in "BIM" else None
+    return found
+
+
+def span_scores(found: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Accuracy of tags, and precision, recall and F1 of the `spans` of whole entities, in percent."""
+    counts = Counter[str]()
+    for one, other in zip(found, right, strict=True):
+        counts["equal tags"] += sum(map(str.__eq__, one, other))
+        counts["tags"] += len(other)
+        ours, theirs = set(spans(one)), set(spans(other))
+        counts.update({"equal": len(ours & theirs), "found": len(ours), "right": len(theirs)})
+    parts = {"accuracy": ("equal tags", "tags"), "precision": ("equal", "found"), "recall": ("equal", "right")}
+    scores = {name: 100 * counts[part] / max(counts[whole], 1) for name, (part, whole) in parts.items()}
+    return scores | {"f1": 200 * counts["equal"] / max(counts["found"] + counts["right"], 1)}
 
 
 @jax.jit

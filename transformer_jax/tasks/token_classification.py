@@ -13,13 +13,13 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import TokenizerConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
-from transformer_jax.tasks.tagger import Tagger, first_pieces
+from transformer_jax.tasks.tagger import Tagger, first_pieces, span_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
 class TokenClassification(Task):
-    """Learns the `tags` of the words of a `text`, as many as it has between white space: BIO tags of entities."""
+    """Learns the `tags` of the words of a `text`, as many as it has between white space, such as those of entities."""
 
     features: ClassVar[tuple[str, ...]] = ("text", "tags")
 
@@ -73,15 +73,9 @@ class TokenClassification(Task):
         return dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")
 
     def evaluate(self, predictor: Tagger, examples: Sequence[Example]) -> dict[str, Any]:
-        """Accuracy of words, and precision, recall and F1 of whole entities by seqeval, in percent."""
-        import seqeval.metrics
-
-        measure: Any = seqeval.metrics  # its annotations are not those of its values
+        """Accuracy of words, and precision, recall and F1 of whole entities as seqeval counts them, in percent."""
         found = predictor.tag([example["text"] for example in examples])
-        right = [example["tags"].split() for example in examples]
-        parts = {name: getattr(measure, f"{name}_score") for name in ("precision", "recall", "f1")}
-        scores = {name: 100 * float(score(right, found, zero_division=0)) for name, score in parts.items()}
-        return {"examples": len(examples), "accuracy": 100 * float(measure.accuracy_score(right, found)), **scores}
+        return {"examples": len(examples)} | span_scores(found, [example["tags"].split() for example in examples])
 
     def samples(self, predictor: Tagger, examples: Sequence[Example]) -> list[str]:
         """Texts and the entities that are found in them."""

@@ -104,7 +104,10 @@ class Translator:
     predict = translate
 
     def search(self, lines: Sequence[str], n_best: int = 1) -> list[list[Hypothesis]]:
-        """The `n_best` translations of every line, best first (fewer where the search found fewer)."""
+        """The `n_best` translations of every line, best first, all different; fewer where the search found fewer.
+
+        Tokens that are other pieces of the same text count once, with the best of their scores.
+        """
         if not 1 <= n_best <= self.decoding.beam_size:
             raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
         found = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
@@ -115,15 +118,11 @@ class Translator:
                 np.asarray(array) for array in (result.tokens, result.lengths, result.scores, result.log_probs)
             )
             for row, line in enumerate(batch.lines):
-                found[line] = [
-                    Hypothesis(
-                        self.tokenizer.decode(tokens[row, i, : lengths[row, i]].tolist()),
-                        float(scores[row, i]),
-                        float(log_probs[row, i]),
-                    )
-                    for i in range(n_best)
-                    if lengths[row, i] > 0
-                ]
+                best: dict[str, Hypothesis] = {}
+                for i in np.flatnonzero(lengths[row]).tolist():
+                    text = self.tokenizer.decode(tokens[row, i, : lengths[row, i]].tolist())
+                    best.setdefault(text, Hypothesis(text, float(scores[row, i]), float(log_probs[row, i])))
+                found[line] = list(best.values())[:n_best]
                 if not found[line] or not math.isfinite(found[line][0].score):
                     raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
         return found
