@@ -40,11 +40,11 @@ def test_the_first_layers_and_the_common_part_of_vocabulary_and_positions_are_ta
     smaller = dataclasses.replace(BERT, num_layers=3, max_length=9, vocab_size=32)
     larger = dataclasses.replace(BERT, num_layers=6, max_length=30, vocab_size=48)
     _, new, table = begin(smaller, old)
-    for name in ("encoder/layers/feed_forward/input/kernel", "positions/table", "embedding/table"):
+    for name in ("encoder/layers/feed_forward/input/kernel", "encoder_input/positions/table", "embedding/table"):
         np.testing.assert_array_equal(new[name], old[name][: len(new[name])])
     assert re.search(r"encoder/layers/feed_forward/input/kernel +3x16x32 .*shares with \(5, 16, 32\)", table)
     fresh, new, _ = begin(larger, old)
-    for name in ("encoder/layers/feed_forward/input/kernel", "positions/table", "embedding/table"):
+    for name in ("encoder/layers/feed_forward/input/kernel", "encoder_input/positions/table", "embedding/table"):
         size = len(old[name])
         np.testing.assert_array_equal(new[name][:size], old[name])
         np.testing.assert_array_equal(new[name][size:], fresh[name][size:])
@@ -59,7 +59,7 @@ def test_another_head_is_new_and_the_old_one_is_left():
     )
     kinds = {line.split()[1]: line.split()[0] for line in table.splitlines()}
     assert kinds["head/kernel"] == kinds["pooler/transform/bias"] == "new"
-    assert kinds["head/transform/kernel"] == "left" and kinds["token_types"] == "taken"
+    assert kinds["head/transform/kernel"] == "left" and kinds["encoder_input/token_types"] == "taken"
 
 
 def test_the_encoder_of_another_variant_fits():

@@ -34,34 +34,31 @@ def layer_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Int[np.nda
     return numbers
 
 
-def names_by_layer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """For every parameter its names by layer, one for each step along its layers axis; others have their one name."""
-    numbers = layer_numbers(shapes)
-    return {
-        name: [LAYER.sub(lambda match, n=n: f"{match['stack']}{n}/", name) for n in numbers[name].reshape(-1)]
-        if name in numbers
-        else [name]
-        for name in shapes
-    }
+Slice = tuple[str, tuple[int, ...]]
+"""A parameter's name, and the place along its layers axis; no place for one without."""
+
+
+def slices_by_layer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Slice]:
+    """Where the parameter of each name by layer is; those outside of stacks are under their own names."""
+    numbers, slices = layer_numbers(shapes), {}
+    for name in shapes:
+        of = numbers.get(name)
+        for place, number in enumerate([None] if of is None else of.reshape(-1).tolist()):
+            each = name if number is None else LAYER.sub(lambda match, n=number: f"{match['stack']}{n}/", name)
+            slices[each] = (name, (place,) if of is not None and of.ndim else ())
+    return slices
 
 
 def by_layer(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters under their names by layer, without layers axes."""
-    shapes = {name: value.shape for name, value in parameters.items()}
-    numbers, names = layer_numbers(shapes), names_by_layer(shapes)
-    return {
-        each: value[i] if name in numbers and numbers[name].ndim else value
-        for name, value in parameters.items()
-        for i, each in enumerate(names[name])
-    }
+    slices = slices_by_layer({name: value.shape for name, value in parameters.items()})
+    return {each: parameters[name][place] if place else parameters[name] for each, (name, place) in slices.items()}
 
 
 def with_layers_axes(parameters: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The inverse of `by_layer` for a model whose parameters have these shapes."""
-    numbers, names = layer_numbers(shapes), names_by_layer(shapes)
-    return {
-        name: np.stack([parameters[each] for each in names[name]])
-        if name in numbers and numbers[name].ndim
-        else parameters[names[name][0]]
-        for name in shapes
-    }
+    """The inverse of `by_layer`, for a model whose parameters have these shapes."""
+    parts: dict[str, list[Any]] = {name: [] for name in shapes}
+    slices = slices_by_layer(shapes)
+    for each, (name, _) in slices.items():
+        parts[name].append(parameters[each])
+    return {name: np.stack(parts[name]) if place else parts[name][0] for name, place in slices.values()}

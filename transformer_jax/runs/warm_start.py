@@ -12,7 +12,7 @@ from jaxtyping import Array
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
-from transformer_jax.nn.layer_names import LAYER, layer_numbers
+from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.runs.run import Run
 from transformer_jax.training.step import abstract_model
 
@@ -84,29 +84,19 @@ def fitting(model: Any, old: Mapping[str, np.ndarray]) -> list[Copy]:
     """
     abstract = abstract_model(model)
     axes, shapes = parameter_axes(abstract), _shapes(named_parameters(abstract))
-    numbers, old_numbers = layer_numbers(shapes), layer_numbers(_shapes(old))
-    layers = {
-        (_in_layer(name), number): (name, (place,) if of.ndim else ())
-        for name, of in old_numbers.items()
-        for place, number in enumerate(of.reshape(-1).tolist())
-    }
+    ours, theirs = slices_by_layer(shapes), slices_by_layer(_shapes(old))
+    slices: dict[str, list[tuple[tuple[int, ...], str, tuple[int, ...]]]] = {name: [] for name in shapes}
+    for each, (name, place) in ours.items():
+        if each in theirs:
+            slices[name].append((place, *theirs[each]))
     copies = []
-    for name, shape in shapes.items():
-        of = numbers.get(name, np.zeros(0, int))
-        found = [
-            ((place,) if of.ndim else (), *layers[_in_layer(name), number])
-            for place, number in enumerate(of.reshape(-1).tolist())
-            if (_in_layer(name), number) in layers
-        ]
-        if name not in numbers or (
-            found and all(old_name == name and source == place for place, old_name, source in found)
-        ):
-            found = [((), name, ())]  # all of them at once
-        for place, old_name, source in found:
-            theirs = old[old_name].shape[len(source) :] if old_name in old else None
-            mine, of_mine = shape[len(place) :], axes[name][len(place) :]
-            if theirs is not None and _fits(mine, theirs, of_mine):
-                common = tuple(slice(min(one, other)) for one, other in zip(mine, theirs, strict=True))
+    for name, parts in slices.items():
+        if parts and all(old_name == name and source == place for place, old_name, source in parts):
+            parts = [((), name, ())]  # all layers at once
+        for place, old_name, source in parts:
+            mine, old_shape = shapes[name][len(place) :], old[old_name].shape[len(source) :]
+            if _fits(mine, old_shape, axes[name][len(place) :]):
+                common = tuple(slice(min(one, other)) for one, other in zip(mine, old_shape, strict=True))
                 copies.append(Copy(name, (*place, *common), old_name, (*source, *common)))
     taken = sum(math.prod(_sizes(copy.place)) for copy in copies)
     if taken < LEAST * sum(map(math.prod, shapes.values())):
@@ -165,11 +155,6 @@ def _sizes(place: tuple[int | slice, ...]) -> list[int]:
 
 def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in parameters.items()}
-
-
-def _in_layer(name: str) -> str:
-    """The name of a layer's parameter without what depends on the grouping of layers."""
-    return LAYER.sub(lambda match: f"{match['stack']}/", name)
 
 
 def _fits(one: tuple[int, ...], other: tuple[int, ...], axes: tuple[str, ...]) -> bool:
