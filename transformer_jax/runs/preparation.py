@@ -26,10 +26,7 @@ from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, tr
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
-from transformer_jax.tasks.task import Tokenizers
-from transformer_jax.training.experiment import Experiment
-from transformer_jax.runs.warm_start import Origin, fitting, table
-from transformer_jax.training.optimizer import depends_on_steps, untrained
+from transformer_jax.runs.experiment_file import differences, to_tree
 from transformer_jax.runs.run import (
     SOURCE,
     VALIDATION,
@@ -39,8 +36,11 @@ from transformer_jax.runs.run import (
     read_tree,
     write_experiment,
 )
+from transformer_jax.runs.warm_start import Origin, fitting, table
+from transformer_jax.tasks.task import Tokenizers
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
-from transformer_jax.runs.experiment_file import differences, to_tree
 
 TEXT = "text.fingerprint"
 """File in the run directory: what the training text was."""

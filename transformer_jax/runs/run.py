@@ -28,9 +28,9 @@ from transformer_jax.data.vocabulary import load_tokenizers
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.runs.checkpoint import Checkpoints, average
 from transformer_jax.runs.checkpoint_folder import read_facts
+from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model, local_shardings
-from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
 VALIDATION = "validation_"
