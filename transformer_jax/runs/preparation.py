@@ -26,6 +26,7 @@ from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, tr
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
+from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.experiment_file import differences, to_tree
 from transformer_jax.runs.run import (
     SOURCE,
@@ -100,6 +101,7 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
 
     Raises ValueError or OSError for anything that cannot work; a directory that was created for it is then removed.
     """
+    storable(directory)
     check_train(experiment)
     mesh = make_mesh(experiment.mesh)
     _check_model(experiment, mesh)

@@ -197,5 +197,7 @@ def write_experiment(directory: Path, experiment: Experiment, file: Path) -> Non
     if file.resolve() != (directory / SOURCE).resolve():
         shutil.copyfile(file, directory / SOURCE)
     partial = directory / f"{EXPERIMENT}.partial"
-    partial.write_text(json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n"
+    # What is no UTF-8 in the name of a file becomes an escape of JSON.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(directory / EXPERIMENT)
