@@ -28,6 +28,7 @@ from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.experiment_file import differences, to_tree
+from transformer_jax.runs.rehearsal import check_evaluation
 from transformer_jax.runs.run import (
     SOURCE,
     VALIDATION,
@@ -178,6 +179,8 @@ def _prepare(
     print(split.report("train"), flush=True)
     plan = _plan(experiment, split)
     run = Run(directory, experiment, tokenizers)
+    if file is not None:
+        check_evaluation(run)
     validation = _validation(run)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")

@@ -95,7 +95,9 @@ class Run:
             return steps[-1:]
         if checkpoint == "best":
             if best is None:
-                raise ValueError(f"{self.directory} has no best checkpoint: none was evaluated; use last")
+                metric = self.experiment.train.best
+                why = f"no evaluation gave a number for {metric}" if metric else "train.best names no metric"
+                raise ValueError(f"{self.directory} has no best checkpoint: {why}; use --checkpoint last")
             return [best]
         if count:
             if len(steps) < count:
