@@ -30,6 +30,8 @@ def test_an_old_run_is_opened_goes_on_to_the_same_numbers_and_is_evaluated(
         archive.extractall(tmp_path, filter="data")
     run = tmp_path / "run"
     assert Run.open(run).checkpoint_steps() == [6]
+    with pytest.raises(ValueError, match="no evaluation gave a number for validation_loss; use --checkpoint last"):
+        Run.open(run).checkpoint_steps("best")
     assert main(["train", str(run / "experiment.py"), "--workdir", str(run)]) == 0
     out = capsys.readouterr().out
     assert "going on from step 6\n" in out and "done in" in out
