@@ -3,7 +3,7 @@ import json
 from transformer_jax.cli.main import main
 
 
-def test_a_trained_run_is_evaluated_used_averaged_and_moved(experiment_file, tmp_path, capsys):
+def test_a_trained_run_is_evaluated_used_averaged_and_moved(experiment_file, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
     assert "exact_match" in capsys.readouterr().out
@@ -18,9 +18,11 @@ def test_a_trained_run_is_evaluated_used_averaged_and_moved(experiment_file, tmp
 
     mean = evaluate(str(moved), "--checkpoint", "average:2")
     assert mean["examples"] == 60 and mean["checkpoint"] == [10, 12] and "signature" in mean
-    assert main(["average", str(moved), "--last", "2", "--output", str(tmp_path / "mean")]) == 0
+    monkeypatch.chdir(moved)
+    assert main(["average", ".", "--last", "2"]) == 0
     capsys.readouterr()
-    assert evaluate(str(tmp_path / "mean"))["loss"] == mean["loss"]
+    assert evaluate(str(tmp_path / "moved-average"))["loss"] == mean["loss"]
+    assert evaluate(".", "--data.source.count", "5")["examples"] == 5
 
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_text("12\n\n345\n")

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back to the bit, or is found to be damaged."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jaxtyping import Array
 
 import transformer_jax
-from transformer_jax.runs import checkpoint
+from transformer_jax.runs import checkpoint, checkpoint_folder
 from transformer_jax.runs.checkpoint import CheckpointDamaged, Checkpoints, Restored, average
 from transformer_jax.runs.checkpoint_folder import STATE, write_facts
 from transformer_jax.runs.fingerprint import fingerprints
@@ -303,6 +305,65 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: P
             restore_latest(checkpoints)
 
 
+class Failing:
+    """A function that fails the first `times` it is called."""
+
+    def __init__(self, real: Any, error: Exception, times: int):
+        self.real, self.error, self.left = real, error, times
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left >= 0:
+            raise self.error
+        return self.real(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [(checkpoint_folder, "file_fingerprint"), (Path, "read_bytes"), (ocp.StandardCheckpointHandler, "restore")],
+)
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ESTALE, "Stale file handle"), ValueError("UNKNOWN: Error reading [os_error_code='116']")],
+)
+def test_a_failed_read_is_tried_again_and_never_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, error: Exception
+) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    monkeypatch.setattr(checkpoint_folder, "PAUSES", (0, 0))
+    failing = Failing(getattr(where, name), error, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, lambda *arguments, **options: failing(*arguments, **options))
+        restored = restore_latest(checkpoints)
+        assert restored is not None and is_as_saved(restored, 2)
+        failing.left = 3
+        with pytest.raises(OSError, match=r"2 cannot be read in 3 tries, and is left as it is: Stale file handle$"):
+            restore_latest(checkpoints)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_nothing_is_deleted_while_the_best_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoint_folder, "PAUSES", ())
+    with Checkpoints(tmp_path, keep=1, best="bleu") as checkpoints:
+        save(checkpoints, 1, {"bleu": 9.0})
+        save(checkpoints, 2, {"bleu": 1.0})
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", Failing(None, OSError(errno.EIO, "Input/output error"), 9))
+            checkpoints.wait()
+        assert checkpoints.steps() == [1, 2]
+    assert capfd.readouterr().err.startswith("warning: no old checkpoint is deleted now: ")
+    with Checkpoints(tmp_path, keep=1, best="bleu") as checkpoints:
+        save(checkpoints, 3, {"bleu": 2.0})
+    assert checkpoints.steps() == [1, 3]
+
+
+def test_a_directory_whose_name_is_no_utf8_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"lat\udce9 is no UTF-8"):
+        Checkpoints(tmp_path / os.fsdecode(b"lat\xe9"))
+
+
 def test_arrays_of_another_model_are_refused_and_not_called_damaged(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1)
     other = MODEL | {"count": jax.ShapeDtypeStruct((2,), jnp.uint32)}
@@ -368,6 +429,29 @@ def test_a_directory_that_cannot_be_written_is_an_error_of_one_line(
     for thread in set(threading.enumerate()) - threads:
         thread.join(10)
         assert not thread.is_alive(), f"{thread} would hold the process at its end"
+
+
+def test_writes_that_fail_are_one_error_and_print_nothing(tmp_path: Path) -> None:
+    """As on a full disk: no file may grow beyond 20,000 bytes, and many are written at once."""
+    child = run_python(
+        """
+import resource
+checkpoints = Checkpoints(Path(sys.argv[1]))
+random = np.random.default_rng(0)
+model = {f"a/{n}": jnp.asarray(random.normal(size=(40, 64)), jnp.float32) for n in range(20)}
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+for step in range(5):
+    try:
+        checkpoints.save(step, model=model, optimizer=model, state={})
+        checkpoints.wait()
+    except OSError as error:
+        print(error)
+""",
+        tmp_path,
+    )
+    output, errors = child.communicate(timeout=120)
+    assert errors == "" and child.returncode == 0
+    assert output.splitlines() == [f"no checkpoint could be written to {tmp_path}: File too large"] * 5
 
 
 def test_a_step_is_saved_once(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ import re
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from transformer_jax.runs.metrics import METRICS, MetricsLog, read_metrics
+from transformer_jax.runs.metrics import METRICS, MetricsLog, as_json, read_metrics
 
 ROW = {"loss": 1 / 3, "tokens": 4096, "learning_rate": 4.1e-4, "tokens_per_second": 21_300.0}
 
@@ -124,3 +125,8 @@ def test_processes_other_than_the_first_write_nothing(tmp_path, capsys):
         log.message("hello")
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_number_that_is_not_finite_is_null_and_numpys_are_pythons() -> None:
+    values = [math.nan, np.float32(math.inf), np.float32(0.5), 3, "13a", [10, 12]]
+    assert json.dumps([as_json(value) for value in values]) == '[null, null, 0.5, 3, "13a", [10, 12]]'

@@ -20,5 +20,6 @@ def main(arguments: Sequence[str]) -> None:
             parser.error(f"unexpected argument {rest[0]}")
         run = Run.open(options.run)
         steps = run.checkpoint_steps(f"average:{options.last}")
-        path = run.write_average(steps, Path(options.output or f"{run.directory}-average"))
+        named = run.directory if run.directory.name not in ("", "..") else run.directory.resolve()
+        path = run.write_average(steps, Path(options.output or named.with_name(f"{named.name}-average")))
     print(f"the mean of steps {', '.join(map(str, steps))}: {path}")

@@ -8,6 +8,7 @@ from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import read_aligned
 from transformer_jax.cli.parser import open_run, run_parser
 from transformer_jax.data.sources import Example
+from transformer_jax.runs.metrics import as_json
 from transformer_jax.runs.run import Run
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     if skipped:
         scores["skipped"] = scores.get("skipped", 0) + sum(skipped.values())
     if options.json:
-        print(json.dumps(scores, ensure_ascii=False, default=float))
+        print(json.dumps({name: as_json(value) for name, value in scores.items()}, ensure_ascii=False, allow_nan=False))
         return
     for name, value in {**scores, "checkpoint": ", ".join(map(str, steps))}.items():
         print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")

@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", newline="\n")
+            # A file's name need not be UTF-8; a message that holds one is not lost for it.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     if threading.current_thread() is threading.main_thread():
         # An exception, so that what a command has begun to write is taken back; training waits for its next step.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

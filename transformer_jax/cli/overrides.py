@@ -16,8 +16,8 @@ from transformer_jax.runs.experiment_file import field_types, needed
 T = TypeVar("T")
 
 
-def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only: str = "") -> T:
-    """The experiment with some fields changed, those whose path begins with `only`.
+def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only: str | tuple[str, ...] = "") -> T:
+    """The experiment with some fields changed, whose paths begin with (one of) `only`.
 
     Raises ValueError, with one line, for an unknown field or a value that it cannot have. With `--help` prints every
     field with its default and raises SystemExit.

@@ -9,6 +9,9 @@ from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.runs.run import Run
 
+CHANGEABLE = ("task.", "data.source.")
+"""The beginnings of fields that a trained run may be used with other values of: how it is scored, and on what."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises ValueError with one line, and names the nearest right option."""
@@ -36,7 +39,10 @@ class Parser(argparse.ArgumentParser):
 
 def run_parser(verb: str, description: str) -> Parser:
     """A parser for a verb over a run directory."""
-    fields = "Fields of the run's task can be changed as in training, such as --task.decoding.beam-size 8."
+    fields = (
+        "Fields of the run's task and of its data's source can be changed as in training, such as "
+        "--task.decoding.beam-size 8 or --data.source.directory DIR."
+    )
     parser = Parser(verb, description, epilog=fields)
     parser.add_argument("run", metavar="RUN", help="the run directory, such as runs/quickstart")
     parser.add_argument("--checkpoint", help="last, best, a step, or average:N; default: train.checkpoint of the run")
@@ -44,10 +50,10 @@ def run_parser(verb: str, description: str) -> Parser:
 
 
 def open_run(parser: Parser, arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:
-    """The run, with its task's fields changed as the arguments say, and the verb's own options."""
+    """The run, with fields of its task and its source changed as the arguments say, and the verb's own options."""
     options, overrides = parser.split(arguments)
     run = Run.open(options.run)
-    experiment = apply_overrides(run.experiment, overrides, parser.prog, only="task.")
+    experiment = apply_overrides(run.experiment, overrides, parser.prog, only=CHANGEABLE)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in run.tokenizers.items()}
     model = experiment.task.resolve(experiment.model, experiment.data, sizes)
     return replace(run, experiment=replace(experiment, model=model)), options

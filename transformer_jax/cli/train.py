@@ -1,6 +1,7 @@
 """`transformer-jax train EXPERIMENT.py`: from a file to a trained, evaluated run; started again it goes on."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,8 +65,11 @@ def main(arguments: Sequence[str]) -> None:
         with user_input():
             print(report(prepared.run.directory / PROFILE), flush=True)
     if finished:
-        with user_input():
+        try:
             steps = prepared.run.checkpoint_steps()
+        except ValueError as error:
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+            steps = prepared.run.checkpoint_steps("last")
         show_result(prepared.run, steps, devices=prepared.mesh.size)
         minutes, seconds = divmod(round(time.monotonic() - began), 60)
         print(f"done in {minutes} min {seconds} s; the run is in {prepared.run.directory}", flush=True)

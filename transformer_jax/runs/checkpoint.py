@@ -2,10 +2,11 @@
 
 checkpoints/
   1000/              see checkpoint_folder.py; has this name only once all of it is written
-  damaged/2000/      what was found damaged and set aside
+  damaged/2000/      damaged, and set aside
 """
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -28,9 +29,9 @@ from transformer_jax.runs.checkpoint_folder import (
     Templates,
     describe,
     facts_here,
-    one_line,
     read_arrays,
     read_facts,
+    reason,
     write_facts,
 )
 
@@ -38,7 +39,7 @@ DAMAGED = "damaged"
 UNFINISHED = ocp.utils.TMP_DIR_SUFFIX
 """What Orbax adds to the name of a folder while it writes it."""
 
-# What Orbax has to say to a user is raised here as one line; its log would repeat that with tracebacks.
+# Errors of Orbax are raised here with one line; its log would repeat them with tracebacks.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
@@ -65,7 +66,7 @@ class Checkpoints:
     def __init__(self, directory: Path, *, keep: int = 3, best: str = "", higher_is_better: bool = True):
         if keep < 1:
             raise ValueError(f"at least one checkpoint has to be kept, not {keep}; set train.keep to 1 or more")
-        self._directory = Path(directory).absolute()
+        self._directory = storable(directory)
         self._keep = keep
         self._best = best
         self._sign = 1 if higher_is_better else -1
@@ -110,6 +111,7 @@ class Checkpoints:
                     post_finalization_callback=self._finish, create_directories_asynchronously=False
                 )
                 self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
+                _silence_failed_writes()
             self._writer.save(self._folder(step), args=ocp.args.Composite(**arguments))
 
     def wait(self) -> None:
@@ -119,7 +121,7 @@ class Checkpoints:
                 self._writer.wait_until_finished()
                 if is_first():
                     self._delete_old()
-                barrier()  # others may then look what there is
+                barrier()  # the others list the checkpoints only then
 
     def close(self) -> None:
         """Waits for the last save, as `wait` does, and ends Orbax's threads."""
@@ -136,7 +138,10 @@ class Checkpoints:
         return sorted(int(folder.name) for folder in folders if folder.name.isdecimal() and folder.is_dir())
 
     def best_step(self) -> int | None:
-        """The step with the best metric; None where no metric is named or none was saved."""
+        """The step with the best metric; None where no metric is named or none was saved.
+
+        Raises OSError when a checkpoint cannot be read.
+        """
         scored = [(self._score(step), -step) for step in self.steps()]
         value, step = max(scored, default=(-math.inf, 0))
         return -step if value > -math.inf else None
@@ -144,8 +149,8 @@ class Checkpoints:
     def restore(self, step: int, *, model: Templates, optimizer: Templates | None = None) -> Restored:
         """The checkpoint of a step, on the devices that the templates name; without `optimizer`, that is not read.
 
-        Raises FileNotFoundError when there is no such step, CheckpointDamaged when it is not what was saved, and
-        ValueError when it is whole but holds other arrays than are asked for.
+        Raises FileNotFoundError when there is no such step, CheckpointDamaged when it is not what was saved, ValueError
+        when it is whole but holds other arrays than are asked for, and OSError when it cannot be read.
         """
         folder = self._folder(step)
         facts = read_facts(folder)
@@ -156,8 +161,9 @@ class Checkpoints:
     def restore_latest(self, *, model: Templates, optimizer: Templates) -> Restored | None:
         """The newest checkpoint that is whole; None where there never was one.
 
-        Damaged ones are set aside with a warning. Removes what an interrupted save left. Raises CheckpointDamaged when
-        there were checkpoints and none is whole, and ValueError when one holds other arrays than are asked for.
+        Damaged ones are set aside with a warning, and what an interrupted save left is removed. Raises
+        CheckpointDamaged when there were checkpoints and none is whole, ValueError when one holds other arrays than are
+        asked for, and OSError, with everything left in its place, when the newest cannot be read.
         """
         self.wait()
         if is_first():
@@ -190,27 +196,46 @@ class Checkpoints:
         write_facts(unfinished if unfinished.is_dir() else folder, self._facts)
 
     def _score(self, step: int) -> float:
-        """The step's metric, higher is better; -inf where there is none."""
+        """The step's metric, higher is better; -inf for a checkpoint without it, damaged or deleted meanwhile."""
         try:
             value = self._sign * facts_here(self._folder(step))["metrics"].get(self._best, math.nan)
-        except (OSError, ValueError, TypeError, LookupError):
-            return -math.inf  # damaged
+        except (CheckpointDamaged, FileNotFoundError):
+            return -math.inf
         return value if math.isfinite(value) else -math.inf
 
     def _delete_old(self) -> None:
-        """Deletes complete checkpoints that are neither new nor the best; half deleted ones count as unfinished."""
-        for step in set(self.steps()[: -self._keep]) - {self.best_step()}:
+        """Deletes complete checkpoints that are neither new nor the best; half deleted ones count as unfinished.
+
+        Deletes none while one cannot be read, which may be the best.
+        """
+        old = set(self.steps()[: -self._keep])
+        try:
+            doomed_steps = old - {self.best_step()} if old else old
+        except OSError as error:
+            print(f"warning: no old checkpoint is deleted now: {error}", file=sys.stderr, flush=True)
+            return
+        for step in doomed_steps:
             doomed = self._directory / f"{step}{UNFINISHED}-deleted"
             self._folder(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
-        """Whatever goes wrong in Orbax and its threads as OSError with one line."""
+        """Turns every error of Orbax and its threads into an OSError with one line."""
         try:
             yield
         except Exception as error:
-            raise OSError(f"no checkpoint could be written to {self._directory}: {one_line(error)}") from error
+            raise OSError(f"no checkpoint could be written to {self._directory}: {reason(error)}") from error
+
+
+def storable(directory: Path) -> Path:
+    """The absolute path of a directory in which checkpoints can be; ValueError for a name that is no UTF-8."""
+    path = Path(directory).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of {path} is no UTF-8, and no checkpoint can be there; rename it") from None
+    return path
 
 
 def average(checkpoints: Checkpoints, steps: Sequence[int], model: Templates) -> dict[str, Array]:
@@ -236,6 +261,26 @@ def _blend(mean: dict[str, Array], new: dict[str, Array], count: Float[Array, ""
         return old + (value - old) / count
 
     return jax.tree.map(blend, mean, new)
+
+
+@functools.cache
+def _silence_failed_writes() -> None:
+    """Drops what TensorStore and asyncio print of writes that end after the save they belong to has failed.
+
+    On a full disk that is a traceback for every array, beside the one error that is raised.
+    """
+    show = sys.unraisablehook
+
+    def hook(failure: "sys.UnraisableHookArgs") -> None:
+        if str(failure.exc_value) != "Event loop is closed":
+            show(failure)
+
+    def keep(record: logging.LogRecord) -> bool:
+        is_write = record.exc_info is not None and isinstance(record.exc_info[1], OSError)
+        return not (is_write and "never retrieved" in record.getMessage())
+
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(keep)
 
 
 def _move(folder: Path, into: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from cattrs.preconf.json import make_converter
 
 from transformer_jax.data.nearest import did_you_mean
+from transformer_jax.runs.imported_files import make_importable
 from transformer_jax.training.experiment import Experiment
 
 Tree = dict[str, Any]
@@ -89,6 +90,7 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
     module = types.ModuleType(f"transformer_jax_experiment_{next(COUNTER)}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
+    make_importable(path)
     try:
         exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), module.__dict__)
         found = getattr(module, function, None)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -77,7 +78,7 @@ class MetricsLog:
         """Writes and shows the values of `row["step"]`."""
         if not self._enabled:
             return
-        self._file.write(json.dumps({name: _finite(value) for name, value in row.items()}, allow_nan=False) + "\n")
+        self._file.write(json.dumps({name: as_json(value) for name, value in row.items()}, allow_nan=False) + "\n")
         self._file.flush()
         step = int(row["step"])
         for name, value in row.items():
@@ -94,6 +95,13 @@ class MetricsLog:
         """Prints a line, above the progress bar where there is one."""
         if self._enabled:
             self._display.line(text)
+
+
+def as_json(value: Any) -> Any:
+    """A value as every reader of JSON takes it: None for a number that is not finite, NumPy's numbers as Python's."""
+    if isinstance(value, numbers.Real) and not isinstance(value, int):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
@@ -127,10 +135,6 @@ def _keep_until(directory: Path, step: int) -> None:
     partial = directory / f"{METRICS}.partial"
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     partial.replace(directory / METRICS)
-
-
-def _finite(value: float | int) -> float | int | None:
-    return value if math.isfinite(value) else None
 
 
 def _tensorboard_name(name: str) -> str:

@@ -26,10 +26,9 @@ from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, tr
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
-from transformer_jax.tasks.task import Tokenizers
-from transformer_jax.training.experiment import Experiment
-from transformer_jax.runs.warm_start import Origin, fitting, table
-from transformer_jax.training.optimizer import depends_on_steps, untrained
+from transformer_jax.runs.checkpoint import storable
+from transformer_jax.runs.experiment_file import differences, to_tree
+from transformer_jax.runs.rehearsal import check_evaluation
 from transformer_jax.runs.run import (
     SOURCE,
     VALIDATION,
@@ -39,8 +38,11 @@ from transformer_jax.runs.run import (
     read_tree,
     write_experiment,
 )
+from transformer_jax.runs.warm_start import Origin, fitting, table
+from transformer_jax.tasks.task import Tokenizers
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
-from transformer_jax.runs.experiment_file import differences, to_tree
 
 TEXT = "text.fingerprint"
 """File in the run directory: what the training text was."""
@@ -100,6 +102,7 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
 
     Raises ValueError or OSError for anything that cannot work; a directory that was created for it is then removed.
     """
+    storable(directory)
     check_train(experiment)
     mesh = make_mesh(experiment.mesh)
     _check_model(experiment, mesh)
@@ -176,6 +179,8 @@ def _prepare(
     print(split.report("train"), flush=True)
     plan = _plan(experiment, split)
     run = Run(directory, experiment, tokenizers)
+    if file is not None:
+        check_evaluation(run)
     validation = _validation(run)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")

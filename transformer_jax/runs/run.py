@@ -1,7 +1,7 @@
 """A run directory: alone enough to evaluate, predict, resume or export.
 
 experiment.json   the resolved experiment
-experiment.py     the file that it came from, where its classes are found
+experiment.py     the file that it came from, where its classes are found; files that it imported lie beside it
 tokenizer/        the vocabularies
 checkpoints/      see checkpoint.py
 metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the same
@@ -28,11 +28,14 @@ from transformer_jax.data.vocabulary import load_tokenizers
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.runs.checkpoint import Checkpoints, average
 from transformer_jax.runs.checkpoint_folder import read_facts
+from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
+from transformer_jax.runs.imported_files import copy_imported
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model, local_shardings
-from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
+TAKEN = (SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
+"""Names in a run directory that no imported file may have."""
 VALIDATION = "validation_"
 """In front of the names of metrics of the validation examples."""
 
@@ -95,7 +98,9 @@ class Run:
             return steps[-1:]
         if checkpoint == "best":
             if best is None:
-                raise ValueError(f"{self.directory} has no best checkpoint: none was evaluated; use last")
+                metric = self.experiment.train.best
+                why = f"no evaluation gave a number for {metric}" if metric else "train.best names no metric"
+                raise ValueError(f"{self.directory} has no best checkpoint: {why}; use --checkpoint last")
             return [best]
         if count:
             if len(steps) < count:
@@ -194,8 +199,11 @@ def read_tree(directory: Path) -> dict[str, Any]:
 
 def write_experiment(directory: Path, experiment: Experiment, file: Path) -> None:
     """Saves the resolved experiment, last and atomically: a directory with experiment.json is a whole run."""
+    copy_imported(file, directory, TAKEN)
     if file.resolve() != (directory / SOURCE).resolve():
         shutil.copyfile(file, directory / SOURCE)
     partial = directory / f"{EXPERIMENT}.partial"
-    partial.write_text(json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n"
+    # What is no UTF-8 in the name of a file becomes an escape of JSON.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(directory / EXPERIMENT)

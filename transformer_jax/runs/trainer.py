@@ -13,14 +13,15 @@ from jaxtyping import Array
 from transformer_jax.data.pipeline import Batch, batches
 from transformer_jax.nn.parameters import named_parameters, partition, replace_parameters
 from transformer_jax.parallel.distributed import Agreement, is_first, leave
-from transformer_jax.tasks.task import COUNTS
 from transformer_jax.runs.checkpoint import Checkpoints
-from transformer_jax.runs.warm_start import fitting, with_copies
+from transformer_jax.runs.experiment_file import to_tree
 from transformer_jax.runs.interrupts import Interrupted, Interrupts
 from transformer_jax.runs.metrics import MetricsLog
 from transformer_jax.runs.preparation import Prepared, refused_changes
 from transformer_jax.runs.profiling import Profiler
 from transformer_jax.runs.run import VALIDATION, open_checkpoints
+from transformer_jax.runs.warm_start import fitting, with_copies
+from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.step import (
     TrainState,
     abstract_state,
@@ -31,7 +32,6 @@ from transformer_jax.training.step import (
     make_update,
 )
 from transformer_jax.training.throughput import Throughput
-from transformer_jax.runs.experiment_file import to_tree
 
 DROPOUT = 2**31 - 1
 """Number of the run's stream of dropout bits."""

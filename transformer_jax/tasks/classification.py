@@ -107,6 +107,11 @@ class Classification(Task):
         """The loss, and the scores of labels."""
         return {"loss": "lower", **dict.fromkeys(self.measured, "higher")}
 
+    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
+        """Encodes the examples, and computes every score of two labels or numbers."""
+        super().check_evaluation(tokenizers, examples, max_length=max_length)
+        agreement_scores(np.array([0, 1]), np.array([0, 1]), self.measured)
+
     def evaluate(self, predictor: Classifier, examples: Sequence[Example]) -> dict[str, Any]:
         """Loss, without smoothing, and scores: of the most probable labels in percent, of numbers from -1 to 1."""
         labels = [example["label"] for example in examples]

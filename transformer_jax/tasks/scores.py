@@ -2,6 +2,7 @@
 
 import re
 import string
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,10 +30,19 @@ def check_scores(names: Sequence[str], bleu_tokenize: str) -> None:
         raise ValueError(f"unknown task.bleu_tokenize {bleu_tokenize!r}; known: {', '.join(map(str, BLEU.TOKENIZERS))}")
 
 
-def _bleu(hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, Any]:
+def _sacrebleu(tokenize: str) -> Any:
+    """sacreBLEU's metric; ValueError when its tokenizer needs a package or a download that is not there."""
     from sacrebleu.metrics.bleu import BLEU
 
-    metric = BLEU(tokenize=tokenize, force=True)
+    try:
+        return BLEU(tokenize=tokenize, force=True)
+    except (ImportError, RuntimeError, AssertionError, OSError, SystemExit) as error:
+        why = " ".join(str(error).split()) if isinstance(error, ImportError | RuntimeError) else f"a download: {error}"
+        raise ValueError(f"task.bleu_tokenize {tokenize} needs what is not there: {why}") from error
+
+
+def _bleu(hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, Any]:
+    metric = _sacrebleu(tokenize)
     return {"bleu": metric.corpus_score(hypotheses, [references]).score, "signature": str(metric.get_signature())}
 
 
@@ -44,7 +54,7 @@ def _compound_split_bleu(hypotheses: list[str], references: list[str], tokenize:
     """
     from sacrebleu.metrics.bleu import BLEU
 
-    tokenizer = BLEU(tokenize=tokenize).tokenizer
+    tokenizer = _sacrebleu(tokenize).tokenizer
 
     def split(texts: list[str]) -> list[str]:
         return [re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", tokenizer(text)) for text in texts]
@@ -75,9 +85,11 @@ SCORES: dict[str, Callable[[list[str], list[str], str], dict[str, Any]]] = {
 
 
 def agreement_scores(found: Any, right: Any, names: Sequence[str]) -> dict[str, float]:
-    """The named scores of predicted labels or numbers; those of labels in percent, correlations from -1 to 1."""
+    """The named scores of predicted labels or numbers: in percent of labels, correlations (or NaN) of numbers."""
     scores = LABEL_SCORES | NUMBER_SCORES
-    return {name: float(choose("score", name, scores)(found, right)) for name in names}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a correlation with a constant is no number, which NaN says
+        return {name: float(choose("score", name, scores)(found, right)) for name in names}
 
 
 def check_agreement_scores(names: Sequence[str], *, numbers: bool) -> None:

@@ -134,6 +134,14 @@ class Task:
         """
         return {}
 
+    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
+        """Raises ValueError or ImportError where `evaluate` would for these examples, with no model yet.
+
+        Called before the first step with examples of every split that may be scored. By default they are encoded; a
+        task whose scores need packages or downloads tries them here too.
+        """
+        self.encode(tokenizers, examples, max_length=max_length)
+
     def samples(self, predictor: Any, examples: Sequence[Example]) -> list[str]:
         """Lines that show a person what the predictor makes of some examples."""
         first, last = self.features[0], self.features[-1]

@@ -72,6 +72,19 @@ class TokenClassification(Task):
         """Of words and of whole entities."""
         return dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")
 
+    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
+        """Encodes the examples; ValueError for a word that fits in no row, ImportError where seqeval is missing."""
+        import seqeval.metrics
+
+        super().check_evaluation(tokenizers, examples, max_length=max_length)
+        seqeval.metrics.accuracy_score([["O"]], [["O"]])
+        most = max_length - 2
+        for words in (example["text"].split() for example in examples):
+            ids, places = first_pieces(tokenizers["text"], words)
+            for word, start, end in zip(words, places, [*places[1:], len(ids)], strict=True):
+                if end - start > most:
+                    raise ValueError(f"a word has more than {most} tokens: {word[:40]!r}; raise data.max_length")
+
     def evaluate(self, predictor: Tagger, examples: Sequence[Example]) -> dict[str, Any]:
         """Accuracy of words, and precision, recall and F1 of whole entities as seqeval counts them, in percent."""
         found = predictor.tag([example["text"] for example in examples])

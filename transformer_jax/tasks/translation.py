@@ -91,6 +91,11 @@ class Translation(Task):
         """The loss, and the scores of texts."""
         return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
 
+    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
+        """Encodes the examples, and scores a text by every metric."""
+        super().check_evaluation(tokenizers, examples, max_length=max_length)
+        text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
+
     def evaluate(self, predictor: Translator, examples: Sequence[Example]) -> dict[str, Any]:
         """Loss per target token, without smoothing, and the scores of the translations against the targets.
 
