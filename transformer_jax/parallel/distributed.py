@@ -90,8 +90,6 @@ def start(lost_process_timeout: int) -> None:
     other; when one is lost after that, the others end within `lost_process_timeout` seconds. Raises ValueError for
     addresses that cannot be.
     """
-    if lost_process_timeout < 1:
-        raise ValueError(f"train.lost_process_timeout must be at least 1, not {lost_process_timeout}")
     if jax.distributed.is_initialized():
         return
     cluster = find_cluster(os.environ, tpu_hosts)

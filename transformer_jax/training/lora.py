@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Ge, Gt
 from jaxtyping import Array
 
 
@@ -21,9 +22,9 @@ from jaxtyping import Array
 class LoraConfig:
     """Which weights are adapted by factors of low rank instead of being trained."""
 
-    rank: int = 0
+    rank: Annotated[int, Ge(0)] = 0
     """Columns of A and rows of B; 0: nothing is adapted."""
-    alpha: float = 16.0
+    alpha: Annotated[float, Gt(0)] = 16.0
     """The product of the factors is multiplied by alpha / rank."""
     names: tuple[str, ...] = ("*/query/kernel", "*/value/kernel")
     """Names of the adapted weights; patterns such as */kernel match many."""

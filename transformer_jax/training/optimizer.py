@@ -10,14 +10,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge, Gt, Le, Lt
 from optax import contrib
 
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import matching
 from transformer_jax.training.lora import LoraConfig, adapted, factor_names
@@ -36,25 +38,25 @@ class OptimizerConfig:
     """adam, adamw, adafactor, lion, muon or sgd."""
     schedule: str = "inverse_sqrt"
     """inverse_sqrt (the paper's), constant, cosine or linear; each after a linear warm-up."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float, Gt(0)] | None = None
     """The highest learning rate, at the end of warm-up; None: the paper's (d_model * warmup_steps)^-0.5."""
-    warmup_steps: int = 4_000
+    warmup_steps: Annotated[int, Ge(1)] = 4_000
     """Steps over which the learning rate rises linearly."""
-    schedule_steps: int | None = None
+    schedule_steps: Annotated[int, Ge(1)] | None = None
     """Length of cosine and linear schedules; None: train.steps."""
-    b1: float = 0.9
+    b1: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Decay of the gradient's mean."""
-    b2: float = 0.98
+    b2: Annotated[float, Ge(0), Lt(1)] = 0.98
     """Decay of the gradient's square."""
-    epsilon: float = 1e-9
+    epsilon: Annotated[float, Ge(0)] = 1e-9
     """Added to the root of the gradient's square."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     """Decoupled decay of matrices (adamw, lion, muon, adafactor); norms and biases are left alone."""
     no_decay: tuple[str, ...] = ()
     """Names of matrices that do not decay either; patterns such as embedding/* match many."""
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """Each layer learns by this times the rate of the one above it: below 1 to fine-tune."""
-    clip_norm: float = 0.0
+    clip_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients longer than this are scaled down to it; 0: never."""
     frozen: tuple[str, ...] = ()
     """Names of parameters that are not trained; patterns such as encoder/* match many."""
@@ -63,12 +65,12 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates made before, from 0."""
-    if config.warmup_steps < 1:
-        raise ValueError(f"optimizer.warmup_steps must be at least 1, not {config.warmup_steps}")
+    """The learning rate as a function of the number of updates made before, from 0.
+
+    Raises ValueError for an unknown schedule and for a field of `config` out of range.
+    """
+    check_ranges(config, "optimizer")
     peak = (d_model * config.warmup_steps) ** -0.5 if config.learning_rate is None else config.learning_rate
-    if not 0 < peak < float("inf"):
-        raise ValueError(f"optimizer.learning_rate must be positive, not {peak}")
     shape = choose("optimizer.schedule", config.schedule, SCHEDULES)
     length = max((config.schedule_steps or steps) - config.warmup_steps, 1)
 
@@ -102,21 +104,13 @@ def make_optimizer(
     numbers: Mapping[str, np.ndarray] = MappingProxyType({}),
     seed: int = 0,
 ) -> optax.GradientTransformation:
-    """The optimizer for parameters with these axes; raises ValueError for an unknown name or an impossible number.
+    """The optimizer for parameters with these axes; raises ValueError for an unknown name.
 
     `numbers` has the layers of all parameters of the model (`layer_numbers`), for `layer_decay`; `seed` is that of the
     factors of adapted weights.
     """
-    for name in ("b1", "b2"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"optimizer.{name} is at least 0 and below 1, not {getattr(config, name)}")
-    for name in ("weight_decay", "clip_norm", "epsilon"):
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"optimizer.{name} must not be negative, not {getattr(config, name)}")
     if config.weight_decay and config.name in ("adam", "sgd"):
         raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")
-    if not 0 < config.layer_decay <= 1:
-        raise ValueError(f"optimizer.layer_decay is above 0 and at most 1, not {config.layer_decay}")
     maps = _adapted_maps(config.lora, axes)
     if maps:
         axes = {name: of for name, of in axes.items() if name not in maps} | _factor_axes(maps)
@@ -151,8 +145,6 @@ def decayed(config: OptimizerConfig, axes: Axes) -> dict[str, bool]:
 
 def _adapted_maps(config: LoraConfig, axes: Axes) -> dict[str, tuple[int, int]]:
     """The adapted weights as `lora.adapted` wants them; ValueError for one that is no linear map."""
-    if config.rank < 0 or not config.alpha > 0:
-        raise ValueError(f"optimizer.lora needs a rank of 0 or more and a positive alpha, not {config}")
     maps = {}
     for name in sorted(matching(axes, config.names)) if config.rank else ():
         dimensions = _matrix(name, axes[name])
