@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import transformer_jax
 from transformer_jax.runs.experiment_file import load_experiment_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +66,13 @@ def comments(path: Path) -> Iterator[str]:
 
 def test_every_module_is_in_a_room_of_the_house():
     assert {"data", "nn", "models", "training"} <= {room_of(path) for path in MODULES} <= set(BELOW)
-    assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py"}
+    assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py", "version.py"}
+
+
+def test_every_public_name_leads_somewhere():
+    names = dir(transformer_jax)
+    assert {room_of(path) for path in MODULES} <= set(names)
+    assert all(hasattr(transformer_jax, name) for name in names)
 
 
 def test_a_room_imports_only_from_rooms_below():
@@ -73,7 +80,8 @@ def test_a_room_imports_only_from_rooms_below():
         f"{path.relative_to(ROOT)} imports {name}"
         for path in MODULES
         for name in imports(path)
-        if name.startswith("transformer_jax.") and name.split(".")[1] not in BELOW[room_of(path)] | {room_of(path)}
+        if name.startswith("transformer_jax.")
+        and name.split(".")[1] not in BELOW[room_of(path)] | {room_of(path), "version"}
     ]
     assert not wrong
 

@@ -137,6 +137,13 @@ def test_the_overview_and_a_misspelt_verb_do_not_import_jax():
     assert result.stdout.endswith("[]\n")
 
 
+@pytest.mark.parametrize("module", ["transformer_jax", "transformer_jax.cli.main"])
+def test_the_package_and_its_main_module_are_the_command(module: str):
+    result = python("-m", module, "trian")
+    assert result.returncode == 2
+    assert "did you mean train?" in result.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: Capture):
     with pytest.raises(SystemExit) as stop:

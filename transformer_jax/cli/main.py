@@ -7,9 +7,9 @@ import sys
 import threading
 from collections.abc import Sequence
 
-import transformer_jax
 from transformer_jax.cli.errors import UserError, exit_status
 from transformer_jax.data.nearest import did_you_mean
+from transformer_jax.version import __version__
 
 VERBS = {
     "train": ("learn what an experiment file says", "train experiments/quickstart.py --train.steps 500"),
@@ -59,7 +59,7 @@ def _dispatch(arguments: list[str]) -> None:
     if verb in ("-h", "--help"):
         print(_overview())
     elif verb == "--version":
-        print(transformer_jax.__version__)
+        print(__version__)
     elif verb in VERBS:
         # Imported only now, so that a mistake and the overview need not wait for JAX.
         importlib.import_module(f"transformer_jax.cli.{verb}").main(arguments[1:])
@@ -72,3 +72,7 @@ def _overview() -> str:
     rows = [f"  {verb:<10} {what:<44} transformer-jax {example}" for verb, (what, example) in VERBS.items()]
     head = "usage: transformer-jax VERB ...      (transformer-jax VERB --help says more; --version)"
     return "\n".join([head, "", *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
