@@ -17,8 +17,8 @@ from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.chips import CHIPS, GIB, Chip
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.flops import matmul_flops
 from transformer_jax.training.step import abstract_state, batch_sharding, check_batches, make_update
-from transformer_jax.training.throughput import matmul_flops
 
 LIBTPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it only compiles, so others may do so at the same time

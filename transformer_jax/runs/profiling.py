@@ -1,5 +1,6 @@
-"""A trace of a few steps of a run, for XProf."""
+"""A trace of a few steps of a run, for XProf, and the operations that it spends its time on."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ PROFILE = "profile"
 """Directory in a run: the trace."""
 WARM_UP, TRACED = 5, 5
 """Steps before those that are traced, in which the first shapes are compiled; and how many are traced."""
+CONTAINERS = ("while", "call", "conditional")
+"""Operations whose time is that of what they contain."""
 
 
 class Profiler:
@@ -31,3 +34,31 @@ class Profiler:
             jax.block_until_ready(result)
             jax.profiler.stop_trace()
             self._tracing = False
+
+
+def costliest(directory: Path, count: int = 10) -> list[tuple[str, float, float]]:
+    """Of the newest trace below the directory: operation, seconds in all, and share of the time of all operations.
+
+    Raises FileNotFoundError where there is no trace.
+    """
+    traces = sorted(directory.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    if not traces:
+        raise FileNotFoundError(f"there is no trace in {directory}: was the run long enough?")
+    seconds: Counter[str] = Counter()
+    planes = list(jax.profiler.ProfileData.from_file(str(traces[-1])).planes)
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    for plane in devices or planes:
+        for line in plane.lines:
+            # A device has a line of operations; on a CPU they are those of XLA's own threads.
+            if line.name == "XLA Ops" if devices else line.name.startswith("tf_XLA"):
+                for event in line.events:
+                    if "::" not in event.name and event.name.split(".")[0] not in CONTAINERS:
+                        seconds[event.name] += event.duration_ns * 1e-9
+    total = sum(seconds.values()) or 1.0
+    return [(name, value, value / total) for name, value in seconds.most_common(count)]
+
+
+def report(directory: Path) -> str:
+    """The costliest operations, a line each."""
+    rows = [f"  {share:6.1%}  {1e3 * value:9.2f} ms  {name}" for name, value, share in costliest(directory)]
+    return "\n".join([f"the costliest operations of the steps traced in {directory}:", *rows])

@@ -1,18 +1,14 @@
 """How fast a run is, and how much of the machine it uses."""
 
-import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 
 from transformer_jax.parallel.chips import chip_of
-
-CUDNN = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
-"""Matrix products in cuDNN's attention; backwards the scores are computed once more."""
 
 
 class Throughput:
@@ -66,47 +62,3 @@ def peak_memory(devices: Iterable[Any]) -> int:
     peaks = [stat["peak_bytes_in_use"] for stat in stats if stat and "peak_bytes_in_use" in stat]
     unit = 1 if sys.platform == "darwin" else 1024
     return max(peaks, default=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-
-
-def matmul_flops(jaxpr: Any) -> float:
-    """Floating-point operations of all matrix products of a traced program (`jax.make_jaxpr`), on all devices together.
-
-    A product of `[batch, m, k]` and `[batch, k, n]` counts 2 * batch * m * k * n; what a loop does counts each time.
-    Fused attention counts as if it did not know that half of the scores are hidden, like the plain formula.
-    """
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
-        elif equation.primitive.name in CUDNN:
-            query, key = (variable.aval.shape for variable in equation.invars[:2])
-            total += CUDNN[equation.primitive.name] * 2.0 * math.prod(query) * key[1]
-        total += _times(equation) * sum(matmul_flops(inner) for inner in _inner(equation))
-    return total
-
-
-def _times(equation: Any) -> int:
-    """How often an equation does what is inside of it, on all devices together."""
-    match equation.primitive.name:
-        case "scan":
-            return equation.params["length"]
-        case "pallas_call":
-            return math.prod(equation.params["grid_mapping"].grid)
-        case "shard_map":
-            return equation.params["mesh"].size
-    return 1
-
-
-def _inner(equation: Any) -> Iterator[Any]:
-    """The programs inside of a loop, a call or a branch; of branches the costliest."""
-    if equation.primitive.name == "cond":
-        yield max((branch.jaxpr for branch in equation.params["branches"]), key=matmul_flops)
-        return
-    for value in equation.params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(one, "eqns"):
-                yield one
-            elif hasattr(getattr(one, "jaxpr", None), "eqns"):
-                yield one.jaxpr
