@@ -115,9 +115,21 @@ def test_no_check_is_switched_off():
     assert not [f"{path}: {text}" for path in EVERYTHING for text in comments(path) if switch.match(text)]
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_every_experiment_has_a_model_that_fits_its_task(file):
-    experiment = load_experiment_file(file)
+def variants(file: Path) -> list[str]:
+    """`experiment`, and what else `--variant` can name in an experiment file."""
+    functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    names = [
+        node.name for node in functions if not node.args.args and ast.unparse(node.returns or node) == "Experiment"
+    ]
+    return list(dict.fromkeys(["experiment", *names]))
+
+
+@pytest.mark.parametrize(
+    ("file", "variant"),
+    [(file, variant) for file in EXPERIMENTS for variant in variants(file)],
+)
+def test_every_experiment_has_a_model_that_fits_its_task(file, variant):
+    experiment = load_experiment_file(file, variant)
     task, data = experiment.task, experiment.data
     model = task.resolve(experiment.model, data, dict.fromkeys(task.vocabularies(data), 1_000))
     assert model.num_parameters() > 100_000
