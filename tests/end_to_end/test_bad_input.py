@@ -75,7 +75,7 @@ def refusal(place, capfd):
         (["--model.num-heads", "3"], "d_model 16 is not a multiple of num_heads 3"),
         (["--model.d-model", "-16"], "model.d_model must be positive, not -16"),
         (["--model.dropout", "1.5"], "model.dropout is a probability below 1, not 1.5"),
-        (["--model.dropout", "nan"], "model.dropout is a probability below 1, not nan"),
+        (["--model.dropout", "nan"], "model.dropout must be a finite number, not nan"),
         (["--model.activation", "rleu"], "unknown activation 'rleu'; known: relu"),
         (["--model.dtype", "float8"], "model.dtype is float32 or bfloat16"),
         (["--model.positions", "learned", "--model.max-length", "8"], "model.max_length 8 is below data.max_length 16"),

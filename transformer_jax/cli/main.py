@@ -23,7 +23,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit status."""
+    """Runs the verb that the arguments name; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", newline="\n")
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(status: int) -> None:
-    """Ends a process that failed among others."""
+    """Ends a failed process that is one of several."""
     if status and "transformer_jax.parallel.distributed" in sys.modules:
         sys.modules["transformer_jax.parallel.distributed"].end(status)
 
 
 def run_experiment(file: str) -> None:
-    """What an experiment file calls when it is run: `python FILE ...` is `transformer-jax train FILE ...`.
+    """Makes `python FILE ...` the command `transformer-jax train FILE ...`, called at the end of an experiment file.
 
     Does nothing while the file is imported, with a `__main__` guard or without.
     """

@@ -50,7 +50,7 @@ def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only:
 
 def _choose(experiment: T, options: list[Option], only: str) -> tuple[T, list[Option]]:
     """The experiment with the classes that are chosen by name, outer ones first, and the options that are left."""
-    for path, values in sorted(options):
+    for path, values in sorted(options, key=lambda option: option[0]):
         kinds = choices(experiment).get(path)
         if kinds and path.startswith(only):
             if len(values) != 1 or values[0] not in kinds:
@@ -64,7 +64,9 @@ def _choose(experiment: T, options: list[Option], only: str) -> tuple[T, list[Op
 
 def _parse(experiment: T, options: Sequence[Option]) -> T:
     """The experiment that tyro reads from the options; its boxes of errors become a ValueError with one line."""
-    arguments = [argument for path, values in options for argument in (f"--{path}", *values)]
+    arguments: list[str] = []
+    for path, values in options:  # with "=", a value may begin with dashes
+        arguments += [f"--{path}={values[0]}"] if len(values) == 1 else [f"--{path}", *values]
     # The looks of a box depend on the stream: with this one it is drawn in UTF-8 and without colours.
     boxes = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:

@@ -1,4 +1,4 @@
-"""Which text a run learns from, and how it becomes batches."""
+"""The text of a run, its vocabulary and its batches."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -12,7 +12,7 @@ from transformer_jax.data.tokenizers import SentencePiece, TokenizerConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The text of a run, its vocabulary and its batches."""
+    """Where examples come from, how they become tokens, and how tokens become batches."""
 
     source: Source
     """Where examples come from: Dates, Files, Tfds or a class of your own."""
@@ -25,7 +25,7 @@ class DataConfig:
     tokens_per_batch: Annotated[int, Ge(1)] = 4096
     """Rows times padded length of a batch, on its longest side, is at most this."""
     num_buckets: Annotated[int, Ge(1)] = 8
-    """Different batch shapes, and so compilations, at most."""
+    """Most batch shapes that differ, each of which is compiled."""
     batch_multiple: Annotated[int, Ge(1)] = 8
     """Every batch has a multiple of this many rows; the mesh and train.accumulate must divide it."""
     cache: Annotated[str, MAY_CHANGE] = ""

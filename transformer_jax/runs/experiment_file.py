@@ -125,7 +125,7 @@ def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]
 
 
 def load_experiment_file(path: str | Path, function: str = "experiment") -> Experiment:
-    """What a function of a Python file returns, its values checked against their types.
+    """Calls a function of a Python file and returns its experiment, values checked against types and ranges.
 
     Executes the file, as a module of its own. Raises FileNotFoundError or ValueError with one line.
     """
@@ -157,7 +157,7 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
 
 
 def needed(kind: Any) -> str:
-    """What a field of this type takes, in words."""
+    """The values that a field of this type takes, in words."""
     arguments = typing.get_args(kind)
     if kind in WORDS:
         return WORDS[kind]
@@ -193,7 +193,7 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def _fits(part: Any, kind: Any) -> bool:
-    """Whether a part of an experiment is of the class that is asked for there."""
+    """Whether a value is of the dataclass that its field is declared with, if it is one."""
     return not dataclasses.is_dataclass(kind) or isinstance(part, typing.cast(type, kind))
 
 

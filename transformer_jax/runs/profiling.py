@@ -1,4 +1,4 @@
-"""A trace of a few steps of a run, for XProf, and the operations that it spends its time on."""
+"""A trace of a few steps of a run, for XProf, and the operations that take most of their time."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 import jax
 
 PROFILE = "profile"
-"""Directory in a run: the trace."""
+"""Directory in a run that holds the trace."""
 WARM_UP, TRACED = 5, 5
-"""Steps before those that are traced, in which the first shapes are compiled; and how many are traced."""
+"""Steps before the traced ones, in which the first shapes are compiled, and the number of traced steps."""
 CONTAINERS = ("while", "call", "conditional")
-"""Operations whose time is that of what they contain."""
+"""Operations whose time is that of others inside of them."""
 
 
 class Profiler:
-    """Traces steps `WARM_UP` to `WARM_UP + TRACED` after the first one; to be told of each step before and after."""
+    """Traces steps `WARM_UP` to `WARM_UP + TRACED` after the first one; `before` and `after` are called at each step."""
 
     def __init__(self, directory: Path, first_step: int):
         self.directory = directory / PROFILE
@@ -23,13 +23,13 @@ class Profiler:
         self._tracing = False
 
     def before(self, step: int) -> None:
-        """Starts the trace where it is time."""
+        """Starts the trace at its first step."""
         if step == self._begin:
             jax.profiler.start_trace(str(self.directory))
             self._tracing = True
 
     def after(self, step: int, result: Any, *, last: bool) -> None:
-        """Ends it, once the device has computed the step's `result`; also behind the last step of a short run."""
+        """Ends the trace when the device has computed `result` of its last step, or of the `last` one of a short run."""
         if self._tracing and (step + 1 == self._end or last):
             jax.block_until_ready(result)
             jax.profiler.stop_trace()
@@ -37,9 +37,9 @@ class Profiler:
 
 
 def costliest(directory: Path, count: int = 10) -> list[tuple[str, float, float]]:
-    """Of the newest trace below the directory: operation, seconds in all, and share of the time of all operations.
+    """The operations of the newest trace with the most time: name, seconds in all, and share of all operations' time.
 
-    Raises FileNotFoundError where there is no trace.
+    Raises FileNotFoundError if the directory holds no trace.
     """
     traces = sorted(directory.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     if not traces:
@@ -59,6 +59,6 @@ def costliest(directory: Path, count: int = 10) -> list[tuple[str, float, float]
 
 
 def report(directory: Path) -> str:
-    """The costliest operations, a line each."""
+    """Lists the costliest operations, a line each."""
     rows = [f"  {share:6.1%}  {1e3 * value:9.2f} ms  {name}" for name, value, share in costliest(directory)]
     return "\n".join([f"the costliest operations of the steps traced in {directory}:", *rows])

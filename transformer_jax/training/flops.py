@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 CUDNN = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
-"""Matrix products in cuDNN's attention; backwards the scores are computed once more."""
+"""Matrix products in cuDNN's attention; the backward pass computes the scores once more."""
 
 
 def model_flops(loss: Callable[..., Any], model: Any, batch: Any, key: Any) -> float:
@@ -20,10 +20,10 @@ def model_flops(loss: Callable[..., Any], model: Any, batch: Any, key: Any) -> f
 
 
 def matmul_flops(jaxpr: Any) -> float:
-    """Floating-point operations of all matrix products of a traced program (`jax.make_jaxpr`), on all devices together.
+    """Counts the operations of all matrix products of a traced program (`jax.make_jaxpr`), on all devices together.
 
-    A product of `[batch, m, k]` and `[batch, k, n]` counts 2 * batch * m * k * n; what a loop does counts each time.
-    Fused attention counts as if it did not know that half of the scores are hidden, like the plain formula.
+    A product of `[batch, m, k]` and `[batch, k, n]` is 2 * batch * m * k * n operations, in a loop each time. Fused
+    attention counts like the plain formula, scores that a mask hides included.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -39,7 +39,7 @@ def matmul_flops(jaxpr: Any) -> float:
 
 
 def _times(equation: Any) -> int:
-    """How often an equation does what is inside of it, on all devices together."""
+    """How often the programs inside of an equation run, on all devices together."""
     match equation.primitive.name:
         case "scan":
             return equation.params["length"]
@@ -51,7 +51,7 @@ def _times(equation: Any) -> int:
 
 
 def _inner(equation: Any) -> Iterator[Any]:
-    """The programs inside of a loop, a call or a branch; of branches the costliest."""
+    """The programs inside of a loop, a call or a branch; of branches only the costliest."""
     if equation.primitive.name == "cond":
         yield max((branch.jaxpr for branch in equation.params["branches"]), key=matmul_flops)
         return

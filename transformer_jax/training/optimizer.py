@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules.
 
 An optimizer works on the flat dictionary of named parameters and decides by their axis names, never by array rank:
-a stack's leading `layers` axis is not a dimension of anything that is learnt.
+a stack's leading `layers` axis counts for none of them.
 """
 
 import fnmatch
@@ -27,7 +27,7 @@ from transformer_jax.training.lora import LoraConfig, adapted, factor_names
 Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
 INPUT = re.compile("embedding|source_embedding|positions|token_types|.*/position_bias/")
-"""The beginning of the names of parameters below the first layer."""
+"""Matches the names of parameters below the first layer."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class OptimizerConfig:
     no_decay: tuple[str, ...] = ()
     """Names of matrices that do not decay either; patterns such as embedding/* match many."""
     layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Each layer learns by this times the rate of the one above it: below 1 to fine-tune."""
+    """Each layer's learning rate is this times that of the layer above: below 1 to fine-tune."""
     clip_norm: Annotated[float, Ge(0)] = 0.0
-    """Gradients longer than this are scaled down to it; 0: never."""
+    """Gradients of a larger norm are scaled down to it; 0: never."""
     frozen: tuple[str, ...] = ()
     """Names of parameters that are not trained; patterns such as encoder/* match many."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -65,7 +65,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates made before, from 0.
+    """Makes the function from the number of updates made before, from 0, to the learning rate.
 
     Raises ValueError for an unknown schedule and for a field of `config` out of range.
     """
@@ -92,7 +92,7 @@ SCHEDULES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def depends_on_steps(config: OptimizerConfig) -> bool:
-    """Whether the learning rate at a step changes with train.steps."""
+    """Whether the learning rate at a step depends on train.steps."""
     return config.schedule in ("cosine", "linear") and config.schedule_steps is None
 
 
@@ -104,10 +104,10 @@ def make_optimizer(
     numbers: Mapping[str, np.ndarray] = MappingProxyType({}),
     seed: int = 0,
 ) -> optax.GradientTransformation:
-    """The optimizer for parameters with these axes; raises ValueError for an unknown name.
+    """Makes the optimizer of parameters with these axes; raises ValueError for an unknown name.
 
-    `numbers` has the layers of all parameters of the model (`layer_numbers`), for `layer_decay`; `seed` is that of the
-    factors of adapted weights.
+    `numbers` are the layers of the model's parameters (`layer_numbers`), for `layer_decay`; `seed` draws the factors of
+    adapted weights.
     """
     if config.weight_decay and config.name in ("adam", "sgd"):
         raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")
@@ -144,7 +144,7 @@ def decayed(config: OptimizerConfig, axes: Axes) -> dict[str, bool]:
 
 
 def _adapted_maps(config: LoraConfig, axes: Axes) -> dict[str, tuple[int, int]]:
-    """The adapted weights as `lora.adapted` wants them; ValueError for one that is no linear map."""
+    """The adapted weights as `lora.adapted` takes them; raises ValueError for one that is no linear map."""
     maps = {}
     for name in sorted(matching(axes, config.names)) if config.rank else ():
         dimensions = _matrix(name, axes[name])
@@ -163,9 +163,9 @@ def _factor_axes(maps: Mapping[str, tuple[int, int]]) -> Axes:
 
 
 def _by_layer(decay: float, numbers: Mapping[str, np.ndarray]) -> optax.GradientTransformation:
-    """Updates times `decay` to the power of the layers above: 0 at the output, then 1 for the highest layer, and so on.
+    """Multiplies updates by `decay` to the power of the layers above: 0 at the output, 1 for the top layer, and so on.
 
-    As in BEiT (Bao et al. 2022, appendix); each stack counts for itself, and whatever embeds is below all layers.
+    As in BEiT (Bao et al. 2022, appendix). Stacks are counted separately, and embeddings are below all layers.
     """
     tops: dict[str, int] = {}
     for name, of in numbers.items():
@@ -221,7 +221,7 @@ def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
 
 
 def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Input and output dimensions of a layer's linear map; the heads' two go together. None for anything else."""
+    """Input and output dimensions of a layer's linear map, where heads have two; None for anything else."""
     if not matrices({name: axes})[name] or "embed" not in axes or {"vocab", "positions", "token_types"} & set(axes):
         return None
     width = axes.index("embed")
@@ -230,7 +230,7 @@ def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[in
 
 
 def _adafactor(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adafactor (Shazeer and Stern 2018), layer by layer, with each linear map factored as the matrix it is."""
+    """Adafactor (Shazeer and Stern 2018) for each layer by itself, its linear maps factored as matrices."""
     inner = optax.chain(
         optax.scale_by_factored_rms(min_dim_size_to_factor=32),
         optax.clip_by_block_rms(1.0),
@@ -241,7 +241,7 @@ def _adafactor(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) ->
 
 
 def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.GradientTransformation:
-    """`inner` on every parameter alone: each layer of a stack by itself, and linear maps as matrices."""
+    """Applies `inner` to every parameter separately: each layer of a stack by itself, and linear maps as matrices."""
 
     def view(name: str, array: jax.Array) -> jax.Array:
         """`[layers, rows, columns]` for a linear map, `[layers, size]` for a vector; 1 layer outside of stacks."""

@@ -133,7 +133,7 @@ def local_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
     axes, found = parameter_axes(model), {}
     for name, value in named_parameters(model).items():
         sizes = zip(axes[name], value.shape, strict=True)
-        found[name] = sharding(["gathered" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
+        found[name] = sharding(["replicated" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
     return found
 
 

@@ -1,4 +1,4 @@
-"""How fast a run is, and how much of the machine it uses."""
+"""Tokens per second, use of the chips' peak, and memory of a run."""
 
 import resource
 import sys
@@ -25,7 +25,7 @@ class Throughput:
         self._began = time.perf_counter()
 
     def add(self, flops: Callable[..., float], state: Any, batch: Any, key: Any) -> None:
-        """Counts a step that is about to be made, of `flops(state, batch, key)`, where the chip's peak is known."""
+        """Counts the `flops(state, batch, key)` operations of a step about to be made, if the chip's peak is known."""
         if self._peak is None:
             return
         shapes = tuple((name, array.shape) for name, array in batch.items())
@@ -38,26 +38,26 @@ class Throughput:
         self._seconds += time.perf_counter() - self._began
 
     def resume(self) -> None:
-        """Goes on."""
+        """Starts the clock again."""
         self._began = time.perf_counter()
 
     def lap(self) -> dict[str, float]:
-        """`tokens_per_second` and, of a known chip, `mfu` since the last call; `peak_memory` in bytes since the start.
+        """Returns `tokens_per_second` and, of a known chip, `mfu` since the last call; `peak_memory` in bytes.
 
         MFU is the share of the chips' peak that the model needs, without what is computed again to save memory
         (Chowdhery et al. 2022, "PaLM", appendix B).
         """
         now = time.perf_counter()
         seconds = max(self._seconds + now - self._began, 1e-9)
-        found = {"tokens_per_second": self.tokens / seconds, "peak_memory": peak_memory(self._devices)}
+        speed = {"tokens_per_second": self.tokens / seconds, "peak_memory": peak_memory(self._devices)}
         if self._peak is not None:
-            found["mfu"] = self._flops / seconds / self._peak
+            speed["mfu"] = self._flops / seconds / self._peak
         self.tokens, self._flops, self._seconds, self._began = 0.0, 0.0, 0.0, now
-        return found
+        return speed
 
 
 def peak_memory(devices: Iterable[Any]) -> int:
-    """The most bytes that were in use on one of this process's devices; where these do not say, by the process."""
+    """The most bytes ever in use on one of this process's devices, or, if they do not tell, by the process."""
     stats = [device.memory_stats() for device in devices if device.process_index == jax.process_index()]
     peaks = [stat["peak_bytes_in_use"] for stat in stats if stat and "peak_bytes_in_use" in stat]
     unit = 1 if sys.platform == "darwin" else 1024
