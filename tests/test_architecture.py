@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import transformer_jax
 from transformer_jax.runs.experiment_file import load_experiment_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +66,13 @@ def comments(path: Path) -> Iterator[str]:
 
 def test_every_module_is_in_a_room_of_the_house():
     assert {"data", "nn", "models", "training"} <= {room_of(path) for path in MODULES} <= set(BELOW)
-    assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py"}
+    assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py", "version.py"}
+
+
+def test_every_public_name_leads_somewhere():
+    names = dir(transformer_jax)
+    assert {room_of(path) for path in MODULES} <= set(names)
+    assert all(hasattr(transformer_jax, name) for name in names)
 
 
 def test_a_room_imports_only_from_rooms_below():
@@ -73,7 +80,8 @@ def test_a_room_imports_only_from_rooms_below():
         f"{path.relative_to(ROOT)} imports {name}"
         for path in MODULES
         for name in imports(path)
-        if name.startswith("transformer_jax.") and name.split(".")[1] not in BELOW[room_of(path)] | {room_of(path)}
+        if name.startswith("transformer_jax.")
+        and name.split(".")[1] not in BELOW[room_of(path)] | {room_of(path), "version"}
     ]
     assert not wrong
 
@@ -107,9 +115,21 @@ def test_no_check_is_switched_off():
     assert not [f"{path}: {text}" for path in EVERYTHING for text in comments(path) if switch.match(text)]
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_every_experiment_has_a_model_that_fits_its_task(file):
-    experiment = load_experiment_file(file)
+def variants(file: Path) -> list[str]:
+    """`experiment`, and what else `--variant` can name in an experiment file."""
+    functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    names = [
+        node.name for node in functions if not node.args.args and ast.unparse(node.returns or node) == "Experiment"
+    ]
+    return list(dict.fromkeys(["experiment", *names]))
+
+
+@pytest.mark.parametrize(
+    ("file", "variant"),
+    [(file, variant) for file in EXPERIMENTS for variant in variants(file)],
+)
+def test_every_experiment_has_a_model_that_fits_its_task(file, variant):
+    experiment = load_experiment_file(file, variant)
     task, data = experiment.task, experiment.data
     model = task.resolve(experiment.model, data, dict.fromkeys(task.vocabularies(data), 1_000))
     assert model.num_parameters() > 100_000

@@ -46,7 +46,6 @@ class Upper(Translation):
     """Its right answer is the input in capitals."""
 
     def resolve(self, model: Any, data: DataConfig, tokenizers: Any) -> Any:
-        self.decoding.check()
         return model
 
     def evaluate(self, predictor: Any, examples: Sequence[Example]) -> dict[str, Any]:
@@ -138,6 +137,13 @@ def test_the_overview_and_a_misspelt_verb_do_not_import_jax():
     code += "print([name for name in ('jax', 'flax', 'numpy', 'tyro') if name in sys.modules])"
     result = python("-c", code)
     assert result.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize("module", ["transformer_jax", "transformer_jax.cli.main"])
+def test_the_package_and_its_main_module_are_the_command(module: str):
+    result = python("-m", module, "trian")
+    assert result.returncode == 2
+    assert "did you mean train?" in result.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -300,7 +306,7 @@ def test_mistakes_in_evaluate_say_what_to_do(run: str, tmp_path: Path, capsys: C
     assert "did you mean --checkpoint?" in refused(capsys, "evaluate", run, "--chekpoint", "best")
     assert "not 'nonsense'" in refused(capsys, "evaluate", run, "--checkpoint", "nonsense")
     assert "unknown field --train.steps" in refused(capsys, "evaluate", run, "--train.steps", "3")
-    assert "beam_size >= 1" in refused(capsys, "evaluate", run, "--task.decoding.beam-size", "0")
+    assert "beam_size must be at least 1, not 0" in refused(capsys, "evaluate", run, "--task.decoding.beam-size", "0")
     assert "required: RUN" in refused(capsys, "evaluate")
 
 

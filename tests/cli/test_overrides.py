@@ -66,6 +66,10 @@ def test_the_last_of_two_values_counts():
     assert override("--train.steps", "1", "--train.steps", "2").train.steps == 2
 
 
+def test_a_value_may_begin_with_dashes():
+    assert override("--train.best=--x").train.best == "--x"
+
+
 def test_fields_of_own_classes_can_be_set():
     experiment = override(
         *("--model.num-experts", "8", "--model.routing", "soft", "--data.source.span", "3", "4"),

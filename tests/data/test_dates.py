@@ -86,9 +86,9 @@ def test_the_same_fields_give_the_same_examples_and_others_do_not():
     ("fields", "message"),
     [
         ({"languages": ("frr",)}, "did you mean fr"),
-        ({"first_year": 2030, "last_year": 2020}, "years go from"),
-        ({"last_year": 10_000}, "years go from"),
-        ({"train_examples": 0}, "train_examples must be positive"),
+        ({"first_year": 2030, "last_year": 2020}, "first_year 2030 is after last_year 2020"),
+        ({"last_year": 10_000}, "last_year must be at most 9999, not 10000"),
+        ({"train_examples": 0}, "train_examples must be at least 1, not 0"),
         ({"first_year": 2026, "last_year": 2026, "languages": ("ja",), "train_examples": 100_000}, "lower data.source"),
     ],
 )

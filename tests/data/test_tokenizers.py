@@ -223,9 +223,9 @@ def test_an_empty_corpus_is_an_error(texts):
     [
         ({"model_type": "wordpiece"}, "model_type is bpe, unigram, word, char, not 'wordpiece'"),
         ({"normalization": "nfc"}, "normalization is .* not 'nfc'"),
-        ({"character_coverage": 0.5}, "character_coverage is 0.98 to 1, not 0.5"),
-        ({"vocab_size": 0}, "vocab_size is at least 5, not 0"),
-        ({"train_sentences": 0}, "train_sentences is at least 1, not 0"),
+        ({"character_coverage": 0.5}, "character_coverage must be at least 0.98 and at most 1, not 0.5"),
+        ({"vocab_size": 0}, "vocab_size must be at least 5, not 0"),
+        ({"train_sentences": 0}, "train_sentences must be at least 1, not 0"),
     ],
 )
 def test_fields_that_cannot_work_are_refused(fields, message):

@@ -113,7 +113,7 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(tmp_path):
         tmp_path,
         DRY_RUN=True,
         REPOSITORY="https://example.org/transformer_jax.git",
-        EXPERIMENT="experiments/paper/wmt14_en_de_base.py",
+        EXPERIMENT="experiments/paper/wmt14.py",
         OVERRIDES="--train.steps 7 --data.source.data-dir 'a b'",
         WORKDIR=str(tmp_path / "runs"),
     )
@@ -122,8 +122,8 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(tmp_path):
     assert clone == f"would run: git clone --depth 1 https://example.org/transformer_jax.git {checkout}"
     assert re.fullmatch(f"would run: .* -m pip install .* --editable {checkout}", pip)
     assert text(outputs["train"]) == (
-        f"would run: transformer-jax train {checkout}/experiments/paper/wmt14_en_de_base.py --workdir "
-        f"{tmp_path}/runs/wmt14_en_de_base --model.dtype float32 --train.steps 7 --data.source.data-dir 'a b'\n"
+        f"would run: transformer-jax train {checkout}/experiments/paper/wmt14.py --workdir "
+        f"{tmp_path}/runs/wmt14 --model.dtype float32 --train.steps 7 --data.source.data-dir 'a b'\n"
     )
     assert text(outputs["data"]).count("would download: https://") == 6
     assert "would run: transformer-jax train" in text(outputs["multi30k"])

@@ -3,18 +3,24 @@
 import copy
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import jaxtyping
 import pytest
 
+from transformer_jax.cli.overrides import apply_overrides
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Files, Source
-from transformer_jax.models.encoder_decoder import base
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig, base
+from transformer_jax.parallel.mesh import MeshConfig
 from transformer_jax.runs.experiment_file import differences, flatten, from_tree, load_experiment_file, to_tree
+from transformer_jax.runs.preparation import refused_changes
 from transformer_jax.tasks.translation import Translation
+from transformer_jax.tasks.translator import Decoding
 from transformer_jax.training.experiment import Experiment, TrainConfig
 
 OWN_CLASSES = '''
@@ -134,11 +140,132 @@ def test_a_wrong_saved_value_is_refused_with_one_line(path: str, value: Any, mes
     assert str(caught.value) == message
 
 
-def test_a_missing_saved_field_is_refused():
-    tree = to_tree(make())
-    del tree["train"]["steps"]
-    with pytest.raises(ValueError, match="no field train.steps"):
-        from_tree(make(), tree)
+@dataclass(frozen=True)
+class Sharpened(Translation):
+    sharpness: Annotated[float, MAY_CHANGE] = 1.0
+    width: int = 1
+
+
+def test_a_run_goes_on_with_other_values_only_where_the_field_says_so():
+    old = replace(make(), task=Sharpened())
+    train = TrainConfig(steps=3, stop_after=2, log_every=1, keep=9, best="", checkpoint="best", lost_process_timeout=9)
+    task = Sharpened(decoding=Decoding(beam_size=1), scores=("chrf",), sharpness=2.0)
+    data = replace(old.data, cache="here", source=Files(directory="there", train=("a.en", "a.de")))
+    mesh, model = MeshConfig(data=1, fsdp=2), replace(old.model, remat=True)
+    new = replace(old, task=task, train=train, data=data, mesh=mesh, model=model)
+    assert refused_changes(to_tree(old), new) == ""
+    new = replace(new, train=replace(train, seed=1), task=replace(task, width=2))
+    assert refused_changes(to_tree(old), new) == "task.width was 1, now 2; train.seed was 0, now 1"
+
+
+class Place:
+    """A family of small classes, of which a model chooses one."""
+
+    kinds: ClassVar[Mapping[str, type]] = {}
+
+
+@dataclass(frozen=True)
+class Wave(Place):
+    pass
+
+
+@dataclass(frozen=True)
+class Turn(Place):
+    base: float = 10_000.0
+
+
+@dataclass(frozen=True)
+class Own(Place):
+    pass
+
+
+Place.kinds = {"wave": Wave, "turn": Turn}
+
+
+@dataclass(frozen=True)
+class PlacedModel(EncoderDecoderConfig):
+    place: Place = Wave()
+    new: int = 3
+
+    @classmethod
+    def upgraded(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """`place` was a name once, beside `place_base`, and the class was called `OldModel`."""
+        if isinstance(tree.get("place"), str):
+            base = {"base": tree.pop("place_base")} if tree["place"] == "turn" else {}
+            tree["place"] = {"class": cls.place.kinds[tree["place"]].__name__, **base}
+        return tree | {"class": "PlacedModel"}
+
+
+def placed(**fields: Any) -> Experiment:
+    return replace(make(), model=PlacedModel(**fields))
+
+
+def old_tree() -> dict[str, Any]:
+    tree = to_tree(placed())
+    del tree["model"]["new"], tree["train"]["steps"]
+    tree["model"] |= {"class": "OldModel", "place": "turn", "place_base": 5.0}
+    return tree
+
+
+def test_an_older_versions_fields_are_upgraded_and_those_it_lacked_keep_the_files_value():
+    ours = replace(placed(new=8), train=TrainConfig(steps=7))
+    assert from_tree(ours, old_tree()) == replace(ours, model=PlacedModel(place=Turn(base=5.0), new=8))
+
+
+def test_a_run_of_an_older_version_is_compared_in_todays_fields_and_only_in_those_it_had():
+    assert refused_changes(old_tree(), placed(place=Turn(base=5.0), new=8)) == ""
+    assert refused_changes(old_tree(), placed(place=Turn(base=6.0))) == "model.place.base was 5.0, now 6.0"
+    assert refused_changes(old_tree(), placed(place=Wave())) == "model.place.class was 'Turn', now 'Wave'"
+
+
+def test_a_part_saved_as_another_of_its_kinds_is_read_as_that_one():
+    tree = json.loads(json.dumps(to_tree(placed(place=Turn(base=2.0)))))
+    assert from_tree(placed(), tree).model == PlacedModel(place=Turn(base=2.0))
+    with pytest.raises(ValueError, match=r"model.place was saved as Own, but its file makes it a Wave"):
+        from_tree(placed(), to_tree(placed(place=Own())))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [
+        ("--model.place turn", PlacedModel(place=Turn())),
+        ("--model.place turn --model.place.base 5", PlacedModel(place=Turn(base=5.0))),
+        ("--model.place.base=5 --model.place=turn --model.new 4", PlacedModel(place=Turn(base=5.0), new=4)),
+    ],
+)
+def test_the_command_line_chooses_a_kind_by_name_and_then_its_fields(arguments: str, model: PlacedModel):
+    for place in (Wave(), Turn(base=3.0), Own()):
+        assert apply_overrides(placed(place=place), arguments.split(), "prog").model == model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--model.place turns", "--model.place is one of wave, turn, not 'turns'; did you mean turn?"),
+        ("--model.place", "--model.place is one of wave, turn; nothing was given"),
+        ("--model.place wave --model.place.base 5", "unknown field --model.place.base"),
+    ],
+)
+def test_a_kind_that_there_is_not_is_refused_with_those_that_there_are(arguments: str, message: str):
+    with pytest.raises(ValueError) as caught:
+        apply_overrides(placed(place=Turn()), arguments.split(), "prog")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_value_out_of_range_is_refused_in_the_file_and_on_the_command_line(tmp_path: Path):
+    text = OWN_CLASSES.replace("sharpness: float = 1.0", "sharpness: Annotated[float, Ge(1)] = 0.5")
+    path = write(
+        tmp_path,
+        text.replace(
+            "from dataclasses", "from annotated_types import Ge\nfrom typing import Annotated\nfrom dataclasses", 1
+        ),
+    )
+    with pytest.raises(ValueError, match=r"mine.py: task.sharpness must be at least 1, not 0.5$"):
+        load_experiment_file(path)
+    with pytest.raises(ValueError, match=r"^train.steps must be at least 1, not 0$"):
+        apply_overrides(make(), ["--train.steps", "0"], "prog")
+    with pytest.raises(ValueError, match=r"^optimizer.learning_rate must be a finite number, not nan$"):
+        apply_overrides(make(), ["--optimizer.learning-rate", "nan"], "prog")
 
 
 def test_whole_numbers_do_for_numbers():

@@ -9,8 +9,8 @@ import pytest
 from transformer_jax.models.decoder_only import gpt2
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.models.encoder_only import bert, modern_bert
-from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.layer_names import layer_numbers
+from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.warm_start import fitting, table, with_copies
 
 SIZE: dict[str, Any] = {"d_model": 16, "num_heads": 2, "d_ff": 32, "vocab_size": 40}

@@ -134,7 +134,6 @@ def test_padding_changes_no_prediction(pooling):
     ("task", "model", "message"),
     [
         (Classification(scores=("pearson",)), MODEL, "unknown score 'pearson'"),
-        (Classification(label_smoothing=1.0), MODEL, "task.label_smoothing is at least 0 and below 1"),
         (Classification(), dataclasses.replace(MODEL, num_outputs=7), "model.num_outputs follows from the data, 3"),
     ],
 )

@@ -91,7 +91,7 @@ def test_perplexity_and_bits_per_byte_follow_from_the_loss(generator):
         (TASK, base(), "needs a model of the kind DecoderOnlyConfig"),
         (TASK, dataclasses.replace(MODEL, max_length=7), "model.max_length 7 is below data.max_length 8"),
         (TASK, dataclasses.replace(MODEL, vocab_size=9), "follows from the tokenizer"),
-        (dataclasses.replace(TASK, stride=9), MODEL, "task.stride is 0 to data.max_length"),
+        (dataclasses.replace(TASK, stride=9), MODEL, "task.stride 9 is more than data.max_length"),
     ],
 )
 def test_what_contradicts_itself_is_refused(task, model, message):

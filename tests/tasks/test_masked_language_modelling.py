@@ -127,7 +127,6 @@ def test_samples_of_texts_that_are_too_long_are_shortened(filler):
     [
         (TASK, gpt2(), "MaskedLanguageModelling needs a model of the kind EncoderOnlyConfig, not DecoderOnlyConfig"),
         (TASK, dataclasses.replace(MODEL, max_length=9), "model.max_length 9 is below data.max_length 16"),
-        (dataclasses.replace(TASK, rate=1.0), MODEL, "task.rate is above 0 and below 1"),
     ],
 )
 def test_what_contradicts_itself_is_refused(task, model, message):

@@ -124,9 +124,9 @@ def test_every_optimizer_can_move_factors(optimizer):
 @pytest.mark.parametrize(
     ("lora", "words"),
     [
-        (LoraConfig(rank=-1), "rank of 0 or more"),
+        (LoraConfig(rank=-1), "optimizer.lora.rank must be at least 0"),
         (LoraConfig(rank=17), "lora.rank 17 is more than .* has: 16 x 16"),
-        (LoraConfig(rank=1, alpha=0.0), "positive alpha"),
+        (LoraConfig(rank=1, alpha=0.0), "optimizer.lora.alpha must be above 0"),
         (LoraConfig(rank=1, names=("*/token_types",)), "encoder_input/token_types, which is no linear map"),
         (LoraConfig(rank=1, names=("*/nothing",)), r"no parameter is called \*/nothing"),
         (LoraConfig(rank=1, names=("embedding/table",)), "embedding/table, which is no linear map"),

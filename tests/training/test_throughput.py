@@ -16,8 +16,9 @@ from transformer_jax.parallel import chips
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.flops import matmul_flops
 from transformer_jax.training.step import abstract_model, fresh_state, make_update
-from transformer_jax.training.throughput import Throughput, matmul_flops
+from transformer_jax.training.throughput import Throughput
 
 
 def flops(function, *arguments):

@@ -1,4 +1,4 @@
-"""What attends to what: one picture, and one page to look closer."""
+"""Attention weights as one picture, and as one page to look closer."""
 
 import json
 import math

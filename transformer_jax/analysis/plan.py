@@ -1,4 +1,4 @@
-"""What a run will need, before a machine is paid for: its training step compiled for devices that need not be there."""
+"""Memory, messages and time of a run on a machine that is not here, from its compiled training step."""
 
 import importlib.util
 import math
@@ -17,8 +17,8 @@ from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.chips import CHIPS, GIB, Chip
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.flops import matmul_flops
 from transformer_jax.training.step import abstract_state, batch_sharding, check_batches, make_update
-from transformer_jax.training.throughput import matmul_flops
 
 LIBTPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it only compiles, so others may do so at the same time
@@ -37,30 +37,30 @@ MOST_TRIED = 6
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training step of an experiment comes to on some devices; bytes are those of one device."""
+    """The needs of a training step on some devices; bytes are those of one device."""
 
     experiment: Experiment
     mesh: dict[str, int]
     rows: int
-    """Of the largest batch: the longest examples."""
+    """Rows of the largest batch, that of the longest examples."""
     tokens: int
-    """Of that batch, padding included."""
+    """Tokens of that batch, padding included."""
     parameters: int
     parameter_bytes: int
     optimizer_bytes: int
-    """And of the step's number."""
+    """Bytes of the optimizer's state and the step's number."""
     batch_bytes: int
     temporary_bytes: int
-    """Gradients, activations and workspace, by the compiler."""
+    """Bytes of gradients, activations and workspace, by the compiler."""
     model_flops: float
-    """Matrix products of a step on all devices together, three times those of the forward pass."""
+    """Matrix products of a step on all devices together, without those computed again (`training/flops.py`)."""
     flops: float
-    """Those that are really made: with what is computed again to save memory."""
+    """Matrix products with those that are computed again to save memory."""
     messages: dict[Collective, Traffic]
     available: int
-    """Devices that there are; a mesh may leave some idle."""
+    """Devices of the machine; a mesh may leave some idle."""
     dimensions: int
-    """Axes of the torus that the devices are; 1 where they are none."""
+    """Axes of the torus that connects the devices; 1 if none does."""
 
     @property
     def devices(self) -> int:
@@ -69,15 +69,15 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """All that a device holds while a step runs."""
+        """Bytes on a device while a step runs."""
         return self.parameter_bytes + self.optimizer_bytes + self.batch_bytes + self.temporary_bytes
 
 
 def topology(name: str) -> tuple[list[Any], Chip | None]:
-    """The devices that `v5e:4x4`, `h100:8` or `cpu:8` stands for, and their chip; None for a CPU.
+    """The devices that `v5e:4x4`, `h100:8` or `cpu:8` names, and their chip; None for a CPU.
 
     TPUs need the extra `tpu` but no TPU. GPUs and CPUs are simulated by CPU devices: ask in a fresh process. Raises
-    ValueError for one that there is not.
+    ValueError for an unknown one.
     """
     kind, _, shape = name.partition(":")
     if kind not in (*CHIPS, "cpu") or not re.fullmatch(r"[0-9]{1,6}(x[0-9]{1,6})*", shape):
@@ -116,7 +116,7 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
 
 
 def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
-    """Compiles the experiment's step for these devices, without its data; ValueError for what cannot be."""
+    """Compiles the experiment's step for these devices, without its data; raises ValueError if it cannot be."""
     task, data, train = experiment.task, experiment.data, experiment.train
     kinds = task.vocabularies(data)
     sizes = {feature: getattr(kind, "vocab_size", 261) for feature, kind in kinds.items()}
@@ -129,9 +129,9 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         update = make_update(experiment)
         state = abstract_state(model, update.optimizer, mesh, update.frozen)
         shapes = task.abstract_batch(rows, data.max_length)
-        batch = _placed(shapes, batch_sharding(mesh))
+        batch = _sharded(shapes, batch_sharding(mesh))
         key = jax.eval_shape(lambda: jax.random.key(0, impl=train.random_bits))
-        key = _placed(key, NamedSharding(mesh, PartitionSpec()))
+        key = _sharded(key, NamedSharding(mesh, PartitionSpec()))
         traced = update.step.trace(state, batch, key)
         flops, model_flops = matmul_flops(traced.jaxpr.jaxpr), update.model_flops(state, batch, key)
         compiled = traced.lower().compile()
@@ -158,9 +158,9 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
 def what_would_fit(
     plan: Plan, devices: Sequence[Any], memory: float, tell: Callable[[str], None] = lambda options: None
 ) -> tuple[str, Plan] | None:
-    """The first change by which a device holds no more than `memory` bytes, as options, and its plan; None: none.
+    """Finds a change after which a device holds at most `memory` bytes: its options and its plan, or None.
 
-    `tell` hears of each before it is compiled.
+    `tell` is called with the options of each change before it is compiled.
     """
     tried = [plan.experiment]
     for options, experiment in _changes(plan.experiment, len(devices)):
@@ -178,7 +178,7 @@ def what_would_fit(
 
 
 def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
-    """The plan for a person: what the compiler says apart from what is only estimated."""
+    """Writes the plan out: what the compiler says apart from what is only estimated."""
     simulated = chip is None or not chip.is_tpu
     whose = "estimated by a CPU's compiler on devices that stand in" if simulated else "as its compiler lays it out"
     lines = [
@@ -237,18 +237,18 @@ def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
 
 
 def _bandwidth(plan: Plan, chip: Chip, message: Collective) -> float:
-    """Bytes a second of a message; one among all devices can use every axis of a torus at once."""
+    """Bytes per second of a message; one among all devices can use every axis of a torus at once."""
     return chip.links * chip.link_bandwidth * (plan.dimensions if message.group == plan.devices else 1)
 
 
 def _dimensions(devices: Sequence[Any]) -> int:
-    """Axes along which devices of a torus lie."""
+    """Counts the axes of a torus along which its devices differ."""
     places = [getattr(device, "coords", (0,)) for device in devices]
     return max(sum(len(set(along)) > 1 for along in zip(*places, strict=True)), 1)
 
 
 def _changes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
-    """What one would try, the cheapest first."""
+    """Changes that save memory, as options and experiments, the cheapest first."""
     mesh, train, model, data = experiment.mesh, experiment.train, experiment.model, experiment.data
     sharded = replace(mesh, data=1, fsdp=-1)
     for fsdp in (False, True):
@@ -277,12 +277,12 @@ def _readable(size: float | int) -> str:
     return f"{size / GIB:.3f} GiB" if size > 0.1 * GIB else f"{size / 2**20:.2f} MiB"
 
 
-def _placed(shapes: Any, where: NamedSharding) -> Any:
+def _sharded(shapes: Any, where: NamedSharding) -> Any:
     return jax.tree.map(lambda of: jax.ShapeDtypeStruct(of.shape, of.dtype, sharding=where), shapes)
 
 
 def _bytes(arrays: Any) -> int:
-    """Of one device's shards."""
+    """Bytes of one device's shards of arrays."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays)
     )

@@ -1,4 +1,4 @@
-"""What a compiled program sends from device to device."""
+"""The collectives of a compiled program, and the bytes that they send."""
 
 import math
 import re
@@ -6,32 +6,32 @@ from typing import NamedTuple
 
 
 class Collective(NamedTuple):
-    """A kind of message between devices."""
+    """A kind of collective operation."""
 
     kind: str
     """all-gather, reduce-scatter, all-reduce, all-to-all or collective-permute."""
     group: int
-    """Devices that take part in each."""
+    """Devices that take part in one."""
 
 
 class Traffic(NamedTuple):
-    """How often a collective happens in a run of the program, and what each device sends."""
+    """How often a collective runs in the program, and how much each device sends."""
 
     count: int
     sent: float
-    """Bytes, by the usual ring algorithms."""
+    """Bytes in all, by the usual ring algorithms."""
 
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 BYTES = dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1) | dict.fromkeys(("s16", "u16", "bf16", "f16"), 2)
 BYTES |= dict.fromkeys(("s64", "u64", "f64"), 8)
-"""Of an element of each type; 4 of any other."""
+"""Bytes of an element by type; 4 of any other type."""
 
 
 def collectives(hlo: str) -> dict[Collective, Traffic]:
-    """The messages of a compiled program (`compiled.as_text()`), those inside of loops times their trip counts.
+    """Counts the collectives of a compiled program (`compiled.as_text()`), those in loops times their trip counts.
 
-    A message that a TPU's compiler hides behind computations is repeated in each of them: it counts where it starts.
+    A TPU's compiler repeats a collective in every computation that hides it: it counts where it starts.
     """
     bodies, entry = _computations(hlo)
     devices = DEVICES.search(hlo)
@@ -63,7 +63,7 @@ def collectives(hlo: str) -> dict[Collective, Traffic]:
 
 
 CONTINUED = re.compile("async-collective-done|async_collective_fusion")
-"""Names of instructions and computations in which a message that was started before goes on."""
+"""Matches instructions and computations that continue a collective that was started before."""
 INSTRUCTION = re.compile(r"\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\(")
 CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
@@ -89,7 +89,7 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _trips(line: str, bodies: dict[str, list[str]]) -> int:
-    """How often a loop runs: as the compiler notes it, or else the bound that its condition compares with."""
+    """How often a loop runs: the compiler's note, or else the bound that its condition compares with."""
     noted = TRIPS.search(line)
     if noted:
         return int(noted[1])
@@ -99,13 +99,13 @@ def _trips(line: str, bodies: dict[str, list[str]]) -> int:
 
 
 def _branches(line: str) -> list[str]:
-    """The costs of all branches are added, as if each were taken."""
-    found = BRANCHES.search(line)
-    return re.findall(r"[\w.-]+", found[1]) if found else []
+    """The computations of a conditional's branches, which are counted as if each were taken."""
+    branches = BRANCHES.search(line)
+    return re.findall(r"[\w.-]+", branches[1]) if branches else []
 
 
 def _group_size(line: str, kind: str, everyone: int) -> int:
-    """Devices that take part; `everyone` where no groups are named."""
+    """Devices that take part; `everyone` if no groups are named."""
     if kind == "collective-permute":
         return 2
     named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
@@ -118,7 +118,7 @@ def _group_size(line: str, kind: str, everyone: int) -> int:
 
 
 def _sent(kind_of_result: str, operation: str, group: int) -> float:
-    """Bytes that a device sends."""
+    """Bytes that a device sends in one collective with a result of this type."""
     sizes = [
         BYTES.get(name, 4) * math.prod(int(size) for size in shape.split(",") if size)
         for name, shape in SHAPE.findall(kind_of_result)

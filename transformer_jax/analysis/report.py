@@ -1,4 +1,4 @@
-"""What a person sees of a trained run: scores, samples, curves."""
+"""Scores, samples and curves of a trained run, printed at its end."""
 
 import itertools
 
@@ -12,9 +12,9 @@ from transformer_jax.training.step import local_mesh
 
 
 def show_result(run: Run, steps: list[int], samples: int = 5, *, devices: int = 1) -> None:
-    """Draws `curves.png`; prints scores on the test split and a few predictions of the parameters at `steps`.
+    """Draws `curves.png`; prints scores on the test split and a few predictions of the mean parameters at `steps`.
 
-    Of this process's devices, up to `devices` share the work.
+    Up to `devices` of this process's devices shard the parameters.
     """
     source, task = run.experiment.data.source, run.experiment.task
     picture = draw_curves(run.directory) if is_first() else None

@@ -7,9 +7,9 @@ import sys
 import threading
 from collections.abc import Sequence
 
-import transformer_jax
 from transformer_jax.cli.errors import UserError, exit_status
 from transformer_jax.data.nearest import did_you_mean
+from transformer_jax.version import __version__
 
 VERBS = {
     "train": ("learn what an experiment file says", "train experiments/quickstart.py --train.steps 500"),
@@ -23,7 +23,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit status."""
+    """Runs the verb that the arguments name; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file's name need not be UTF-8; a message that holds one is not lost for it.
@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(status: int) -> None:
-    """Ends a process that failed among others."""
+    """Ends a failed process that is one of several."""
     if status and "transformer_jax.parallel.distributed" in sys.modules:
         sys.modules["transformer_jax.parallel.distributed"].end(status)
 
 
 def run_experiment(file: str) -> None:
-    """What an experiment file calls when it is run: `python FILE ...` is `transformer-jax train FILE ...`.
+    """Makes `python FILE ...` the command `transformer-jax train FILE ...`, called at the end of an experiment file.
 
     Does nothing while the file is imported, with a `__main__` guard or without.
     """
@@ -60,7 +60,7 @@ def _dispatch(arguments: list[str]) -> None:
     if verb in ("-h", "--help"):
         print(_overview())
     elif verb == "--version":
-        print(transformer_jax.__version__)
+        print(__version__)
     elif verb in VERBS:
         # Imported only now, so that a mistake and the overview need not wait for JAX.
         importlib.import_module(f"transformer_jax.cli.{verb}").main(arguments[1:])
@@ -73,3 +73,7 @@ def _overview() -> str:
     rows = [f"  {verb:<10} {what:<44} transformer-jax {example}" for verb, (what, example) in VERBS.items()]
     head = "usage: transformer-jax VERB ...      (transformer-jax VERB --help says more; --version)"
     return "\n".join([head, "", *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

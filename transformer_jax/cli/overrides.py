@@ -1,19 +1,25 @@
-"""Fields of an experiment from the command line: `--model.num-layers 2`, dashes or underscores alike."""
+"""Fields of an experiment from the command line: `--model.num-layers 2`, dashes or underscores alike.
+
+Where a field's class has `kinds`, its value can be chosen by name (`--model.positions learned`), and then its fields.
+"""
 
 import contextlib
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
 from tyro.conf import AvoidSubcommands, FlagConversionOff
 
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.nearest import did_you_mean
-from transformer_jax.runs.experiment_file import field_types, needed
+from transformer_jax.runs.experiment_file import choices, field_types, needed, replaced
 
 T = TypeVar("T")
+Option = tuple[str, list[str]]
+"""The path of a field, and the values given for it."""
 
 
 def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only: str | tuple[str, ...] = "") -> T:
@@ -23,30 +29,44 @@ def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only:
     field with its default and raises SystemExit.
     """
     if {"-h", "--help"} & set(arguments):
+        for path, kinds in choices(experiment).items():
+            print(f"{_option(path)} {{{','.join(kinds)}}}")
         return _tyro(experiment, ["--help"], prog)
-    options = _options(arguments)
+    experiment, options = _choose(experiment, _options(arguments), only)
     fields = {path: kind for path, kind in field_types(experiment).items() if path.startswith(only)}
     for path, _ in options:
         if path not in fields:
             raise ValueError(_unknown(path, list(fields)))
     try:
-        return _parse(experiment, arguments)
+        changed = _parse(experiment, options)
     except ValueError:
-        # Which of the options it was shows when each is parsed alone.
-        for path, values in options:
-            try:
-                _parse(experiment, [f"--{path}", *values])
-            except ValueError as error:
-                refusal = re.match(r"Error parsing [\w.]+: (.*)", str(error))
-                if refusal:  # The values have the right types, but the class they make up refuses them.
-                    raise ValueError(refusal[1]) from error
-                given = f", not {' '.join(values)!r}" if values else "; nothing was given"
-                raise ValueError(f"{_option(path)} needs {needed(fields[path])}{given}") from error
+        # Parsed alone, each option shows whether it was the wrong one.
+        for option in options:
+            _parse_alone(experiment, option, fields)
         raise
+    check_ranges(changed)
+    return changed
 
 
-def _parse(experiment: T, arguments: Sequence[str]) -> T:
-    """What tyro makes of the arguments; its boxes of errors become a ValueError with one line."""
+def _choose(experiment: T, options: list[Option], only: str | tuple[str, ...]) -> tuple[T, list[Option]]:
+    """The experiment with the classes that are chosen by name, outer ones first, and the options that are left."""
+    for path, values in sorted(options, key=lambda option: option[0]):
+        kinds = choices(experiment).get(path)
+        if kinds and path.startswith(only):
+            if len(values) != 1 or values[0] not in kinds:
+                given = f", not {' '.join(values)!r}" if values else "; nothing was given"
+                near = did_you_mean(values[0], kinds) if values else ""
+                raise ValueError(f"{_option(path)} is one of {', '.join(kinds)}{given}{near}")
+            experiment = replaced(experiment, path, kinds[values[0]]())
+            options = [option for option in options if option[0] != path]
+    return experiment, options
+
+
+def _parse(experiment: T, options: Sequence[Option]) -> T:
+    """The experiment that tyro reads from the options; its boxes of errors become a ValueError with one line."""
+    arguments: list[str] = []
+    for path, values in options:  # with "=", a value may begin with dashes
+        arguments += [f"--{path}={values[0]}"] if len(values) == 1 else [f"--{path}", *values]
     # The looks of a box depend on the stream: with this one it is drawn in UTF-8 and without colours.
     boxes = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
@@ -59,14 +79,27 @@ def _parse(experiment: T, arguments: Sequence[str]) -> T:
         raise ValueError(" ".join(message)) from None
 
 
+def _parse_alone(experiment: Any, option: Option, fields: Mapping[str, Any]) -> None:
+    """Raises ValueError, in words for this option, if it cannot be parsed."""
+    path, values = option
+    try:
+        _parse(experiment, [option])
+    except ValueError as error:
+        refusal = re.match(r"Error parsing [\w.]+: (.*)", str(error))
+        if refusal:  # The values have the right types, but the class that they are fields of refuses them.
+            raise ValueError(refusal[1]) from error
+        given = f", not {' '.join(values)!r}" if values else "; nothing was given"
+        raise ValueError(f"{_option(path)} needs {needed(fields[path])}{given}") from error
+
+
 def _tyro(experiment: T, arguments: Sequence[str], prog: str | None = None) -> T:
     kind: Any = type(experiment)
     return tyro.cli(kind, default=experiment, args=arguments, prog=prog, config=(AvoidSubcommands, FlagConversionOff))
 
 
-def _options(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+def _options(arguments: Sequence[str]) -> list[Option]:
     """Field paths and the values that follow them."""
-    options: list[tuple[str, list[str]]] = []
+    options: list[Option] = []
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, formatter_class=style, allow_abbrev=False, **settings)
 
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The verb's own options, and what is left for fields of the experiment."""
+        """Parses the verb's own options; returns them and the arguments left for fields of the experiment."""
         options, rest = self.parse_known_args(arguments)
         own = [name for action in self._actions for name in action.option_strings]
         for argument in rest:
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_parser(verb: str, description: str) -> Parser:
-    """A parser for a verb over a run directory."""
+    """Makes the parser of a verb that takes a run directory."""
     fields = (
         "Fields of the run's task and of its data's source can be changed as in training, such as "
         "--task.decoding.beam-size 8 or --data.source.directory DIR."
@@ -50,7 +50,7 @@ def run_parser(verb: str, description: str) -> Parser:
 
 
 def open_run(parser: Parser, arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:
-    """The run, with fields of its task and its source changed as the arguments say, and the verb's own options."""
+    """Opens the run with fields of its task and its source changed; returns it and the verb's own options."""
     options, overrides = parser.split(arguments)
     run = Run.open(options.run)
     experiment = apply_overrides(run.experiment, overrides, parser.prog, only=CHANGEABLE)

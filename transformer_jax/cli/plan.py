@@ -1,4 +1,4 @@
-"""`transformer-jax plan EXPERIMENT.py --topology v5e:4x4`: what a run would need on a machine that is not here."""
+"""`transformer-jax plan EXPERIMENT.py --topology v5e:4x4`: memory, messages and time of a run on another machine."""
 
 import signal
 from collections.abc import Sequence

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 
-from transformer_jax.analysis.profile import report
 from transformer_jax.analysis.report import show_result
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.log import show_log
@@ -21,7 +20,7 @@ from transformer_jax.models.encoder_decoder import base
 from transformer_jax.parallel.distributed import is_first, start
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.preparation import prepare
-from transformer_jax.runs.profiling import PROFILE
+from transformer_jax.runs.profiling import PROFILE, report
 from transformer_jax.runs.trainer import train
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment

@@ -1,14 +1,18 @@
-"""Which text a run learns from, and how it becomes batches."""
+"""The text of a run, its vocabulary and its batches."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from annotated_types import Ge
+
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Source
 from transformer_jax.data.tokenizers import SentencePiece, TokenizerConfig
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The text of a run, its vocabulary and its batches."""
+    """Where examples come from, how they become tokens, and how tokens become batches."""
 
     source: Source
     """Where examples come from: Dates, Files, Tfds or a class of your own."""
@@ -16,13 +20,13 @@ class DataConfig:
     """How text becomes tokens: SentencePiece, WordPiece (BERT), ByteBPE (GPT-2) or Bytes."""
     shared_vocabulary: bool = True
     """One vocabulary for all features, or one for each."""
-    max_length: int = 256
+    max_length: Annotated[int, Ge(1)] = 256
     """Examples with a longer side (in tokens, special ones included) are skipped and counted."""
-    tokens_per_batch: int = 4096
+    tokens_per_batch: Annotated[int, Ge(1)] = 4096
     """Rows times padded length of a batch, on its longest side, is at most this."""
-    num_buckets: int = 8
-    """Different batch shapes, and so compilations, at most."""
-    batch_multiple: int = 8
+    num_buckets: Annotated[int, Ge(1)] = 8
+    """Most batch shapes that differ, each of which is compiled."""
+    batch_multiple: Annotated[int, Ge(1)] = 8
     """Every batch has a multiple of this many rows; the mesh and train.accumulate must divide it."""
-    cache: str = ""
+    cache: Annotated[str, MAY_CHANGE] = ""
     """Directory of the tokenised text, to share between runs; empty: `cache` in the run directory."""

@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.data.sources import Example, Source
 
@@ -37,17 +40,17 @@ class Dates(Source):
 
     languages: tuple[str, ...] = ()
     """CLDR locales such as fr; empty: all that are known here."""
-    first_year: int = 1900
+    first_year: Annotated[int, Ge(1000)] = 1900
     """The earliest year."""
-    last_year: int = 2099
+    last_year: Annotated[int, Le(9999)] = 2099
     """The latest year."""
-    train_examples: int = 100_000
+    train_examples: Annotated[int, Ge(1)] = 100_000
     """Examples to learn from."""
-    validation_examples: int = 1_000
+    validation_examples: Annotated[int, Ge(1)] = 1_000
     """Examples for validation."""
-    test_examples: int = 2_000
+    test_examples: Annotated[int, Ge(1)] = 2_000
     """Examples for the final score."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Chooses dates, languages and ways of writing."""
 
     def examples(self, split: str) -> Iterator[Example]:
@@ -89,21 +92,15 @@ class Dates(Source):
         return f"there are at most {most:,} {split} examples, not {count:,}; lower data.source.{split}_examples"
 
     def _check(self, split: str) -> None:
+        check_ranges(self, "data.source")
         if split not in self.splits:
             raise ValueError(f"dates have no split {split!r}; there are {', '.join(self.splits)}")
         for language in self.languages:
             if language not in LANGUAGES:
                 hint = did_you_mean(language, LANGUAGES) or f"; known: {' '.join(LANGUAGES)}"
                 raise ValueError(f"unknown language {language!r} in data.source.languages{hint}")
-        if not 1000 <= self.first_year <= self.last_year <= 9999:
-            years = f"{self.first_year} to {self.last_year}"
-            raise ValueError(f"years go from 1000 to 9999, data.source.first_year first, not from {years}")
-        if self.seed < 0:
-            raise ValueError(f"data.source.seed must not be negative, not {self.seed}")
-        for name in self.splits:
-            count = getattr(self, f"{name}_examples")
-            if count < 1:
-                raise ValueError(f"data.source.{name}_examples must be positive, not {count}")
+        if self.first_year > self.last_year:
+            raise ValueError(f"data.source.first_year {self.first_year} is after last_year {self.last_year}")
 
     def _days(self, split: str) -> np.ndarray:
         """The split's dates, as ordinals; where a date falls depends on the date and the seed alone."""

@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.lines import existing, file_lines
 
 Example = dict[str, str]
@@ -48,7 +49,7 @@ class Source:
 class SplitFiles(Source):
     """A source whose splits are named files of a directory."""
 
-    directory: str = "."
+    directory: Annotated[str, MAY_CHANGE] = "."
     """Where the files are."""
     train: tuple[str, ...] = ()
     """Files to learn from; .gz and .xz are unpacked."""
@@ -172,7 +173,7 @@ class Tfds(Source):
     """Such as wmt14_translate/de-en; a version may follow, as in wmt14_translate/de-en:1.0.0."""
     columns: tuple[str, ...] = ()
     """What the data set calls the features; one within another is written with a dot; empty: like the features."""
-    data_dir: str = ""
+    data_dir: Annotated[str, MAY_CHANGE] = ""
     """Where data sets are prepared; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     train: str = "train"
     """The data set's split of the training examples; slices such as train[:1%] are splits too."""

@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import sentencepiece
+from annotated_types import Ge, Le
 
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.lines import existing
 
 LOG = logging.getLogger(__name__)
@@ -107,13 +109,13 @@ Exceptions are characters that it keeps for itself: U+2581 (a space), U+2585, NU
 class SentencePiece(TokenizerConfig):
     """A SentencePiece vocabulary (Kudo and Richardson 2018), trained from the corpus or loaded from a file."""
 
-    vocab_size: int = 8_000
+    vocab_size: Annotated[int, Ge(5)] = 8_000
     """Tokens, special ones included; `char` and `word` take no more than the text has."""
     model_type: str = "bpe"
     """bpe, unigram, char (decodes to exactly the text) or word."""
     path: str = ""
     """A .model file to use instead of training one; the other fields are then not used."""
-    character_coverage: float = 1.0
+    character_coverage: Annotated[float, Ge(0.98), Le(1)] = 1.0
     """Share of the text's characters that get a token."""
     split_digits: bool = False
     """Every digit is a token of its own."""
@@ -123,7 +125,7 @@ class SentencePiece(TokenizerConfig):
     """nmt_nfkc, nmt_nfkc_cf (lower-cases), nfkc, nfkc_cf or identity; empty: nmt_nfkc, and identity for char."""
     mask: bool = False
     """Adds the token <mask>, for masked language modelling."""
-    train_sentences: int = 1_000_000
+    train_sentences: Annotated[int, Ge(1)] = 1_000_000
     """Training looks at this many texts at most, a fixed random choice."""
 
     def train(self, texts: Iterable[str]) -> "SentencePieceTokenizer":
@@ -167,6 +169,7 @@ class SentencePiece(TokenizerConfig):
         return _read(directory / f"{name}.model", "the tokenizer of the run")
 
     def _check(self) -> None:
+        check_ranges(self, "data.tokenizer")
         if self.model_type not in MODEL_TYPES:
             raise ValueError(f"data.tokenizer.model_type is {', '.join(MODEL_TYPES)}, not {self.model_type!r}")
         if self.normalization not in ("", "nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"):
@@ -174,11 +177,6 @@ class SentencePiece(TokenizerConfig):
                 f"data.tokenizer.normalization is nmt_nfkc, nmt_nfkc_cf, nfkc, nfkc_cf, identity or empty, "
                 f"not {self.normalization!r}"
             )
-        if not 0.98 <= self.character_coverage <= 1:
-            raise ValueError(f"data.tokenizer.character_coverage is 0.98 to 1, not {self.character_coverage}")
-        for name, least in (("vocab_size", 5), ("train_sentences", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"data.tokenizer.{name} is at least {least}, not {getattr(self, name)}")
 
     def _explain(self, message: str) -> str:
         """SentencePiece's message in one line."""

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.decoding.greedy import Cache, Step
 
 
@@ -15,30 +18,16 @@ from transformer_jax.decoding.greedy import Cache, Step
 class Sampling:
     """How the next token is chosen from the model's logits; by default it is drawn from the model's distribution."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Ge(0)] = 1.0
     """Logits are divided by it; 0 is greedy: always the most probable token."""
-    top_k: int = 0
+    top_k: Annotated[int, Ge(0)] = 0
     """Only so many of the most probable tokens stay; 0: all."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Only the most probable tokens that together have this probability stay (Holtzman et al. 2020, section 3.1)."""
-    min_p: float = 0.0
+    min_p: Annotated[float, Ge(0), Le(1)] = 0.0
     """Tokens of less than this times the highest probability are dropped (Nguyen et al. 2024, section 3)."""
-    repetition_penalty: float = 1.0
+    repetition_penalty: Annotated[float, Gt(0)] = 1.0
     """Above 1: tokens of the prompt and of the text so far become less likely (Keskar et al. 2019, section 4.1)."""
-
-    def check(self) -> None:
-        """Raises ValueError for numbers that describe no choice."""
-        if not (
-            0 <= self.temperature < math.inf
-            and self.top_k >= 0
-            and 0 < self.top_p <= 1
-            and 0 <= self.min_p <= 1
-            and 0 < self.repetition_penalty < math.inf
-        ):
-            raise ValueError(
-                "sampling needs temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1 and "
-                f"repetition_penalty > 0, not {self}"
-            )
 
 
 @jax.tree_util.register_dataclass
@@ -97,7 +86,7 @@ def start_generation(
     draws depends on `seed`, its number in `row_ids` and its own text alone, not on the batch it stands in. Raises
     ValueError for arguments that generate nothing.
     """
-    sampling.check()
+    check_ranges(sampling, "sampling")
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}: give room for one token at least")
     batch = prompt.shape[0]

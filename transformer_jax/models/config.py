@@ -11,6 +11,7 @@ from annotated_types import Ge
 from flax import nnx
 from jaxtyping import Array, Float
 
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.nn.embedding import Embedding, Logits, Output
 from transformer_jax.nn.initializers import SCHEMES, Initializer
 from transformer_jax.nn.inputs import TokenInput
@@ -47,9 +48,9 @@ class TransformerConfig(LayerConfig):
     """A norm behind each stack; with norm_placement pre it belongs there."""
     shared_layers: bool = False
     """One layer, run num_layers times (ALBERT)."""
-    remat: bool = False
+    remat: Annotated[bool, MAY_CHANGE] = False
     """Recompute activations in the backward pass instead of storing them."""
-    unroll: bool = False
+    unroll: Annotated[bool, MAY_CHANGE] = False
     """Compile every layer on its own instead of a loop over layers."""
 
     @property

@@ -146,8 +146,8 @@ class EncoderDecoder(TokenModel):
     def _decode(
         self,
         tokens: Tokens,
-        memory: Float[Array, "batch memory d_model"] | None,
-        memory_lengths: Lengths | None,
+        memory: Float[Array, "rows memory d_model"] | None,
+        memory_lengths: Int[Array, " rows"] | None,
         *,
         positions: Tokens | None = None,
         key: PRNGKeyArray | None = None,

@@ -21,8 +21,8 @@ from transformer_jax.parallel.axes import constrain, devices_of
 STORED_KEYS = 256
 """Keys up to which weights are stored for the backward pass; of more they would be most of a step's memory."""
 
-KeysValues = tuple[Float[Array, "batch key kv_heads head_dim"], Float[Array, "batch key kv_heads value_dim"]]
-Weights = Float[Array, "batch heads query key"]
+KeysValues = tuple[Float[Array, "rows key kv_heads head_dim"], Float[Array, "rows key kv_heads value_dim"]]
+Weights = Float[Array, "rows heads queries key"]
 
 
 def attention_weights(

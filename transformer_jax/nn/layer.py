@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.nn.attention import Attention, KeysValues, Weights
 from transformer_jax.nn.cache import KeyValueCache
 from transformer_jax.nn.feed_forward import FeedForward
@@ -94,7 +95,7 @@ class LayerConfig:
     """Factor of the scores (T5: 1); None: 1/sqrt(head_dim), as in the paper."""
     soft_cap: Annotated[float, Ge(0)] = 0.0
     """Attention scores s become cap * tanh(s / cap); 0: they stay."""
-    attention_kernel: str = AUTO
+    attention_kernel: Annotated[str, MAY_CHANGE] = AUTO
     """auto: what suits the device and the length; splash (TPU) or cudnn (NVIDIA) where possible; xla: plain formula."""
     positions: Position = field(default_factory=Sinusoidal)
     """Where tokens stand: Sinusoidal or Learned (added to embeddings), Rotary, Relative (T5) or Alibi (in

@@ -1,4 +1,4 @@
-"""Names of array dimensions, and where a mesh puts each of them.
+"""Names of array dimensions, and the mesh axes that shard each of them.
 
 Parameters and activations name their dimensions ("logical axes"); a run names its mesh. The one table between the two
 is `MESH_AXES`. Every sharding (parameters, optimizer state, batches, checkpoints) is derived from it.
@@ -29,7 +29,10 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
 
 
 def partition_spec(axes: Sequence[str], mesh_axes: Sequence[str]) -> PartitionSpec:
-    """Where each dimension goes on a mesh with these axes; a mesh axis serves the first dimension that asks for it."""
+    """The mesh axes that shard each dimension; a mesh axis shards only the first dimension that asks for it.
+
+    Raises ValueError for a name that is not in `MESH_AXES`.
+    """
     free = list(mesh_axes)
     entries = []
     for axis in axes:
@@ -47,7 +50,7 @@ def sharding(axes: Sequence[str], mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def check_divides(name: str, shape: Sequence[int], axes: Sequence[str], where: NamedSharding) -> None:
-    """ValueError, with the sizes that would do, where the mesh does not divide a dimension of a parameter."""
+    """Raises ValueError, with the sizes that would do, if the mesh does not divide a dimension of a parameter."""
     for axis, size, split in zip(axes, shape, where.spec, strict=True):
         names = (split,) if isinstance(split, str) else tuple(split or ())
         devices = math.prod(where.mesh.shape[mesh_axis] for mesh_axis in names)
@@ -58,9 +61,9 @@ def check_divides(name: str, shape: Sequence[int], axes: Sequence[str], where: N
 
 
 def constrain(x: Array, axes: Sequence[str]) -> Array:
-    """Tells the compiler how an activation lies on the current mesh (`jax.set_mesh`); without a mesh, does nothing.
+    """Tells the compiler how an activation is sharded on the current mesh (`jax.set_mesh`); without one, does nothing.
 
-    A dimension that the devices cannot divide, such as the length of one more token, lies whole on each.
+    A dimension that the devices do not divide, such as the length of one more token, is replicated.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -70,10 +73,10 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
 
 
 def parts(axis: str, mesh: Mesh | AbstractMesh) -> int:
-    """Into how many parts a mesh divides dimensions of this name."""
+    """The number of shards that a mesh makes of a dimension with this name."""
     return math.prod(mesh.shape.get(name, 1) for name in MESH_AXES[axis])
 
 
 def devices_of(axis: str) -> int:
-    """Into how many parts the current mesh divides dimensions of this name; 1 without a mesh."""
+    """The number of shards that the current mesh makes of a dimension with this name; 1 without a mesh."""
     return parts(axis, jax.sharding.get_abstract_mesh())

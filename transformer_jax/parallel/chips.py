@@ -1,4 +1,4 @@
-"""What accelerators can do, by their published figures.
+"""Memory, peak rates and links of accelerators, by their published figures.
 
 TPUs: "How to Scale Your Model" (Austin et al. 2025, chapter 2, https://jax-ml.github.io/scaling-book/tpus) and
 https://cloud.google.com/tpu/docs/v5e, v5p, v6e, v4. GPUs: NVIDIA's data sheets of each product; peaks are those without
@@ -12,10 +12,10 @@ GIB = 2.0**30
 
 @dataclass(frozen=True)
 class Chip:
-    """One accelerator; rates are a second's."""
+    """One accelerator; rates are per second."""
 
     kinds: tuple[str, ...]
-    """What JAX calls it, `jax.Device.device_kind`."""
+    """Its names in JAX, `jax.Device.device_kind`."""
     memory: float
     """Bytes."""
     flops: float
@@ -25,24 +25,24 @@ class Chip:
     memory_bandwidth: float
     """Bytes."""
     link_bandwidth: float
-    """Bytes that go out to a neighbour on one link, in one direction; of a GPU, to all others together."""
+    """Bytes sent to a neighbour over one link, in one direction; of a GPU, to all others together."""
     links: int = 1
     """Links that a ring along one axis uses at once: both directions on a TPU."""
     together: int = 8
-    """Chips that these links connect; beyond is a network that is not known here."""
+    """Chips that these links connect; the network beyond is not known here."""
 
     @property
     def name(self) -> str:
-        """As JAX calls it."""
+        """Its first name in JAX."""
         return self.kinds[0]
 
     @property
     def is_tpu(self) -> bool:
-        """Whether there is a compiler for it that needs none."""
+        """Whether its compiler runs on a machine without one."""
         return self.name.startswith("TPU")
 
     def peak(self, dtype: str) -> float:
-        """Peak of matrix products of arrays of this type."""
+        """Peak of matrix products of arrays of this type, in operations per second."""
         return self.float32_flops if dtype == "float32" else self.flops
 
 
@@ -66,9 +66,9 @@ CHIPS = {
     "h200": Chip(("NVIDIA H200",), 141e9, 989e12, 494e12, 4.8e12, 450e9),
     "b200": Chip(("NVIDIA B200",), 180e9, 2250e12, 1100e12, 8.0e12, 900e9),
 }
-"""By the name that a topology has it under, such as `v5e` of `v5e:4x4`."""
+"""Chips by their name in a topology, such as `v5e` in `v5e:4x4`."""
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that JAX calls so; None for one that is not in the table."""
+    """The chip with this name in JAX; None if it is not in the table."""
     return next((chip for chip in CHIPS.values() if device_kind in chip.kinds), None)

@@ -33,18 +33,19 @@ _keys = itertools.count()
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where other processes of this run were found."""
+    """The surroundings that start several processes of one run."""
 
     name: str
-    """As a person calls it."""
+    """Its name in messages."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """What `jax.distributed.initialize` needs to be told."""
+    """Arguments of `jax.distributed.initialize`, which finds the rest by itself."""
 
 
 def find_cluster(environment: Mapping[str, str], tpu_hosts: Callable[[], int]) -> Cluster | None:
-    """What the environment says of other processes; None when this one is alone.
+    """Finds out whether this process is one of several; returns None if it is alone.
 
-    `tpu_hosts` says how many hosts a Cloud TPU has; it is asked last. Raises ValueError for half of an address.
+    JAX can join processes but does not say whether there are any, and would give the only task of a SLURM job one of
+    its GPUs. `tpu_hosts` counts the hosts of a Cloud TPU and is called last. Raises ValueError for half of an address.
     """
     index = environment.get(INDEX) or environment.get("JOB_COMPLETION_INDEX")
     if ADDRESS in environment and COUNT in environment:
@@ -75,7 +76,7 @@ def tpu_hosts(
     device_files: Path = Path("/dev"),
     metadata: Callable[[str], str] | None = None,
 ) -> int:
-    """How many hosts the Cloud TPU of this one has, all of its slices together; 1 where there is no TPU or no other."""
+    """Counts the hosts of this host's Cloud TPU in all of its slices; 1 without a TPU."""
     if not any(device_files.glob("accel[0-9]*")) and not any(device_files.glob("vfio/[0-9]*")):
         return 1
     slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
@@ -84,23 +85,21 @@ def tpu_hosts(
 
 
 def start(lost_process_timeout: int) -> None:
-    """Joins the other processes of this run, where there are any; to be called before JAX is used.
+    """Joins the other processes of this run, if there are any; to be called before JAX is used.
 
-    Says what it found, and silences the standard output of all processes but the first. They wait five minutes for each
-    other; when one is lost after that, the others end within `lost_process_timeout` seconds. Raises ValueError for
-    addresses that cannot be.
+    Prints what surrounds it, and silences the standard output of all processes but the first. They wait five minutes
+    for each other; when one is lost after that, the others end within `lost_process_timeout` seconds. Raises ValueError
+    for an incomplete address.
     """
-    if lost_process_timeout < 1:
-        raise ValueError(f"train.lost_process_timeout must be at least 1, not {lost_process_timeout}")
     if jax.distributed.is_initialized():
         return
     cluster = find_cluster(os.environ, tpu_hosts)
     if cluster is None:
         return
     print(f"{cluster.name}: joining the other processes", flush=True)
-    answer = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(**cluster.arguments, heartbeat_timeout_seconds=lost_process_timeout)
-    signal.signal(signal.SIGTERM, answer)  # JAX has put an answer of its own below Python's
+    signal.signal(signal.SIGTERM, handler)  # JAX has installed one of its own below Python's
     if jax.process_index() > 0:
         sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -109,7 +108,7 @@ def start(lost_process_timeout: int) -> None:
 
 
 def end(status: int) -> None:
-    """Ends this process at once when it failed and others do not know: they would wait for each other at the end."""
+    """Ends this process at once if it failed and is one of several: a regular exit would wait for the others."""
     if status and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -117,20 +116,20 @@ def end(status: int) -> None:
 
 
 def leave() -> None:
-    """Parts from the other processes, which do so at the same place."""
+    """Disconnects from the other processes; all call it at the same place."""
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Whether this is the process that writes files and prints."""
     return jax.process_index() == 0
 
 
 def in_turn(first: Callable[[], T], others: Callable[[], T]) -> T:
-    """What `first` returns in the first process, and then `others` in all others.
+    """Calls `first` in the first process, and after it `others` in all others; returns its result.
 
-    Where it fails in one of them it fails in all: an OSError or ValueError there is a ValueError in the others.
+    An OSError or ValueError in one process is raised there, and as a ValueError in all others.
     """
     result, problem = None, None
     for work in (first, others):
@@ -149,7 +148,7 @@ def in_turn(first: Callable[[], T], others: Callable[[], T]) -> T:
 
 
 def barrier() -> None:
-    """Waits for all processes, on the hosts: however long, no device is kept waiting, and signals are heard."""
+    """Waits for all processes without occupying a device; signals are handled meanwhile."""
     if jax.process_count() == 1:
         return
     wait = partial(ocp.multihost.get_barrier_sync_fn(), key=f"transformer_jax/{next(_keys)}", timeout_ms=LONGEST * 1000)
@@ -168,24 +167,24 @@ def barrier() -> None:
 
 
 def agree(number: int) -> int:
-    """The largest number that any process named; all wait for all."""
+    """Returns the largest number that any process gives; waits for all of them."""
     if jax.process_count() == 1:
         return number
     return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
 class Agreement:
-    """The largest number that any process named one call before, so that no device waits for it."""
+    """The largest number that any process gave one call earlier, so that no device waits for it."""
 
     def __init__(self, mesh: Mesh):
         self._where = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._largest = jax.jit(lambda numbers: numbers.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
-        self._named: Any = None
+        self._given: Any = None
 
     def __call__(self, number: int) -> int:
-        """Names a number; all processes make the same calls, and get the same answers."""
-        before, shape = self._named, (self._where.mesh.size,)
-        self._named = self._largest(
+        """Gives a number and returns the largest of the call before, at first 0; all processes make the same calls."""
+        before, shape = self._given, (self._where.mesh.size,)
+        self._given = self._largest(
             jax.make_array_from_callback(shape, self._where, lambda index: np.full(1, number, np.int32))
         )
         return 0 if before is None else int(before)
@@ -198,7 +197,7 @@ def _number(name: str, text: str) -> int:
 
 
 def _metadata(name: str) -> str:
-    """What Google's metadata server says of this host; empty where there is none."""
+    """Reads an attribute of this host from Google's metadata server; empty if there is no such server."""
     host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
     url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})

@@ -1,4 +1,4 @@
-"""The mesh of a run: how many devices share the batch, the parameters and the layers' width."""
+"""The mesh of a run: how many devices shard the batch, the parameters and the layers' width."""
 
 import math
 from collections import Counter
@@ -17,19 +17,19 @@ class MeshConfig:
     """Sizes of the mesh axes; their product is the number of devices used."""
 
     data: int = -1
-    """Devices that split the batch and copy the parameters; -1: all that the other axes leave."""
+    """Devices that shard the batch and replicate the parameters; -1: all that the other axes leave."""
     fsdp: int = 1
-    """Devices that split the batch and the parameters (fully sharded data parallel)."""
+    """Devices that shard the batch and the parameters (fully sharded data parallel)."""
     tensor: int = 1
-    """Devices that split heads, feed-forward width and vocabulary."""
+    """Devices that shard heads, feed-forward width and vocabulary (tensor parallel)."""
     sequence: int = 1
-    """Devices that split the length of texts, for contexts that are too long for one."""
+    """Devices that shard the length of texts, for contexts that are too long for one."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over these devices, or over all that there are; ValueError when the sizes do not fit their number.
+    """Arranges these devices, by default all, in a mesh; raises ValueError if the sizes do not fit their number.
 
-    Slices of TPUs, which a slower network connects, divide the axis `data`.
+    Slices of TPUs, which a slower network connects, are laid along the axis `data`.
     """
     sizes, devices = asdict(config), jax.devices() if devices is None else devices
     wrong = {axis: size for axis, size in sizes.items() if size < 1 and size != -1}
@@ -62,13 +62,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def _over_slices(shape: tuple[int, ...], devices: Sequence[Any], slices: int) -> np.ndarray:
-    """Devices with those of a slice beside each other along the first axis: only that one crosses the slow network."""
+    """Orders devices so that only the first axis crosses the slow network between slices."""
     outer = (slices,) + (1,) * (len(shape) - 1)
     inner = (shape[0] // slices, *shape[1:])
     return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
 
 
 def described(mesh: Mesh | Mapping[str, int]) -> str:
-    """The axes that divide something, such as `data 4 x fsdp 2`."""
+    """Names the axes with several devices, such as `data 4 x fsdp 2`."""
     shape = mesh.shape if isinstance(mesh, Mesh) else mesh
     return " x ".join(f"{axis} {size}" for axis, size in shape.items() if size > 1) or "one device"

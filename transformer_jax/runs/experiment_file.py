@@ -1,21 +1,28 @@
 """An experiment as a value on disk: read from its Python file, written as plain JSON, compared field by field.
 
-The classes of its parts always come from the experiment's file; the JSON says which they were and holds their fields.
+The class of a part comes from the experiment's file; the JSON names it and holds its fields. Two class attributes, both
+optional, widen that:
+
+kinds            a mapping (or a classmethod that returns one) from names to classes that may stand in for this class,
+                 each constructible without arguments; `--model.positions NAME` chooses one
+upgraded(tree)   a classmethod that turns the JSON of this class, as any version wrote it, into today's fields
 """
 
 import dataclasses
+import inspect
 import itertools
 import json
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from cattrs.preconf.json import make_converter
 
+from transformer_jax.data.fields import check_ranges, declared, is_config, join
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.runs.imported_files import make_importable
 from transformer_jax.training.experiment import Experiment
@@ -30,26 +37,66 @@ COUNTER = itertools.count()
 def to_tree(experiment: Any, path: str = "") -> Tree:
     """The experiment as plain JSON; raises ValueError for a value that JSON cannot hold."""
     tree: Tree = {"class": type(experiment).__name__}
-    for name in _names(experiment):
-        value, where = getattr(experiment, name), _join(path, name)
-        tree[name] = to_tree(value, where) if _has_fields(value) else _plain(value, where)
+    for name, value, _ in declared(experiment):
+        where = join(path, name)
+        tree[name] = to_tree(value, where) if is_config(value) else _plain(value, where)
     return tree
 
 
-def from_tree(default: T, tree: Any, path: str = "") -> T:
-    """`default` with the values of `tree`; raises ValueError where fields, classes or types are others."""
-    kind, names = type(default).__name__, _names(default)
-    if not isinstance(tree, dict) or tree.get("class") != kind:
-        found = tree.get("class") if isinstance(tree, dict) else repr(tree)
-        raise ValueError(f"{path or 'the experiment'} was saved as {found}, but its file makes it a {kind}")
-    for name in sorted(tree.keys() - {"class", *names}):
-        near = did_you_mean(_join(path, name), [_join(path, known) for known in names])
-        raise ValueError(f"the saved experiment has an unknown field {_join(path, name)}{near}")
-    for name in sorted(set(names) - tree.keys()):
-        raise ValueError(f"the saved experiment has no field {_join(path, name)}")
-    hints = typing.get_type_hints(type(default))
-    values = {name: _value(getattr(default, name), tree[name], hints[name], _join(path, name)) for name in names}
-    return dataclasses.replace(typing.cast(Any, default), **values)
+def from_tree(default: T, tree: Any) -> T:
+    """`default` with the values of `tree`, which an older version may have written: fields that it lacks stay.
+
+    Raises ValueError for an unknown field, for a value of another type than its field's, and for a class that is
+    neither the one in `default` nor among its `kinds`.
+    """
+    return _from_tree(default, upgrade(default, tree), type(default), "")
+
+
+def upgrade(default: Any, tree: Any, kind: Any = Any) -> Any:
+    """A tree that an older version wrote, in today's fields; those that the older version did not have stay absent.
+
+    `default` is an experiment with the same classes, and `kind` the type that its field is declared with.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    upgraded = getattr(type(_template(default, tree, kind)), "upgraded", None)
+    tree = dict(tree if upgraded is None else upgraded(dict(tree)))
+    template = _template(default, tree, kind)
+    if tree.get("class") == type(template).__name__:
+        for name, value, inner in declared(template):
+            if name in tree and (is_config(value) or kinds_of(value, inner)):
+                tree[name] = upgrade(value, tree[name], inner)
+    return tree
+
+
+def kinds_of(value: Any, kind: Any) -> Mapping[str, type]:
+    """The classes that may stand in a field, by name; empty unless its value or declared type has `kinds`."""
+    while typing.get_origin(kind) is Annotated:
+        kind = kind.__origin__
+    members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
+    for one in (type(value), kind, *members):
+        kinds = getattr(one, "kinds", {})
+        kinds = kinds() if inspect.ismethod(kinds) else kinds
+        if isinstance(kinds, Mapping) and kinds:
+            return kinds
+    return {}
+
+
+def choices(experiment: Any, path: str = "") -> dict[str, Mapping[str, type]]:
+    """The path of every field whose class can be chosen by name, and the classes that there are."""
+    found: dict[str, Mapping[str, type]] = {}
+    for name, value, kind in declared(experiment):
+        where, kinds = join(path, name), kinds_of(value, kind)
+        found |= {where: kinds} if kinds else {}
+        found |= choices(value, where) if is_config(value) else {}
+    return found
+
+
+def replaced(experiment: T, path: str, value: Any) -> T:
+    """The experiment with another value of the field at this path."""
+    name, _, rest = path.partition(".")
+    inner = replaced(getattr(experiment, name), rest, value) if rest else value
+    return dataclasses.replace(typing.cast(Any, experiment), **{name: inner})
 
 
 def flatten(experiment: Any) -> dict[str, Any]:
@@ -63,22 +110,23 @@ def field_types(experiment: Any) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two trees differ, by path; None stands for a field that one of them has not.
+    """The fields of `old` that are others in `new`, by path, with both values; None where `new` lacks the field.
 
-    Of a part that is of another class only that is told, as `data.source.class`.
+    Fields that only `new` has are left out: an older version wrote `old`. Of a part that is of another class only
+    that is told, as `data.source.class`.
     """
-    if not (isinstance(old, dict) and isinstance(new, dict)):
+    if not (isinstance(old, dict) and isinstance(new, dict) and "class" in old):
         return {} if old == new else {path: (old, new)}
-    if old.get("class") != new.get("class"):
-        return {_join(path, "class"): (old.get("class"), new.get("class"))}
+    if old["class"] != new.get("class"):
+        return {join(path, "class"): (old["class"], new.get("class"))}
     found: dict[str, tuple[Any, Any]] = {}
-    for name in old | new:
-        found |= differences(old.get(name), new.get(name), _join(path, name))
+    for name in old:
+        found |= differences(old[name], new.get(name), join(path, name))
     return found
 
 
 def load_experiment_file(path: str | Path, function: str = "experiment") -> Experiment:
-    """What a function of a Python file returns, its values checked against their types.
+    """Calls a function of a Python file and returns its experiment, values checked against types and ranges.
 
     Executes the file, as a module of its own. Raises FileNotFoundError or ValueError with one line.
     """
@@ -103,13 +151,15 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
     if not isinstance(result, Experiment):
         raise ValueError(f"{function}() in {path} must return an Experiment, not {result!r}")
     try:
-        return from_tree(dataclasses.replace(result, variant=function), to_tree(result) | {"variant": function})
+        experiment = from_tree(dataclasses.replace(result, variant=function), to_tree(result) | {"variant": function})
+        check_ranges(experiment)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    return experiment
 
 
 def needed(kind: Any) -> str:
-    """What a field of this type takes, in words."""
+    """The values that a field of this type takes, in words."""
     arguments = typing.get_args(kind)
     if kind in WORDS:
         return WORDS[kind]
@@ -126,26 +176,13 @@ def needed(kind: Any) -> str:
 WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _has_fields(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def _names(config: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(config) if field.init]
-
-
 def _leaves(config: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     hints = typing.get_type_hints(type(config))
-    for name in _names(config):
-        value, where = getattr(config, name), _join(path, name)
-        if _has_fields(value):
-            yield from _leaves(value, where)
+    for name, value, _ in declared(config):
+        if is_config(value):
+            yield from _leaves(value, join(path, name))
         else:
-            yield where, value, hints[name]
+            yield join(path, name), value, hints[name]
 
 
 def _plain(value: Any, path: str) -> Any:
@@ -158,16 +195,45 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def _fits(part: Any, kind: Any) -> bool:
-    """Whether a part of an experiment is of the class that is asked for there."""
+    """Whether a value is of the dataclass that its field is declared with, if it is one."""
     return not dataclasses.is_dataclass(kind) or isinstance(part, typing.cast(type, kind))
+
+
+def _template(default: Any, tree: Any, kind: Any) -> Any:
+    """An instance of the class that the tree names: `default`, or one of the `kinds` that its field may hold."""
+    named = tree.get("class") if isinstance(tree, dict) else None
+    if named == type(default).__name__:
+        return default
+    known = {other.__name__: other for other in kinds_of(default, kind).values()}
+    return known[named]() if named in known else default
+
+
+def _from_tree(default: Any, tree: Any, kind: Any, path: str) -> Any:
+    """The dataclass of a tree in today's fields."""
+    template = _template(default, tree, kind)
+    if not isinstance(tree, dict) or tree.get("class") != type(template).__name__:
+        saved = tree.get("class") if isinstance(tree, dict) else repr(tree)
+        ours = type(template).__name__
+        raise ValueError(f"{path or 'the experiment'} was saved as {saved}, but its file makes it a {ours}")
+    fields = {name: value for name, value, _ in declared(template)}
+    for name in sorted(tree.keys() - {"class", *fields}):
+        near = did_you_mean(join(path, name), [join(path, known) for known in fields])
+        raise ValueError(f"the saved experiment has an unknown field {join(path, name)}{near}")
+    hints = typing.get_type_hints(type(template))
+    saved = {
+        name: _value(value, tree[name], hints[name], join(path, name)) for name, value in fields.items() if name in tree
+    }
+    return dataclasses.replace(template, **saved)
 
 
 def _value(default: Any, tree: Any, kind: Any, path: str) -> Any:
     """The value of one field, of its declared type."""
     if not _fits(default, kind):
         raise ValueError(f"{path} needs a {needed(kind)}, not {default!r}")
-    if _has_fields(default):
-        return from_tree(default, tree, path)
+    if tree is None and type(None) in typing.get_args(kind):
+        return None
+    if is_config(_template(default, tree, kind)):
+        return _from_tree(default, tree, kind, path)
     try:
         value = CONVERTER.structure(tree, kind)
         # Structuring is lenient ("3" is taken for an int); what does not come back as it was had another type.

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transformer_jax.data.dataset import TokenizedSplit, readable, reasons, tokenize_split
+from transformer_jax.data.fields import changeable, check_ranges
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
@@ -27,7 +28,7 @@ from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
-from transformer_jax.runs.experiment_file import differences, to_tree
+from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.rehearsal import check_evaluation
 from transformer_jax.runs.run import (
     SOURCE,
@@ -54,29 +55,6 @@ MOST_LISTED = 5
 """Changed fields that a refusal names."""
 PROBES = 20
 """Examples that show what a task makes of text."""
-MAY_CHANGE = (
-    "mesh.",
-    "model.attention_kernel",
-    "model.remat",
-    "model.unroll",
-    "task.decoding.",
-    "task.generation.",
-    "task.scores",
-    "train.steps",
-    "train.stop_after",
-    "train.log_every",
-    "train.evaluate_every",
-    "train.save_every",
-    "train.keep",
-    "train.best",
-    "train.validation_examples",
-    "train.checkpoint",
-    "train.lost_process_timeout",
-    "data.cache",
-    "data.source.directory",
-    "data.source.data_dir",
-)
-"""Fields that do not change what is learnt: a run may go on with other values."""
 
 
 @dataclass(frozen=True)
@@ -273,19 +251,9 @@ def _cache_key(experiment: Experiment, text: str, max_length: int | None, tokeni
 
 
 def check_train(experiment: Experiment) -> None:
-    """Raises ValueError for values that fields of `train` and `data` cannot have."""
+    """Raises ValueError for fields out of range, and for fields of `train` that contradict each other."""
+    check_ranges(experiment)
     train, data = experiment.train, experiment.data
-    for name in ("steps", "accumulate", "log_every", "keep"):
-        if getattr(train, name) < 1:
-            raise ValueError(f"train.{name} must be at least 1, not {getattr(train, name)}")
-    for name in ("evaluate_every", "save_every", "validation_examples", "seed"):
-        if getattr(train, name) < 0:
-            raise ValueError(f"train.{name} must not be negative, not {getattr(train, name)}")
-    for name in ("max_length", "tokens_per_batch", "num_buckets", "batch_multiple"):
-        if getattr(data, name) < 1:
-            raise ValueError(f"data.{name} must be at least 1, not {getattr(data, name)}")
-    if train.seed >= 2**63:
-        raise ValueError(f"train.seed must be below 2**63, not {train.seed}")
     known = experiment.task.metrics()
     if train.best and train.best.removeprefix(VALIDATION) not in known:
         names = [VALIDATION + name for name in known]
@@ -306,10 +274,6 @@ def check_train(experiment: Experiment) -> None:
         raise ValueError(
             "train.checkpoint best needs validation examples, train.validation_examples and train.best; or take last"
         )
-    if train.stop_after is not None and train.stop_after < 1:
-        raise ValueError(f"train.stop_after must be at least 1, not {train.stop_after}")
-    if train.random_bits not in ("threefry2x32", "rbg"):
-        raise ValueError(f"train.random_bits is threefry2x32 or rbg, not {train.random_bits!r}")
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:
@@ -347,7 +311,10 @@ def _with_sizes(experiment: Experiment, directory: Path) -> Experiment:
 def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
     """The fields in which a saved experiment differs from this one, those that may change left out; empty: none."""
     changed = changes(old, experiment)
-    refused = {path: pair for path, pair in changed.items() if not path.startswith(MAY_CHANGE)}
+    free = tuple(changeable(experiment))
+    refused = {
+        path: pair for path, pair in changed.items() if not any(f"{path}.".startswith(f"{one}.") for one in free)
+    }
     if "train.steps" in changed and depends_on_steps(experiment.optimizer):
         refused["train.steps"] = changed["train.steps"]
     return listed(refused)
@@ -355,7 +322,7 @@ def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
 
 def changes(old: dict[str, Any], experiment: Experiment) -> dict[str, tuple[Any, Any]]:
     """The fields in which a saved experiment differs from this one, with both values."""
-    changed = differences(old, to_tree(experiment))
+    changed = differences(upgrade(experiment, old), to_tree(experiment))
     # The sizes of vocabularies are saved resolved.
     return {path: pair for path, pair in changed.items() if not (path.endswith("vocab_size") and pair[1] == 0)}
 

@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
-from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.nn.layer_names import slices_by_layer
+from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.runs.run import Run
 from transformer_jax.training.step import abstract_model
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Lt
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import TokenizerConfig
@@ -29,9 +31,9 @@ class Classification(Task):
 
     regression: bool = False
     """Labels are numbers, and the loss is the squared error."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the target probability that is spread over all labels."""
-    scores: tuple[str, ...] = ()
+    scores: Annotated[tuple[str, ...], MAY_CHANGE] = ()
     """What evaluation reports: accuracy, f1 (the mean over labels), matthews; of numbers pearson, spearman.
     Empty: accuracy, or both correlations."""
 
@@ -67,8 +69,6 @@ class Classification(Task):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its sizes; ValueError where data, task and model contradict each other."""
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"task.label_smoothing is at least 0 and below 1, not {self.label_smoothing}")
         if not self.regression and vocab_sizes["label"] < 2:
             raise ValueError("all examples to learn from have the same label; there is nothing to tell apart")
         check_agreement_scores(self.measured, numbers=self.regression)

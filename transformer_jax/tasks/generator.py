@@ -4,13 +4,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Lt, MinLen
 from jaxtyping import Array
 
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import beam_search
 from transformer_jax.decoding.sampling import (
@@ -34,35 +36,23 @@ TURNS = 2**20
 class Generation:
     """How a text is continued."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: Annotated[int, Ge(1)] = 256
     """Tokens of a continuation at most. Where a text outgrows data.max_length, sampling goes on from its last half of
     that, and beam search ends."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the next token is chosen."""
-    beam_size: int = 1
+    beam_size: Annotated[int, Ge(1)] = 1
     """Above 1: the continuation that beam search finds, and no sampling."""
     length_penalty: float = 0.6
     """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha of beam search."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Texts at which a continuation ends; they are left out."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Chooses among the possible continuations."""
-    chunk: int = 16
+    chunk: Annotated[int, Ge(1)] = 16
     """Tokens that are generated before anything is looked at or shown."""
-    tokens_per_batch: int = 8192
+    tokens_per_batch: Annotated[int, Ge(1)] = 8192
     """Tokens, of prompts and continuations, that are worked on at once."""
-
-    def check(self) -> None:
-        """Raises ValueError for numbers that generate nothing."""
-        self.sampling.check()
-        if "" in self.stop:
-            raise ValueError("task.generation.stop has an empty text, which is everywhere; leave it out")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"task.generation.seed is at least 0 and below 2**31, not {self.seed}")
-        if min(self.max_new_tokens, self.beam_size, self.chunk, self.tokens_per_batch) < 1:
-            raise ValueError(
-                f"task.generation needs max_new_tokens, beam_size, chunk and tokens_per_batch of at least 1, not {self}"
-            )
 
 
 class TextGenerator:
@@ -124,7 +114,7 @@ class TextGenerator:
             generation = replace(generation, sampling=sampling, **changes)
         except TypeError as error:
             raise ValueError(f"Generation and Sampling have no such field: {', '.join(changes)}") from error
-        generation.check()
+        check_ranges(generation, "generation")
         return TextGenerator(self.model, self.tokenizer, generation, max_length=self.max_length)
 
     def losses(self, texts: Sequence[str], *, stride: int = 0) -> list[tuple[float, int]]:

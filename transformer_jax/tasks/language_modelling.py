@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
+from annotated_types import Ge
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from transformer_jax.tasks.generator import Generation, TextGenerator
@@ -21,18 +23,17 @@ from transformer_jax.tasks.task import Sums, Tokenizers, resolved
 class LanguageModelling(RunningText):
     """Learns `text`, documents packed end to end in rows of `data.max_length` tokens (Radford et al. 2018)."""
 
-    generation: Generation = field(default_factory=Generation)
+    generation: Annotated[Generation, MAY_CHANGE] = field(default_factory=Generation)
     """How texts are continued."""
-    stride: int = 0
+    stride: Annotated[int, Ge(0)] = 0
     """Evaluation moves windows of data.max_length on by so many tokens; 0: by their length, so that none overlap."""
-    loss_chunk: int | None = None
+    loss_chunk: Annotated[int, Ge(0)] | None = None
     """Logits of so many positions of a row exist at once; 0: of all; None: of 64 if there are 16,384 tokens or more."""
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
         """The model with its vocabulary size; ValueError where data, generation and model contradict each other."""
-        if not 0 <= self.stride <= data.max_length or (self.loss_chunk or 0) < 0:
-            raise ValueError(f"task.stride is 0 to data.max_length and task.loss_chunk not negative, not {self}")
-        self.generation.check()
+        if self.stride > data.max_length:
+            raise ValueError(f"task.stride {self.stride} is more than data.max_length {data.max_length}; lower it")
         return resolved(self, model, DecoderOnlyConfig, data, vocab_sizes["text"])
 
     def loss(self, model: DecoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:

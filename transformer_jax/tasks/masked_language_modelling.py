@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Gt, Lt
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
@@ -30,7 +31,7 @@ class MaskedLanguageModelling(RunningText):
     head: ClassVar[str] = "language_model"
     """What the model has."""
 
-    rate: float = 0.15
+    rate: Annotated[float, Gt(0), Lt(1)] = 0.15
     """Share of the tokens that have to be predicted; 80 % of them are masked, 10 % changed, 10 % left."""
     whole_words: bool = False
     """All tokens of a word are chosen together."""
@@ -63,8 +64,6 @@ class MaskedLanguageModelling(RunningText):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its vocabulary size; ValueError where data, task and model contradict each other."""
-        if not 0 < self.rate < 1:
-            raise ValueError(f"task.rate is above 0 and below 1, not {self.rate}")
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"], head=self.head)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:

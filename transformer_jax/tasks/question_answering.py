@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
@@ -28,9 +29,9 @@ class QuestionAnswering(Task):
 
     features: ClassVar[tuple[str, ...]] = ("question", "context", "answer", "start")
 
-    stride: int = 64
+    stride: Annotated[int, Ge(0)] = 64
     """Tokens of the context that a window has of the one before."""
-    max_answer: int = 30
+    max_answer: Annotated[int, Ge(1)] = 30
     """Tokens of an answer at most."""
 
     @property
@@ -62,8 +63,8 @@ class QuestionAnswering(Task):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its sizes; ValueError where data, task and model contradict each other."""
-        if not 0 <= self.stride < data.max_length or self.max_answer < 1:
-            raise ValueError(f"task.stride is below data.max_length and task.max_answer positive, not {self}")
+        if self.stride >= data.max_length:
+            raise ValueError(f"task.stride {self.stride} is not below data.max_length {data.max_length}; lower it")
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["context"], head="tokens", num_outputs=2)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax.numpy as jnp
+from annotated_types import Ge, Lt
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
@@ -22,11 +24,11 @@ class Translation(Task):
 
     features: ClassVar[tuple[str, ...]] = ("source", "target")
 
-    label_smoothing: float = 0.1
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Share of the target probability that is spread over all tokens."""
-    decoding: Decoding = field(default_factory=Decoding)
+    decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How translations are searched."""
-    scores: tuple[str, ...] = ("bleu", "chrf")
+    scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
     """What evaluation reports of the texts: bleu, compound_split_bleu, chrf, exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
@@ -50,8 +52,6 @@ class Translation(Task):
         """The model with its vocabulary sizes; ValueError where data, decoding and model contradict each other."""
         if not isinstance(model, EncoderDecoderConfig):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"task.label_smoothing is at least 0 and below 1, not {self.label_smoothing}")
         if model.share_embeddings and not data.shared_vocabulary:
             raise ValueError("model.share_embeddings needs data.shared_vocabulary; set both or neither")
         reach = model.reach()
@@ -60,7 +60,6 @@ class Translation(Task):
                 f"model.max_length {model.max_length} is below data.max_length {data.max_length} "
                 f"plus task.decoding.extra_length {self.decoding.extra_length}; raise it"
             )
-        self.decoding.check()
         check_scores(self.scores, self.bleu_tokenize)
         for name, size in (("vocab_size", vocab_sizes["target"]), ("source_vocab_size", vocab_sizes["source"])):
             if getattr(model, name) not in (0, size):

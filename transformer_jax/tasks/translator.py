@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Array
 
 from transformer_jax.data.tokenizers import Tokenizer
@@ -25,21 +26,14 @@ from transformer_jax.tasks.rows import grouped, listed, padded
 class Decoding:
     """The paper's beam search (Vaswani et al. 2017, section 6.1)."""
 
-    beam_size: int = 4
+    beam_size: Annotated[int, Ge(1)] = 4
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: float = 0.6
     """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha."""
-    extra_length: int = 50
+    extra_length: Annotated[int, Ge(0)] = 50
     """A translation has at most this many tokens more than its source."""
-    tokens_per_batch: int = 4096
+    tokens_per_batch: Annotated[int, Ge(1)] = 4096
     """Source tokens that are translated at once."""
-
-    def check(self) -> None:
-        """Raises ValueError for numbers that make no search."""
-        if self.beam_size < 1 or self.extra_length < 0 or self.tokens_per_batch < 1:
-            raise ValueError(
-                f"task.decoding needs beam_size >= 1, extra_length >= 0, tokens_per_batch >= 1, not {self}"
-            )
 
 
 class Hypothesis(NamedTuple):

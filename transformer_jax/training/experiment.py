@@ -1,9 +1,12 @@
 """An experiment: everything that a run depends on, as one typed value."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Lt
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.parallel.mesh import MeshConfig
 from transformer_jax.tasks.task import Task
 from transformer_jax.training.optimizer import OptimizerConfig
@@ -11,41 +14,41 @@ from transformer_jax.training.optimizer import OptimizerConfig
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long a run goes on, and what it leaves behind on the way."""
+    """Length of a run, its evaluations and its checkpoints."""
 
-    steps: int = 100_000
+    steps: Annotated[int, Ge(1), MAY_CHANGE] = 100_000
     """Updates of the parameters in all."""
-    stop_after: int | None = None
-    """Save and end at this step, leaving schedules as they are; None: at `steps`."""
-    seed: int = 0
+    stop_after: Annotated[Annotated[int, Ge(1)] | None, MAY_CHANGE] = None
+    """Save and stop at this step without shortening schedules; None: at `steps`."""
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Seed of parameters, batches and dropout."""
-    accumulate: int = 1
-    """Micro-batches that every batch is split into, to save memory; the numbers stay the same but for dropout."""
-    log_every: int = 100
+    accumulate: Annotated[int, Ge(1)] = 1
+    """Micro-batches per batch, to save memory; the numbers stay the same but for dropout."""
+    log_every: Annotated[int, Ge(1), MAY_CHANGE] = 100
     """Steps between rows of metrics.jsonl."""
-    evaluate_every: int = 1_000
+    evaluate_every: Annotated[int, Ge(0), MAY_CHANGE] = 1_000
     """Steps between evaluations on the validation examples; 0: only at the end."""
-    save_every: int = 1_000
+    save_every: Annotated[int, Ge(0), MAY_CHANGE] = 1_000
     """Steps between checkpoints; 0: only at the end."""
-    keep: int = 3
+    keep: Annotated[int, Ge(1), MAY_CHANGE] = 3
     """The newest checkpoints that are kept."""
-    best: str = "validation_loss"
-    """The metric by which one more checkpoint, the best, is kept; empty: none."""
-    validation_examples: int = 500
+    best: Annotated[str, MAY_CHANGE] = "validation_loss"
+    """Metric of the best checkpoint, which is kept beside the newest; empty: none is."""
+    validation_examples: Annotated[int, Ge(0), MAY_CHANGE] = 500
     """Validation examples that are scored at an evaluation, the first ones; 0: none."""
-    checkpoint: str = "last"
-    """What is evaluated and used after training unless told otherwise: last, best, a step, or average:N."""
+    checkpoint: Annotated[str, MAY_CHANGE] = "last"
+    """Checkpoint that is evaluated and used by default: last, best, a step, or average:N."""
     initialize_from: str = ""
-    """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are taken; empty: none. Its file is executed."""
-    lost_process_timeout: int = 100
-    """Seconds after which a process counts as lost, and the others end, where several train one run."""
-    random_bits: str = "threefry2x32"
+    """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are copied; empty: none. Its file is executed."""
+    lost_process_timeout: Annotated[int, Ge(1), MAY_CHANGE] = 100
+    """Seconds without a sign of one of several processes after which the others end."""
+    random_bits: Literal["threefry2x32", "rbg"] = "threefry2x32"
     """Generator of dropout bits: threefry2x32 (the same on every mesh) or rbg (faster)."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is learnt, from what, by which model, how, and on which devices."""
+    """Task, data, model, optimizer, training and mesh of a run."""
 
     task: Task
     """What is learnt: Translation, or a task of your own."""
@@ -54,10 +57,10 @@ class Experiment:
     model: Any
     """The model's sizes and variants; its type chooses the model."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How parameters follow the gradient."""
+    """The optimizer and its schedule."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, seed, checkpoints and evaluation."""
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    """The devices."""
+    mesh: Annotated[MeshConfig, MAY_CHANGE] = field(default_factory=MeshConfig)
+    """How many devices shard what."""
     variant: str = "experiment"
-    """The function of the experiment's file that this comes from; chosen by --variant."""
+    """The function of the experiment's file that returned this; chosen by --variant."""

@@ -1,29 +1,31 @@
 """Low-rank adaptation (Hu et al. 2021, "LoRA", section 4.1) as a wrapper around an optimizer.
 
-The adapted weights are `W = W0 + alpha / rank * A B`, and only A and B are learnt. No layer knows of it: the gradient
-of W gives those of A and B by the chain rule, the optimizer moves these, and W is put together anew. So the model, and
-every checkpoint's, is always the merged one.
+The adapted weights are `W = W0 + alpha / rank * A B`, and only A and B are learnt. The gradient of W gives those of A
+and B by the chain rule, the optimizer updates these, and W is computed anew. So no layer differs, and the model, in
+every checkpoint too, has merged weights. Differentiating A and B inside of the loss needs the gradient of W all the
+same: it was measured to be no faster and to need no less memory.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Ge, Gt
 from jaxtyping import Array
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Which weights are adapted by factors of low rank instead of being trained."""
+    """Weights that are adapted by factors of low rank instead of being trained."""
 
-    rank: int = 0
+    rank: Annotated[int, Ge(0)] = 0
     """Columns of A and rows of B; 0: nothing is adapted."""
-    alpha: float = 16.0
+    alpha: Annotated[float, Gt(0)] = 16.0
     """The product of the factors is multiplied by alpha / rank."""
     names: tuple[str, ...] = ("*/query/kernel", "*/value/kernel")
     """Names of the adapted weights; patterns such as */kernel match many."""
@@ -32,22 +34,22 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """Of the product of the factors."""
+        """What the product of the factors is multiplied by."""
         return self.alpha / self.rank
 
 
 class LoraState(NamedTuple):
-    """What is kept of adapted weights, and the wrapped optimizer's state."""
+    """The first values of adapted weights, their factors, and the wrapped optimizer's state."""
 
     weights: dict[str, Any]
-    """As they were in the beginning, W0."""
+    """The adapted weights before training, W0."""
     factors: dict[str, Any]
     """A `[*layers, inputs, rank]` as NAME/lora_a and B `[*layers, rank, outputs]` as NAME/lora_b."""
     inner: Any
 
 
 product = partial(jnp.matmul, precision="highest")
-"""Of float32 matrices, which accelerators would round."""
+"""Matrix product in full float32 precision, also on accelerators."""
 
 
 def factor_names(name: str) -> tuple[str, str]:
@@ -58,10 +60,10 @@ def factor_names(name: str) -> tuple[str, str]:
 def adapted(
     inner: optax.GradientTransformation, config: LoraConfig, maps: Mapping[str, tuple[int, int]], seed: int
 ) -> optax.GradientTransformation:
-    """An optimizer that learns factors with `inner`; everything but `maps` goes to it as it is.
+    """Makes an optimizer that updates factors, and every parameter outside of `maps`, with `inner`.
 
-    `maps` gives for every adapted weight how many leading dimensions count layers, and how many after them are inputs.
-    A begins with a normal distribution of variance 1 / inputs, B with zeros, so that W begins as it was.
+    `maps` gives for every adapted weight the number of leading dimensions that count layers, and of those after them
+    that are inputs. A is drawn from a normal distribution of variance 1 / inputs and B is zero, so that W begins as W0.
     """
 
     def matrix(name: str, weight: Any) -> Any:
@@ -102,7 +104,7 @@ def adapted(
 
 
 def merge(weights: Mapping[str, Array], factors: Mapping[str, Array], config: LoraConfig) -> dict[str, Array]:
-    """`W0 + alpha / rank * A B` of every weight that has factors, the others as they are."""
+    """Adds `alpha / rank * A B` to every weight that has factors; the others are returned as they are."""
     merged = dict(weights)
     for name, weight in weights.items():
         a, b = factor_names(name)

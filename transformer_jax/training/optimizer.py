@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules.
 
 An optimizer works on the flat dictionary of named parameters and decides by their axis names, never by array rank:
-a stack's leading `layers` axis is not a dimension of anything that is learnt.
+a stack's leading `layers` axis counts for none of them.
 """
 
 import fnmatch
@@ -10,14 +10,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge, Gt, Le, Lt
 from optax import contrib
 
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import matching
 from transformer_jax.training.lora import LoraConfig, adapted, factor_names
@@ -25,7 +27,7 @@ from transformer_jax.training.lora import LoraConfig, adapted, factor_names
 Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
 INPUT = re.compile("embedding|source_embedding|(encoder|decoder)_input/|.*/(local_)?position_bias/")
-"""The beginning of the names of parameters below the first layer."""
+"""Matches the names of parameters below the first layer."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +38,26 @@ class OptimizerConfig:
     """adam, adamw, adafactor, lion, muon or sgd."""
     schedule: str = "inverse_sqrt"
     """inverse_sqrt (the paper's), constant, cosine or linear; each after a linear warm-up."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float, Gt(0)] | None = None
     """The highest learning rate, at the end of warm-up; None: the paper's (d_model * warmup_steps)^-0.5."""
-    warmup_steps: int = 4_000
+    warmup_steps: Annotated[int, Ge(1)] = 4_000
     """Steps over which the learning rate rises linearly."""
-    schedule_steps: int | None = None
+    schedule_steps: Annotated[int, Ge(1)] | None = None
     """Length of cosine and linear schedules; None: train.steps."""
-    b1: float = 0.9
+    b1: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Decay of the gradient's mean."""
-    b2: float = 0.98
+    b2: Annotated[float, Ge(0), Lt(1)] = 0.98
     """Decay of the gradient's square."""
-    epsilon: float = 1e-9
+    epsilon: Annotated[float, Ge(0)] = 1e-9
     """Added to the root of the gradient's square."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     """Decoupled decay of matrices (adamw, lion, muon, adafactor); norms and biases are left alone."""
     no_decay: tuple[str, ...] = ()
     """Names of matrices that do not decay either; patterns such as embedding/* match many."""
-    layer_decay: float = 1.0
-    """Each layer learns by this times the rate of the one above it: below 1 to fine-tune."""
-    clip_norm: float = 0.0
-    """Gradients longer than this are scaled down to it; 0: never."""
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Each layer's learning rate is this times that of the layer above: below 1 to fine-tune."""
+    clip_norm: Annotated[float, Ge(0)] = 0.0
+    """Gradients of a larger norm are scaled down to it; 0: never."""
     frozen: tuple[str, ...] = ()
     """Names of parameters that are not trained; patterns such as encoder/* match many."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -63,12 +65,12 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates made before, from 0."""
-    if config.warmup_steps < 1:
-        raise ValueError(f"optimizer.warmup_steps must be at least 1, not {config.warmup_steps}")
+    """Makes the function from the number of updates made before, from 0, to the learning rate.
+
+    Raises ValueError for an unknown schedule and for a field of `config` out of range.
+    """
+    check_ranges(config, "optimizer")
     peak = (d_model * config.warmup_steps) ** -0.5 if config.learning_rate is None else config.learning_rate
-    if not 0 < peak < float("inf"):
-        raise ValueError(f"optimizer.learning_rate must be positive, not {peak}")
     shape = choose("optimizer.schedule", config.schedule, SCHEDULES)
     length = max((config.schedule_steps or steps) - config.warmup_steps, 1)
 
@@ -90,7 +92,7 @@ SCHEDULES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def depends_on_steps(config: OptimizerConfig) -> bool:
-    """Whether the learning rate at a step changes with train.steps."""
+    """Whether the learning rate at a step depends on train.steps."""
     return config.schedule in ("cosine", "linear") and config.schedule_steps is None
 
 
@@ -102,21 +104,13 @@ def make_optimizer(
     numbers: Mapping[str, np.ndarray] = MappingProxyType({}),
     seed: int = 0,
 ) -> optax.GradientTransformation:
-    """The optimizer for parameters with these axes; raises ValueError for an unknown name or an impossible number.
+    """Makes the optimizer of parameters with these axes; raises ValueError for an unknown name.
 
-    `numbers` has the layers of all parameters of the model (`layer_numbers`), for `layer_decay`; `seed` is that of the
-    factors of adapted weights.
+    `numbers` are the layers of the model's parameters (`layer_numbers`), for `layer_decay`; `seed` draws the factors of
+    adapted weights.
     """
-    for name in ("b1", "b2"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"optimizer.{name} is at least 0 and below 1, not {getattr(config, name)}")
-    for name in ("weight_decay", "clip_norm", "epsilon"):
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"optimizer.{name} must not be negative, not {getattr(config, name)}")
     if config.weight_decay and config.name in ("adam", "sgd"):
         raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")
-    if not 0 < config.layer_decay <= 1:
-        raise ValueError(f"optimizer.layer_decay is above 0 and at most 1, not {config.layer_decay}")
     maps = _adapted_maps(config.lora, axes)
     if maps:
         axes = {name: of for name, of in axes.items() if name not in maps} | _factor_axes(maps)
@@ -150,9 +144,7 @@ def decayed(config: OptimizerConfig, axes: Axes) -> dict[str, bool]:
 
 
 def _adapted_maps(config: LoraConfig, axes: Axes) -> dict[str, tuple[int, int]]:
-    """The adapted weights as `lora.adapted` wants them; ValueError for one that is no linear map."""
-    if config.rank < 0 or not config.alpha > 0:
-        raise ValueError(f"optimizer.lora needs a rank of 0 or more and a positive alpha, not {config}")
+    """The adapted weights as `lora.adapted` takes them; raises ValueError for one that is no linear map."""
     maps = {}
     for name in sorted(matching(axes, config.names)) if config.rank else ():
         dimensions = _matrix(name, axes[name])
@@ -171,9 +163,9 @@ def _factor_axes(maps: Mapping[str, tuple[int, int]]) -> Axes:
 
 
 def _by_layer(decay: float, numbers: Mapping[str, np.ndarray]) -> optax.GradientTransformation:
-    """Updates times `decay` to the power of the layers above: 0 at the output, then 1 for the highest layer, and so on.
+    """Multiplies updates by `decay` to the power of the layers above: 0 at the output, 1 for the top layer, and so on.
 
-    As in BEiT (Bao et al. 2022, appendix); each stack counts for itself, and whatever embeds is below all layers.
+    As in BEiT (Bao et al. 2022, appendix). Stacks are counted separately, and embeddings are below all layers.
     """
     tops: dict[str, int] = {}
     for name, of in numbers.items():
@@ -229,7 +221,7 @@ def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
 
 
 def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Input and output dimensions of a layer's linear map; the heads' two go together. None for anything else."""
+    """Input and output dimensions of a layer's linear map, where heads have two; None for anything else."""
     if not matrices({name: axes})[name] or "embed" not in axes or {"vocab", "positions", "token_types"} & set(axes):
         return None
     width = axes.index("embed")
@@ -238,7 +230,7 @@ def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[in
 
 
 def _adafactor(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adafactor (Shazeer and Stern 2018), layer by layer, with each linear map factored as the matrix it is."""
+    """Adafactor (Shazeer and Stern 2018) for each layer by itself, its linear maps factored as matrices."""
     inner = optax.chain(
         optax.scale_by_factored_rms(min_dim_size_to_factor=32),
         optax.clip_by_block_rms(1.0),
@@ -249,7 +241,7 @@ def _adafactor(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) ->
 
 
 def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.GradientTransformation:
-    """`inner` on every parameter alone: each layer of a stack by itself, and linear maps as matrices."""
+    """Applies `inner` to every parameter separately: each layer of a stack by itself, and linear maps as matrices."""
 
     def view(name: str, array: jax.Array) -> jax.Array:
         """`[layers, rows, columns]` for a linear map, `[layers, size]` for a vector; 1 layer outside of stacks."""

@@ -17,8 +17,8 @@ from transformer_jax.parallel.axes import check_divides, parts, sharding
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.tasks.task import ModelConfig, Sums, Task
 from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.flops import model_flops
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
-from transformer_jax.training.throughput import matmul_flops
 
 
 class TrainState(NamedTuple):
@@ -160,8 +160,8 @@ class Update(NamedTuple):
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...]
     step: StepFunction
-    model_flops: Callable[[Any, Any, Any], float]
-    """Matrix products of a step that trains everything: three times those of the forward pass."""
+    model_flops: Callable[[TrainState, Any, Any], float]
+    """Of a state, a batch and a key, as in `training/flops.py`."""
 
 
 def make_update(experiment: Experiment) -> Update:
@@ -174,11 +174,11 @@ def make_update(experiment: Experiment) -> Update:
     trained = partition(axes, frozen)[0]
     optimizer = make_optimizer(config, trained, schedule, numbers=layer_numbers(shapes), seed=train.seed)
 
-    def model_flops(state: Any, batch: Any, key: Any) -> float:
-        return 3 * matmul_flops(jax.make_jaxpr(experiment.task.loss)(state.model, dict(batch), key).jaxpr)
+    def flops(state: TrainState, batch: Any, key: Any) -> float:
+        return model_flops(experiment.task.loss, state.model, dict(batch), key)
 
     step = make_step(experiment.task, optimizer, schedule, train.accumulate, frozen)
-    return Update(optimizer, frozen, step, model_flops)
+    return Update(optimizer, frozen, step, flops)
 
 
 def make_step(
