@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, HeldOut, digest_files, share_of, split_files
+from transformer_jax.data.sources import Example, HeldOut, digest_files, split_files
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Squad(HeldOut):
 
     def examples(self, split: str) -> Iterator[Example]:
         """The questions of a split; ValueError for a file that is not as described or an answer that is not there."""
-        held = self.holds_out(split)
+        belongs = self.belongs(split)
         for path in split_files(self, split):
             try:
                 articles = json.loads("\n".join(file_lines(path)))["data"]
                 for article in articles:
-                    if held and (share_of(article["title"]) < self.holdout) != (split == "validation"):
+                    if not belongs(article["title"]):
                         continue
                     for paragraph in article["paragraphs"]:
                         for question in paragraph["qas"]:
