@@ -12,7 +12,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from transformer_jax.data.sources import Example, Files, Tfds
+from transformer_jax.data.sources import Example, Files, Tfds, split_of
 
 PAIRS = [("a house", "ein Haus"), ("two cats", "zwei Katzen"), ("tea", "Tee")]
 EXAMPLES = [{"source": source, "target": target} for source, target in PAIRS]
@@ -111,6 +111,13 @@ def test_holdout_splits_by_text_and_is_stable(tmp_path):
     assert [row["source"] for row in splits["validation"][:9:3]] == ["source 1", "source 5", "source 6"]
     by_target = held_out(tmp_path, holdout_by="target")
     assert {row["source"] for row in by_target["train"]} & {row["source"] for row in by_target["validation"]}
+
+
+def test_the_split_of_a_text_is_always_the_same():
+    splits = [split_of(f"text {i}", 0.2) for i in range(11)]
+    assert [splits.index("validation"), splits.index("test"), splits.count("train")] == [2, 10, 7]
+    assert {split_of(f"text {i}", 0.2, ("validation",)) for i in (2, 3, 6)} == {"validation"}
+    assert split_of("text 10", 0.2, ("validation",)) == "train"
 
 
 def test_a_split_with_files_takes_nothing_from_the_training_examples(tmp_path):

@@ -58,11 +58,8 @@ class Table:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """The columns of an example."""
-        return {
-            name: array[0]
-            for name, array in self.batch(np.array([index]), self.lengths[index].tolist()).items()
-            if name in self.columns
-        }
+        arrays = self.batch(np.array([index]), self.lengths[index].tolist())
+        return {name: arrays[name][0] for name in self.columns}
 
     def batch(self, examples: Int[np.ndarray, " rows"], lengths: Sequence[int]) -> dict[str, np.ndarray]:
         """The columns of some examples as arrays of these lengths, padded with 0; -1 is an empty row."""
@@ -94,14 +91,12 @@ class Table:
 
     def report(self, name: str) -> str:
         """One line that says what there is, and what was left out and why."""
-        totals = self.lengths.sum(axis=0, dtype=np.int64).tolist()
-        varying = [(total, *of) for total, of in zip(totals, self.columns.items(), strict=True) if of[1].varying]
-        parts = [f"{len(self):,} examples"]
-        for kind, noun in (("iu", " tokens"), ("f", "")):
-            of_kind = [f"{n:,} {name}" for n, name, column in varying if np.dtype(column.dtype).kind in kind]
-            if of_kind:
-                parts.append(" and ".join(of_kind).removesuffix(noun) + noun)
-        line = f"{name}: {', '.join(parts)}"
+        totals = zip(self.columns.items(), self.lengths.sum(axis=0, dtype=np.int64).tolist(), strict=True)
+        counts = {column: total for (column, of), total in totals if of.varying}
+        items = " and ".join(f"{total:,} {column}" for column, total in counts.items())
+        if any(np.dtype(self.columns[column].dtype).kind != "f" for column in counts):
+            items = items.removesuffix(" tokens") + " tokens"
+        line = ", ".join(filter(None, (f"{name}: {len(self):,} examples", items)))
         return f"{line}; {reasons(self.skipped)}" if self.skipped else line
 
 
