@@ -1,5 +1,6 @@
 """Columns: what a task keeps of every example, by name."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -34,7 +35,7 @@ class Column:
     @property
     def size(self) -> int:
         """Numbers in an item."""
-        return int(np.prod(self.item_shape))
+        return math.prod(self.item_shape)
 
     def zeros(self, rows: int, length: int) -> np.ndarray:
         """The array of a batch, all padding."""
