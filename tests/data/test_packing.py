@@ -3,9 +3,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from transformer_jax.data.dataset import tokenize_split
+from transformer_jax.data.columns import Column
 from transformer_jax.data.packing import PackedPlan, segments
 from transformer_jax.data.pipeline import batches
+from transformer_jax.data.table import encode_table
 
 LENGTHS = np.random.default_rng(0).integers(2, 60, 200)
 
@@ -80,7 +81,8 @@ def test_batches_hold_the_ids_of_the_documents_whatever_the_number_of_processes(
         return {"tokens": [[1000 * int(row["text"]) + i for i in range(LENGTHS[int(row["text"])])] for row in rows]}
 
     examples = [{"text": str(i)} for i in range(len(LENGTHS))]
-    split = tokenize_split(examples, ["text"], encode, max_length=None, directory=tmp_path, key="train")
+    path = tmp_path / "train.arrow"
+    split = encode_table(examples, encode, {"tokens": Column()}, max_length=None, path=path, skipped=Counter())
     shares = [list(batches(split, make_plan(), 3, stop=6, parts=[i], num_parts=processes)) for i in range(processes)]
     for number, position in enumerate(range(3, 6)):
         documents, places = make_plan().batch(position)

@@ -2,13 +2,15 @@ import gc
 import itertools
 import threading
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from transformer_jax.data.dataset import tokenize_split
+from transformer_jax.data.columns import Column
 from transformer_jax.data.pipeline import batches
 from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.table import encode_table
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +24,8 @@ def split(tmp_path_factory):
             name: [random.integers(1, 100, len(row[name])).tolist() for row in rows] for name in ("source", "target")
         }
 
-    directory = tmp_path_factory.mktemp("cache")
-    return tokenize_split(examples, ("source", "target"), encode, max_length=64, directory=directory, key="train")
+    columns, path = {"source": Column(), "target": Column()}, tmp_path_factory.mktemp("cache") / "train.arrow"
+    return encode_table(examples, encode, columns, max_length=64, path=path, skipped=Counter())
 
 
 @pytest.fixture(scope="module")

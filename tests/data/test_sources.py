@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from transformer_jax.data.sources import Example, Files, Tfds
+from transformer_jax.data.sources import Example, Files, Tfds, split_of
 
 PAIRS = [("a house", "ein Haus"), ("two cats", "zwei Katzen"), ("tea", "Tee")]
 EXAMPLES = [{"source": source, "target": target} for source, target in PAIRS]
@@ -139,11 +139,11 @@ def test_undecodable_bytes_become_lone_surrogates_and_the_rest_is_kept(tmp_path)
 
 
 def test_blank_lines_and_nulls_of_tables_are_empty_examples(tmp_path):
-    blank = {"source": "", "target": ""}
+    blank, null = {"source": "", "target": ""}, {"source": None, "target": None}
     tsv = write(tmp_path / "t.tsv", "\na\tb\tmore\n\n")
     jsonl = write(tmp_path / "t.jsonl", '{"source": null, "target": null}\n{"source": "a", "target": "b"}\n\n')
-    for name in (tsv, jsonl):
-        assert read(tmp_path, name) == [blank, {"source": "a", "target": "b"}, blank]
+    for name, first in ((tsv, blank), (jsonl, null)):
+        assert read(tmp_path, name) == [first, {"source": "a", "target": "b"}, blank]
 
 
 def held_out(directory: Path, **fields) -> dict[str, list[Example]]:
@@ -162,6 +162,13 @@ def test_holdout_splits_by_text_and_is_stable(tmp_path):
     assert [row["source"] for row in splits["validation"][:9:3]] == ["source 1", "source 5", "source 6"]
     by_target = held_out(tmp_path, holdout_by="target")
     assert {row["source"] for row in by_target["train"]} & {row["source"] for row in by_target["validation"]}
+
+
+def test_the_split_of_a_text_is_always_the_same():
+    splits = [split_of(f"text {i}", 0.2) for i in range(11)]
+    assert [splits.index("validation"), splits.index("test"), splits.count("train")] == [2, 10, 7]
+    assert {split_of(f"text {i}", 0.2, ("validation",)) for i in (2, 3, 6)} == {"validation"}
+    assert split_of("text 10", 0.2, ("validation",)) == "train"
 
 
 def test_a_split_with_files_takes_nothing_from_the_training_examples(tmp_path):
@@ -184,8 +191,10 @@ BAD_TABLES = {
     "one.tsv": ("a\tb\nc\n", "one.tsv line 2 has 1 columns, not 2"),
     "narrow.tsv": ("a\nb\n", "narrow.tsv line 1 has 1 columns, not 2"),
     "missing.jsonl": ('{"source": "a", "target": "b"}\n{"source": "a"}\n', "missing.jsonl line 2 has no 'target'"),
-    "number.jsonl": ('{"source": "a", "target": 3}\n', "'target' of .*number.jsonl line 1 is int, not text"),
-    "nested.jsonl": ('{"source": "a", "target": ["b"]}\n', "'target' of .*nested.jsonl line 1 is list, not text"),
+    "nested.jsonl": (
+        '{"source": "a", "target": ["b"]}\n',
+        "'target' of .*nested.jsonl line 1 is list, neither text nor a number",
+    ),
     "list.jsonl": ('["a", "b"]\n', "list.jsonl line 1 has no 'source'"),
     "broken.jsonl": ('{"source": "a", \n', "broken.jsonl line 1 is not JSON"),
     "text.parquet": ("not a table\n", "text.parquet is not a parquet file"),
@@ -201,10 +210,13 @@ def test_a_bad_row_of_a_table_is_named(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
-def test_parquet_columns_that_are_missing_or_no_text_are_named(tmp_path):
-    parquet.write_table(pyarrow.table({"source": ["a"], "target": [1]}), tmp_path / "t.parquet")
-    with pytest.raises(ValueError, match="'target' of .*t.parquet row 1 is int, not text"):
-        read(tmp_path, "t.parquet")
+def test_tables_may_hold_numbers_nulls_and_bytes(tmp_path):
+    rows = [{"source": "a", "target": 1}, {"source": "b", "target": None}, {"source": "c", "target": 4.75}]
+    jsonl = write(tmp_path / "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert read(tmp_path, jsonl) == rows
+    table = {"source": [b"caf\xe9", b"b"], "target": [1, None]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "t.parquet")
+    assert read(tmp_path, "t.parquet") == [{"source": b"caf\xe9", "target": 1}, {"source": b"b", "target": None}]
     with pytest.raises(ValueError, match="t.parquet row 1 has no 'de'"):
         read(tmp_path, "t.parquet", columns=("source", "de"))
 
@@ -237,7 +249,7 @@ def test_a_missing_file_is_named_with_its_field_and_near_names(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "split", "message"),
     [
-        ({}, "validation", "there are no validation examples; set data.source.validation"),
+        ({}, "validation", "there are no validation examples, only train; set data.source.validation"),
         ({}, "dev", "splits are train, validation, test, not 'dev'"),
         ({"train": ()}, "train", "set data.source.train"),
         ({"train": (), "holdout": 0.1}, "validation", "set data.source.validation"),

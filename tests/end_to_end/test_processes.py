@@ -180,7 +180,7 @@ def test_an_error_in_one_process_is_said_and_ends_all(file):
 LONG_TEXT = """
 import time
 import transformer_jax.runs.preparation as preparation
-preparation.tokenize_split = lambda *args, **kwargs: time.sleep(600)
+preparation.encode_table = lambda *args, **kwargs: time.sleep(600)
 """
 
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.labels import LabelTokenizer
+from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
-from transformer_jax.tasks.classification import Classification, PairClassification, bits
+from transformer_jax.tasks.classification import Classification, PairClassification
 from transformer_jax.tasks.encoder import joined
 
 SIZE = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1, "max_length": 16}
 MODEL = bert(**SIZE, dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
 DATA = DataConfig(source=Files(), tokenizer=Bytes(), max_length=12)
-TOKENIZER, LABELS = Bytes().train([]), LabelTokenizer(("no", "yes", "perhaps"))
+TOKENIZER, LABELS = Bytes().train([]), Labels(names=("no", "yes", "perhaps"))
 TOKENIZERS = {"text": TOKENIZER, "pair": TOKENIZER, "label": LABELS}
 EXAMPLES = [
     {"text": "abc", "pair": "de", "label": "yes"},
@@ -32,12 +32,10 @@ def predictor(task, seed=0):
 
 def batch_of(task, examples=EXAMPLES):
     columns = task.encode(TOKENIZERS, examples, max_length=12)
-    batch = {}
-    for name, rows in columns.items():
-        width = max(map(len, rows)) + 3
-        batch[name] = jnp.asarray([row + [0] * (width - len(row)) for row in rows])
-        batch[f"{name}_length"] = jnp.asarray([len(row) for row in rows])
-    return batch
+    batch = {name: jnp.asarray(columns[name], task.columns[name].dtype) for name in ("first", "label")}
+    lengths = [len(row) for row in columns["tokens"]]
+    tokens = [row + [0] * (max(lengths) + 3 - len(row)) for row in columns["tokens"]]
+    return batch | {"tokens": jnp.asarray(tokens), "tokens_length": jnp.asarray(lengths)}
 
 
 def test_texts_are_joined_and_cut_at_their_longest_part():
@@ -101,8 +99,8 @@ def test_labels_and_probabilities_of_texts_do_not_depend_on_their_batch():
 
 def test_numbers_are_learnt_by_their_squared_error():
     task = Classification(regression=True, scores=("pearson", "spearman"))
-    assert np.int32(bits("1.5")).view(np.float32) == 1.5
-    examples = [example | {"label": label} for example, label in zip(EXAMPLES, ("1.5", "-2", "0.25"), strict=True)]
+    examples = [example | {"label": label} for example, label in zip(EXAMPLES, ("1.5", -2, 0.25), strict=True)]
+    examples = list(task.readable(examples))
     classifier = predictor(task)
     outputs = classifier.outputs([example["text"] for example in examples])[:, 0]
     expected = np.square(outputs - [1.5, -2, 0.25])
@@ -112,8 +110,10 @@ def test_numbers_are_learnt_by_their_squared_error():
     found = task.evaluate(classifier, examples)
     assert found["pearson"] == pytest.approx(np.corrcoef(outputs, [1.5, -2, 0.25])[0, 1])
     assert classifier.classify(["a"]) == [pytest.approx(float(classifier.outputs(["a"])[0, 0]))]
-    with pytest.raises(ValueError, match="no finite number"):
-        bits("inf")
+    for label, described in (("inf", "the text 'inf'"), (None, "null"), (float("nan"), "the number nan")):
+        wrong = [*examples, {"text": "a", "label": label}]
+        with pytest.raises(ValueError, match=f"'label' of example 4 is {described}; Classification needs a finite num"):
+            list(task.readable(wrong))
 
 
 def test_a_label_outside_of_the_set_is_named():

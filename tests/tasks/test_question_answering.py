@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.dataset import readable
 from transformer_jax.data.sources import Files
 from transformer_jax.data.squad import Squad
 from transformer_jax.data.subwords import WordPiece
@@ -154,7 +153,7 @@ def test_squad_questions_have_several_answers_or_none(tmp_path):
     ]  # fmt: skip
     assert json.loads(found[0]["answers"]) == ["Rome", "In Rome"]
     skipped = Counter()
-    assert list(readable(found, TASK.features, skipped)) == [found[0], found[3]] and skipped == {"empty": 3}
+    assert list(TASK.readable(found, skipped)) == [found[0], found[3]] and skipped == {"empty": 3}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-8"])

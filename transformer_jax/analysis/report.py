@@ -5,7 +5,7 @@ import itertools
 import jax
 
 from transformer_jax.analysis.curves import draw_curves
-from transformer_jax.data.dataset import reasons
+from transformer_jax.data.examples import reasons
 from transformer_jax.parallel.distributed import is_first
 from transformer_jax.runs.run import Run
 from transformer_jax.training.step import local_mesh

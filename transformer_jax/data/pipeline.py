@@ -6,23 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from transformer_jax.data.dataset import TokenizedSplit
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.packing import PackedPlan, segments
 from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.table import Table
 
 Batch = dict[str, np.ndarray]
-"""All int32, a row each for an example or a piece of the packed text.
+"""Arrays with a row for each example or each piece of packed text.
 
-Of a plan: every column's ids `[rows, length]`, padded with 0, and `<column>_length` `[rows]`; `example` `[rows]` is the
-index in the split, -1 for an empty row. Of a packed plan: `tokens`, `segments` (from 1) and `positions` (in a segment),
-all `[rows, length + 1]`, and the `example` `[rows]` and `place` `[rows]` in it of the first token.
+Of a plan: every column as `Column` says, and `example` `[rows]`, the index in the table, -1 for an empty row. Of a
+packed plan, all int32: `tokens`, `segments` (from 1) and `positions` (in a segment), `[rows, length + 1]`, and the
+`example` `[rows]` and `place` `[rows]` in it of the first token.
 """
 Augment = Callable[[Batch, int], Batch]
-"""From a batch and the number of its epoch to what is drawn anew in each."""
+"""From a batch and the number of its epoch to the batch with what is drawn anew in each epoch."""
 
 
 def batches(
-    split: TokenizedSplit,
+    table: Table,
     plan: BatchPlan | PackedPlan,
     start: int = 0,
     *,
@@ -50,27 +51,30 @@ def batches(
 
         if isinstance(plan, PackedPlan):
             documents, places = map(mine, plan.batch(position))
-            batch = _packed(split, documents, places)
+            batch = _packed(table, documents, places)
         else:
             bucket, examples = plan.batch(position)
-            batch = _padded(split, mine(examples), plan.shapes[bucket].lengths)
+            batch = {"example": mine(examples).astype(np.int32)}
+            batch |= table.batch(batch["example"], plan.shapes[bucket].lengths)
         return augment(batch, position // plan.batches_per_epoch)
 
     positions = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(make)
     return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
-def _padded(split: TokenizedSplit, examples: np.ndarray, lengths: Sequence[int]) -> Batch:
-    batch: Batch = {"example": examples.astype(np.int32)}
-    for column, length in zip(split.columns, lengths, strict=True):
-        batch[column], batch[f"{column}_length"] = split.padded(column, examples, length)
-    return batch
+def empty_batch(columns: Columns, rows: int, length: int, *, packed: bool) -> Batch:
+    """A batch of zeros, every column `length` long, of a plan or of a packed plan."""
+    if packed:
+        columns, length = dict.fromkeys(("tokens", "segments", "positions"), Column()), length + 1
+    batch = {name: column.zeros(rows, length) for name, column in columns.items()}
+    lengths = ["place"] if packed else [f"{name}_length" for name, column in columns.items() if column.varying]
+    return batch | {name: np.zeros(rows, np.int32) for name in ("example", *lengths)}
 
 
-def _packed(split: TokenizedSplit, documents: np.ndarray, places: np.ndarray) -> Batch:
+def _packed(table: Table, documents: np.ndarray, places: np.ndarray) -> Batch:
     numbers, positions = segments(places)
     arrays = {
-        "tokens": split.tokens_at(documents, places),
+        "tokens": table.tokens_at(documents, places),
         "segments": numbers,
         "positions": positions,
         "example": documents[:, 0],

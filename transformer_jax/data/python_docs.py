@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformer_jax.data.sources import SPLITS, Example, Source, share_of
+from transformer_jax.data.sources import SPLITS, Example, Source, split_of
 
 TOPICS = "topics"
 """The label of the language reference."""
@@ -43,19 +43,13 @@ class PythonDocs(Source):
         # Equally common labels in the order of their names, so that the choice is always the same.
         common = sorted(counts, key=lambda label: (-counts[label], label))[: self.most_common or None]
         for text, label in documents:
-            if label in common and self._split_of(text) == split:
+            if label in common and split_of(text, self.holdout) == split:
                 yield {"text": text, "label": label}
 
     def fingerprint(self, split: str) -> str:
         """The version of Python, and the fields."""
         facts = (sys.version, split, self.most_common, self.holdout)
         return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
-
-    def _split_of(self, text: str) -> str:
-        place = share_of(text)
-        if place < self.holdout:
-            return "validation"
-        return "test" if place < 2 * self.holdout else "train"
 
 
 @functools.cache

@@ -5,16 +5,19 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.lines import existing, file_lines
 
-Example = dict[str, str]
-"""The texts of one example by feature, such as {"source": "...", "target": "..."}."""
+Example = dict[str, Any]
+"""What one example has, by feature: text, a number, bytes, a NumPy array, or None where it is missing.
+
+Such as {"source": "...", "target": "..."} or {"frames": array, "label": 3}.
+"""
 
 SPLITS = ("train", "validation", "test")
 LONGEST_CELL = 2**31 - 1
@@ -66,7 +69,10 @@ class SplitFiles(Source):
 
 @dataclass(frozen=True)
 class HeldOut(SplitFiles):
-    """Files of which a part may be held out for validation."""
+    """Files of which a part may be held out from training."""
+
+    held_out: ClassVar[tuple[str, ...]] = ("validation",)
+    """Splits that have a part of the training files where they have no files of their own."""
 
     holdout: float = 0.0
     """Share of the training files that is for validation, where that has no files."""
@@ -76,27 +82,44 @@ class HeldOut(SplitFiles):
         """What has files or is held out."""
         return tuple(split for split in SPLITS if getattr(self, split) or (self.train and self.holds_out(split)))
 
+    def missing(self) -> tuple[str, ...]:
+        """The splits that are held out; ValueError for a share that leaves nothing to learn from."""
+        if not 0 <= self.holdout < 1 / len(self.held_out):
+            raise ValueError(f"data.source.holdout is a share below {1 / len(self.held_out):g}, not {self.holdout}")
+        return tuple(split for split in self.held_out if self.holdout and not getattr(self, split))
+
     def holds_out(self, split: str) -> bool:
-        """Whether the split has a part of the training files."""
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"data.source.holdout is a share below 1, not {self.holdout}")
-        return bool(self.holdout) and split in ("train", "validation") and not self.validation
+        """Whether the split is a part of the training files."""
+        return bool(self.missing()) if split == "train" else split in self.missing()
+
+    def belongs(self, split: str) -> Callable[[str], bool]:
+        """A function that says of a text whether it falls in the split: all do where the split is whole files."""
+        missing, holdout = self.missing(), self.holdout
+        return (lambda text: split_of(text, holdout, missing) == split) if self.holds_out(split) else lambda text: True
 
 
-def share_of(text: str) -> float:
-    """A number from 0 to below 1 that is always the same for a text, to divide texts at random."""
+def split_of(text: str, holdout: float, held_out: Sequence[str] = ("validation", "test")) -> str:
+    """The split of what a text stands for: always the same, and each of `held_out` has a share `holdout` of all texts.
+
+    Validation has the hashes from 0 to the share, test those from there to twice the share.
+    """
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    place = int.from_bytes(digest, "big") / 2**64
+    split = "validation" if place < holdout else "test" if place < 2 * holdout else "train"
+    return split if split in held_out else "train"
 
 
 @dataclass(frozen=True)
-class Files(SplitFiles):
-    """Text files: one for each feature, line-aligned, or one table for all.
+class Files(HeldOut):
+    """Files of text: one for each feature, line-aligned, or one table for all.
 
     A split names its files in the order of `features`, or one table: .tsv (without a header), .csv (with one), .jsonl
-    and .parquet, all but the last also as .gz or .xz. They are UTF-8, or UTF-16 or UTF-32 with a byte order mark; lines
-    end at newlines only. Texts that cannot be decoded or are empty are examples too, to be counted and skipped.
+    and .parquet, all but the last also as .gz or .xz. The last two may hold numbers, the last bytes. Text is UTF-8, or
+    UTF-16 or UTF-32 with a byte order mark; lines end at newlines only. Texts that cannot be decoded or are empty are
+    examples too, to be counted and skipped.
     """
+
+    held_out: ClassVar[tuple[str, ...]] = ("validation", "test")
 
     features: tuple[str, ...] = ("source", "target")
     """What the files, or the columns of the table, are called in an example."""
@@ -106,12 +129,6 @@ class Files(SplitFiles):
     """Share of the training examples held out for validation, and as much for test, where those have no files."""
     holdout_by: str = ""
     """Examples with the same text of this feature fall in the same split; empty: the first feature but `label`."""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """What has files or is held out."""
-        held_out = bool(self.train and self.holdout)
-        return tuple(split for split in SPLITS if held_out or getattr(self, split))
 
     def examples(self, split: str) -> Iterator[Example]:
         """The examples of a split; ValueError or FileNotFoundError where the files are not as described."""
@@ -126,9 +143,7 @@ class Files(SplitFiles):
                 f"data.source.{split} names {', '.join(path.name for path in paths)}; give one text file for each of "
                 f"{', '.join(self.features)}, or a single {', '.join(TABLES)} file"
             )
-        if self.holdout and (split == "train" or not getattr(self, split)):
-            return self._held(rows, split)
-        return rows
+        return self._held(rows, split) if self.holds_out(split) else rows
 
     def fingerprint(self, split: str) -> str:
         """A hash of the files and of the fields that decide how they are read; not of the directory's name."""
@@ -139,30 +154,21 @@ class Files(SplitFiles):
         return digest_files(paths, facts)
 
     def _paths(self, split: str) -> list[Path]:
-        _check(self, split)
-        if not 0 <= self.holdout < 0.5:
-            raise ValueError(f"data.source.holdout is a share below 0.5, not {self.holdout}")
+        _check_columns(self)
         if self.holdout_by and self.holdout_by not in self.features:
             raise ValueError(f"data.source.holdout_by is one of {', '.join(self.features)}, not {self.holdout_by!r}")
         return split_files(self, split)
 
     def _held(self, rows: Iterable[Example], split: str) -> Iterator[Example]:
         """The rows of the training files that belong to the split; ValueError where there are none."""
-        empty = True
+        by = self.holdout_by or next((name for name in self.features if name != "label"), self.features[0])
+        belongs, empty = self.belongs(split), True
         for row in rows:
-            if self._split_of(row) == split:
+            if belongs(_as_text(row[by])):
                 empty = False
                 yield row
         if empty:
             raise ValueError(f"no example falls in the {split} split; data.source.holdout {self.holdout} is too small")
-
-    def _split_of(self, row: Example) -> str:
-        """Where a row of the training files belongs, by the hash of one of its texts."""
-        by = self.holdout_by or next((name for name in self.features if name != "label"), self.features[0])
-        place = share_of(row[by])
-        if place < self.holdout and not self.validation:
-            return "validation"
-        return "test" if self.holdout <= place < 2 * self.holdout and not self.test else "train"
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,9 @@ class Tfds(Source):
             raise ValueError(
                 f"{builder.data_dir} needs TensorFlow to be read; {command}, for data.source.data_dir"
             ) from None
-        return (_texts(record, self.features, self.columns or self.features, self.name) for record in records)
+        rows = (_values(record, self.features, self.columns or self.features, self.name) for record in records)
+        # The bytes of a data set are the text that it was given.
+        return ({name: _as_text(v) if isinstance(v, bytes) else v for name, v in row.items()} for row in rows)
 
     def fingerprint(self, split: str) -> str:
         """A hash of the files that the split is in, and of the fields that decide how they are read."""
@@ -212,7 +220,8 @@ class Tfds(Source):
         from tensorflow_datasets.core.read_only_builder import builder_from_files
         from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-        _check(self, split)
+        _check_split(self, split)
+        _check_columns(self)
         data_dir = os.path.expanduser(self.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
         try:
             builder = builder_from_files(self.name, data_dir=data_dir)
@@ -229,13 +238,17 @@ class Tfds(Source):
         return builder
 
 
-def _check(source: Files | Tfds, split: str) -> None:
+def _check_columns(source: Files | Tfds) -> None:
+    if source.columns and len(source.columns) != len(source.features):
+        raise ValueError(f"data.source.columns {source.columns} are not one for each of {source.features}")
+
+
+def _check_split(source: Source, split: str) -> None:
     if split not in SPLITS:
         raise ValueError(f"splits are {', '.join(SPLITS)}, not {split!r}")
     if split not in source.splits:
-        raise ValueError(f"there are no {split} examples; set data.source.{split}")
-    if source.columns and len(source.columns) != len(source.features):
-        raise ValueError(f"data.source.columns {source.columns} are not one for each of {source.features}")
+        known = ", ".join(source.splits) or "none"
+        raise ValueError(f"there are no {split} examples, only {known}; set data.source.{split}")
 
 
 def split_files(source: Any, split: str) -> list[Path]:
@@ -243,9 +256,7 @@ def split_files(source: Any, split: str) -> list[Path]:
 
     Raises ValueError for a split that the source has not and FileNotFoundError for files that are not there.
     """
-    if split not in source.splits:
-        known = ", ".join(source.splits) or "none"
-        raise ValueError(f"there are no {split} examples, only {known}; set data.source.{split}")
+    _check_split(source, split)
     directory = Path(source.directory).expanduser().absolute()
     if not directory.is_dir():
         raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
@@ -262,8 +273,8 @@ def digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:
     return digest.hexdigest()
 
 
-def _texts(record: Any, features: tuple[str, ...], columns: tuple[str, ...], place: str) -> Example:
-    """The texts of a record; a column within another is written after a dot, null is the empty text."""
+def _values(record: Any, features: tuple[str, ...], columns: tuple[str, ...], place: str) -> Example:
+    """The values of a record; a column within another is written after a dot."""
     example = {}
     for feature, column in zip(features, columns, strict=True):
         value = record
@@ -271,12 +282,17 @@ def _texts(record: Any, features: tuple[str, ...], columns: tuple[str, ...], pla
             if not isinstance(value, dict) or key not in value:
                 raise ValueError(f"{place} has no {column!r}; set data.source.columns to what it has")
             value = value[key]
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "surrogateescape")
-        if not isinstance(value, str | None):
-            raise ValueError(f"{column!r} of {place} is {type(value).__name__}, not text")
-        example[feature] = value or ""
+        if isinstance(value, list | dict):
+            raise ValueError(f"{column!r} of {place} is {type(value).__name__}, neither text nor a number")
+        example[feature] = value
     return example
+
+
+def _as_text(value: Any) -> str:
+    """A value as text; of bytes, what they encode."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return "" if value is None else str(value)
 
 
 def _aligned(paths: list[Path], features: tuple[str, ...]) -> Iterator[Example]:
@@ -333,11 +349,14 @@ def _csv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
 
 def _jsonl(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
     for number, line in enumerate(file_lines(path), 1):
+        if not line:
+            yield dict.fromkeys(features, "")
+            continue
         try:
-            record = json.loads(line) if line else dict.fromkeys(columns or features, "")
+            record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} line {number} is not JSON: {error}") from None
-        yield _texts(record, features, columns or features, f"{path} line {number}")
+        yield _values(record, features, columns or features, f"{path} line {number}")
 
 
 def _parquet(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
@@ -349,7 +368,7 @@ def _parquet(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) ->
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=list(columns)):
                 for record in batch.to_pylist():
-                    yield _texts(record, features, columns, f"{path} row {next(rows)}")
+                    yield _values(record, features, columns, f"{path} row {next(rows)}")
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a parquet file, or damaged: {' '.join(str(error).split())}") from error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, HeldOut, digest_files, share_of, split_files
+from transformer_jax.data.sources import Example, HeldOut, digest_files, split_files
 
 UNITS: dict[str, Callable[[str, int], int]] = {
     "characters": lambda text, start: start,
@@ -26,13 +26,13 @@ class Squad(HeldOut):
 
     def examples(self, split: str) -> Iterator[Example]:
         """The questions of a split; ValueError for a file that is not as described or an answer that is not there."""
-        held = self.holds_out(split)
+        belongs = self.belongs(split)
         for path in split_files(self, split):
             try:
                 articles = json.loads("\n".join(file_lines(path)))["data"]
                 unit = _unit(path, articles)
                 for article in articles:
-                    if held and (share_of(article["title"]) < self.holdout) != (split == "validation"):
+                    if not belongs(article["title"]):
                         continue
                     for context, question in _questions([article]):
                         yield _example(context, question, unit)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, HeldOut, digest_files, share_of, split_files
+from transformer_jax.data.sources import Example, HeldOut, digest_files, split_files
 
 LINES = 10_000
 """Lines that are read at once."""
@@ -23,12 +23,11 @@ class Text(HeldOut):
 
     def examples(self, split: str) -> Iterator[Example]:
         """The documents of a split as `text`; ValueError or FileNotFoundError where there are none."""
+        held = self.holds_out(split)
         for path in split_files(self, split):
-            held = self.holds_out(split)
             if self.separator:
-                for part in _parts(file_lines(path), self.separator):
-                    if not held or (share_of(part) < self.holdout) == (split == "validation"):
-                        yield {"text": part}
+                parts = _parts(file_lines(path), self.separator)
+                yield from ({"text": part} for part in filter(self.belongs(split), parts))
                 continue
             text = "\n".join(file_lines(path))
             cut = int(len(text) * (1 - self.holdout)) if held else 0

@@ -1,59 +1,64 @@
-"""The tokenizers of a run: one for all features of text, or one for each."""
+"""The vocabularies of a run: one for all features of text, or one for each, and labels."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.dataset import readable
+from transformer_jax.data.labels import Labels
+from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 
+Vocabulary = Tokenizer | Labels
+VocabularyConfig = TokenizerConfig | Labels
+
 SHARED = "shared"
+"""The file name of the vocabulary that all features of text share."""
 
 
 def train_tokenizers(
-    config: DataConfig,
-    features: Sequence[str],
-    kinds: Mapping[str, TokenizerConfig],
-    known: Mapping[str, Tokenizer] = MappingProxyType({}),
-) -> dict[str, Tokenizer]:
-    """The tokenizer of every feature of `kinds`, trained on the train split (or loaded, where its configuration says).
+    data: DataConfig,
+    configs: Mapping[str, VocabularyConfig],
+    examples: Callable[[], Iterable[Example]],
+    known: Mapping[str, Vocabulary] = MappingProxyType({}),
+) -> dict[str, Vocabulary]:
+    """The vocabulary of every feature of `configs`, trained on these examples (or loaded, where its field says so).
 
-    Examples that lack one of the `features` do not count. Features whose tokenizer is `known` get that.
+    Features whose vocabulary is `known` get that.
     """
-
-    def texts(of: Sequence[str]) -> Iterator[str]:
-        for example in readable(config.source.examples("train"), features, Counter()):
-            yield from (example[feature] for feature in of)
-
-    found: dict[str, Tokenizer] = {}
-    for of in _groups(config, kinds).values():
-        found |= dict.fromkeys(of, known[of[0]] if of[0] in known else kinds[of[0]].train(texts(of)))
-    return {feature: found[feature] for feature in kinds}
+    vocabularies: dict[str, Vocabulary] = {}
+    for of in _groups(data, configs).values():
+        texts = (example[feature] for example in examples() for feature in of)
+        vocabularies |= dict.fromkeys(of, known[of[0]] if of[0] in known else configs[of[0]].train(texts))
+    return {feature: vocabularies[feature] for feature in configs}
 
 
 def save_tokenizers(
-    config: DataConfig, kinds: Mapping[str, TokenizerConfig], tokenizers: Mapping[str, Tokenizer], directory: Path
+    data: DataConfig,
+    configs: Mapping[str, VocabularyConfig],
+    vocabularies: Mapping[str, Vocabulary],
+    directory: Path,
 ) -> None:
-    """Writes every tokenizer once."""
+    """Writes every vocabulary once."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name, of in _groups(config, kinds).items():
-        tokenizers[of[0]].save(directory, name)
+    for name, of in _groups(data, configs).items():
+        vocabularies[of[0]].save(directory, name)
 
 
-def load_tokenizers(config: DataConfig, kinds: Mapping[str, TokenizerConfig], directory: Path) -> dict[str, Tokenizer]:
+def load_tokenizers(
+    data: DataConfig, configs: Mapping[str, VocabularyConfig], directory: Path
+) -> dict[str, Vocabulary]:
     """What `save_tokenizers` wrote."""
-    found: dict[str, Tokenizer] = {}
-    for name, of in _groups(config, kinds).items():
-        found |= dict.fromkeys(of, kinds[of[0]].load(directory, name))
-    return {feature: found[feature] for feature in kinds}
+    vocabularies: dict[str, Vocabulary] = {}
+    for name, of in _groups(data, configs).items():
+        vocabularies |= dict.fromkeys(of, configs[of[0]].load(directory, name))
+    return {feature: vocabularies[feature] for feature in configs}
 
 
-def _groups(config: DataConfig, kinds: Mapping[str, TokenizerConfig]) -> dict[str, list[str]]:
+def _groups(data: DataConfig, configs: Mapping[str, VocabularyConfig]) -> dict[str, list[str]]:
     """The features that share a vocabulary, by the name under which it is saved: all of text, or each alone."""
     groups: dict[str, list[str]] = {}
-    for feature, kind in kinds.items():
-        shared = config.shared_vocabulary and kind == config.tokenizer
+    for feature, config in configs.items():
+        shared = data.shared_vocabulary and config == data.tokenizer
         groups.setdefault(SHARED if shared else feature, []).append(feature)
     return groups

@@ -2,9 +2,7 @@
 
 import contextlib
 import fcntl
-import hashlib
 import itertools
-import json
 import math
 import secrets
 import shutil
@@ -18,11 +16,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from transformer_jax.data.dataset import TokenizedSplit, readable, reasons, tokenize_split
+from transformer_jax.data.examples import digest, reasons
 from transformer_jax.data.fields import changeable, check_ranges
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import Table, encode_table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
@@ -63,7 +62,7 @@ class Prepared:
 
     run: Run
     mesh: Mesh
-    split: TokenizedSplit
+    table: Table
     plan: BatchPlan | PackedPlan
     validation: list[Example]
     """Examples that are scored while training."""
@@ -138,7 +137,7 @@ def _prepare(
         known = origin.tokenizers(data, kinds) if origin else {}
         for tokenizer in {tokenizer.fingerprint: tokenizer for tokenizer in known.values()}.values():
             print(f"vocabulary of {experiment.train.initialize_from}: {tokenizer.vocab_size:,} tokens", flush=True)
-        tokenizers = train_tokenizers(data, task.features, kinds, known)
+        tokenizers = train_tokenizers(data, kinds, lambda: task.readable(data.source.examples("train")), known)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
@@ -146,16 +145,17 @@ def _prepare(
     if resumed:
         _check_text(directory, text)
     max_length = None if task.packed else data.max_length
-    split = tokenize_split(
-        data.source.examples("train"),
-        task.features,
+    skipped: Counter[str] = Counter()
+    encoded = encode_table(
+        task.readable(data.source.examples("train"), skipped),
         lambda examples: task.encode(tokenizers, examples, max_length=data.max_length),
+        task.columns,
         max_length=max_length,
-        directory=cache,
-        key=_cache_key(experiment, text, max_length, tokenizers),
+        path=cache / f"{_cache_key(experiment, text, max_length, tokenizers)}.arrow",
+        skipped=skipped,
     )
-    print(split.report("train"), flush=True)
-    plan = _plan(experiment, split)
+    print(encoded.report("train"), flush=True)
+    plan = _plan(experiment, encoded)
     run = Run(directory, experiment, tokenizers)
     if file is not None:
         check_evaluation(run)
@@ -172,7 +172,7 @@ def _prepare(
     if initial:
         copies = fitting(experiment.model, initial)
         print(f"from {experiment.train.initialize_from}:\n{table(experiment.model, initial, copies)}", flush=True)
-    return Prepared(run, mesh, split, plan, validation, text, initial, lock)
+    return Prepared(run, mesh, encoded, plan, validation, text, initial, lock)
 
 
 def _size(experiment: Experiment) -> str:
@@ -195,7 +195,7 @@ def _origin(experiment: Experiment, directory: Path) -> Origin | None:
     return Origin.open(place)
 
 
-def _plan(experiment: Experiment, split: TokenizedSplit) -> BatchPlan | PackedPlan:
+def _plan(experiment: Experiment, table: Table) -> BatchPlan | PackedPlan:
     data = experiment.data
     size: dict[str, Any] = {
         "tokens_per_batch": data.tokens_per_batch,
@@ -203,8 +203,8 @@ def _plan(experiment: Experiment, split: TokenizedSplit) -> BatchPlan | PackedPl
         "seed": experiment.train.seed,
     }
     if experiment.task.packed:
-        return PackedPlan(split.lengths[:, 0], length=data.max_length, **size)
-    return BatchPlan(split.lengths, num_buckets=data.num_buckets, **size)
+        return PackedPlan(table.lengths[:, 0], length=data.max_length, **size)
+    return BatchPlan(table.lengths, num_buckets=data.num_buckets, **size)
 
 
 def _validation(run: Run) -> list[Example]:
@@ -232,22 +232,16 @@ def _fingerprint(experiment: Experiment) -> str:
     """The source's own fingerprint of its training text, or a hash of every example."""
     source = experiment.data.source
     known = source.fingerprint("train")
-    if known is not None:
-        return known
-    digest = hashlib.blake2b(digest_size=12)
-    for example in source.examples("train"):
-        digest.update(json.dumps(example, sort_keys=True).encode())
-    return digest.hexdigest()
+    return digest(source.examples("train")) if known is None else known
 
 
 def _cache_key(experiment: Experiment, text: str, max_length: int | None, tokenizers: Tokenizers) -> str:
     """A name for the tokenised text that changes whenever the text, a vocabulary or what a task makes of them does."""
     task = experiment.task
     vocabularies = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
-    examples = readable(experiment.data.source.examples("train"), task.features, Counter())
+    examples = task.readable(experiment.data.source.examples("train"))
     probes = task.encode(tokenizers, list(itertools.islice(examples, PROBES)), max_length=experiment.data.max_length)
-    parts = [text, max_length, experiment.data.max_length, vocabularies, probes]
-    return "train-" + hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
+    return "train-" + digest([text, max_length, experiment.data.max_length, vocabularies, str(task.columns), probes])
 
 
 def check_train(experiment: Experiment) -> None:

@@ -21,10 +21,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from transformer_jax.data.dataset import readable
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import Tokenizer
-from transformer_jax.data.vocabulary import load_tokenizers
+from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.runs.checkpoint import Checkpoints, average
 from transformer_jax.runs.checkpoint_folder import read_facts
@@ -46,7 +44,7 @@ class Run:
 
     directory: Path
     experiment: Experiment
-    tokenizers: Mapping[str, Tokenizer]
+    tokenizers: Mapping[str, Vocabulary]
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -76,8 +74,8 @@ class Run:
         if split not in source.splits:
             raise ValueError(f"the data of {self.directory} has no split {split}, only {', '.join(source.splits)}")
         skipped: Counter[str] = Counter()
-        found = readable(source.examples(split), self.experiment.task.features, skipped)
-        return list(itertools.islice(found, most)), dict(skipped)
+        examples = self.experiment.task.readable(source.examples(split), skipped)
+        return list(itertools.islice(examples, most)), dict(skipped)
 
     def checkpoints(self) -> Checkpoints:
         """The checkpoints, to read."""

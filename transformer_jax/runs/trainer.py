@@ -236,8 +236,8 @@ class Trainer:
             shape = (len(array) // len(parts) * number, *array.shape[1:])
             return jax.make_array_from_process_local_data(where, array, shape)
 
-        split, plan = self.prepared.split, self.prepared.plan
-        for batch in batches(split, plan, start, stop=stop, parts=parts, num_parts=number, augment=augment):
+        table, plan = self.prepared.table, self.prepared.plan
+        for batch in batches(table, plan, start, stop=stop, parts=parts, num_parts=number, augment=augment):
             yield {name: place(array) for name, array in batch.items()}
 
     def _due(self, step: int, every: int) -> bool:

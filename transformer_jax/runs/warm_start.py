@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
+from transformer_jax.data.vocabulary import Vocabulary, VocabularyConfig
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.runs.run import Run
@@ -40,7 +40,7 @@ class Origin:
         run = Run.open(directory)
         return cls(run, run.checkpoint_steps(checkpoint or None))
 
-    def tokenizers(self, data: DataConfig, kinds: Mapping[str, TokenizerConfig]) -> dict[str, Tokenizer]:
+    def tokenizers(self, data: DataConfig, kinds: Mapping[str, VocabularyConfig]) -> dict[str, Vocabulary]:
         """The run's vocabularies for the features of text in `kinds`; ValueError where they are of another kind."""
         theirs = self.run.experiment.data
         if type(theirs.tokenizer) is not type(data.tokenizer):

@@ -10,11 +10,13 @@ import numpy as np
 from annotated_types import Ge, Lt
 from jaxtyping import Array, PRNGKeyArray
 
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.examples import Kind
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.classifier import Classifier
 from transformer_jax.tasks.encoder import joined, second
@@ -43,28 +45,30 @@ class Classification(Task):
         return self.scores or (("pearson", "spearman") if self.regression else ("accuracy",))
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The tokens of the text, where the pair begins, and the label."""
-        return ("tokens", "first", "label")
+    def kinds(self) -> Mapping[str, Kind]:
+        """Texts, and a label or a number."""
+        return {**super().kinds, "label": "number" if self.regression else "label"}
 
-    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
+    @property
+    def columns(self) -> Columns:
+        """The tokens of the text, where the pair begins, and the label's id or the number."""
+        label = Column("float32" if self.regression else "int32", varying=False)
+        return {"tokens": Column(), "first": Column(varying=False), "label": label}
+
+    def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
         """That of the text, and the labels."""
-        texts: dict[str, TokenizerConfig] = dict.fromkeys(self.features[:-1], data.tokenizer)
+        texts: dict[str, VocabularyConfig] = dict.fromkeys(self.features[:-1], data.tokenizer)
         return texts if self.regression else texts | {"label": Labels()}
 
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
-        """`joined` texts, the length of the first, and a label's id or the bits of a number."""
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
+        """`joined` texts, the length of the first, and a label's id or a number."""
         texts = [[example[name] for name in self.features[:-1]] for example in examples]
         labels = [example["label"] for example in examples]
         encoded = joined(tokenizers["text"], texts, max_length)
         return {
             "tokens": [tokens for tokens, _ in encoded],
-            "first": [[first] for _, first in encoded],
-            "label": [[bits(label)] for label in labels]
-            if self.regression
-            else tokenizers["label"].encode_batch(labels),
+            "first": [first for _, first in encoded],
+            "label": [float(label) if self.regression else tokenizers["label"].id(label) for label in labels],
         }
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
@@ -78,12 +82,12 @@ class Classification(Task):
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: cross-entropy, or the squared error; of labels also `nll`, without smoothing, and `accuracy`."""
-        tokens, lengths, label = batch["tokens"], batch["tokens_length"], batch["label"][:, 0]
-        outputs = model(tokens, lengths=lengths, token_types=second(tokens, batch["first"][:, 0]), key=key)
+        tokens, lengths, label = batch["tokens"], batch["tokens_length"], batch["label"]
+        outputs = model(tokens, lengths=lengths, token_types=second(tokens, batch["first"]), key=key)
         weights = (lengths > 0).astype(jnp.float32)
         count = jnp.sum(weights)
         if self.regression:
-            errors = jnp.square(outputs[:, 0] - jax.lax.bitcast_convert_type(label, jnp.float32))
+            errors = jnp.square(outputs[:, 0] - label)
             return {"loss": (jnp.sum(jnp.where(weights > 0, errors, 0)), count)}
         smoothing = self.label_smoothing
         losses, plain = cross_entropy(
@@ -140,11 +144,3 @@ class PairClassification(Classification):
     """Learns the `label` of two texts, `text` and `pair`."""
 
     features: ClassVar[tuple[str, ...]] = ("text", "pair", "label")
-
-
-def bits(number: str) -> int:
-    """The bits of a float32 as an int32, in which batches hold everything; ValueError for what is no finite number."""
-    value = np.float32(number)
-    if not np.isfinite(value):
-        raise ValueError(f"the label {number!r} is no finite number")
-    return int(value.view(np.int32))

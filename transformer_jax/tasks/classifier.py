@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from transformer_jax.data.labels import Labels
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
@@ -24,9 +25,7 @@ class Classifier:
     Texts that are longer than `max_length` tokens are cut off at their ends, as in training.
     """
 
-    def __init__(
-        self, model: EncoderOnly, tokenizer: Tokenizer, labels: Tokenizer | None, *, max_length: int, parts: int
-    ):
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, labels: Labels | None, *, max_length: int, parts: int):
         self.model = model
         self.tokenizer = tokenizer
         self.labels = labels
@@ -42,7 +41,7 @@ class Classifier:
         outputs = self.outputs(texts)
         if self.labels is None:
             return outputs[:, 0].tolist()
-        return [self.labels.decode([int(best)]) for best in outputs.argmax(axis=1)]
+        return [self.labels.names[best] for best in outputs.argmax(axis=1)]
 
     def predict(self, lines: Sequence[str]) -> list[str]:
         """What `classify` gives, as text; the parts of a pair stand in one line with a tab between them."""
@@ -52,7 +51,7 @@ class Classifier:
         """The probability of every label, most probable first; ValueError for a model of numbers."""
         if self.labels is None:
             raise ValueError("a model of numbers has no probabilities; use classify")
-        names = [self.labels.decode([i]) for i in range(self.labels.vocab_size)]
+        names = self.labels.names
         rows = np.asarray(jax.nn.softmax(self.outputs(texts), axis=-1))
         return [{names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")} for row in rows]
 
@@ -71,7 +70,7 @@ class Classifier:
         """The number of a label; ValueError for one that there is not."""
         if self.labels is None:
             raise ValueError("a model of numbers has no labels")
-        return self.labels.encode(label)[0]
+        return self.labels.id(label)
 
     def _encoded(self, texts: Sequence[Text]) -> list[tuple[list[int], int]]:
         if isinstance(texts, str):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Gt, Lt
@@ -51,12 +50,6 @@ class MaskedLanguageModelling(RunningText):
         """`tokens` with masks, `places` of those to predict and the `labels` that stood there (-1: no more)."""
         places, labels = places_to_predict(tokens, masked, self.most_predictions(tokens.shape[1]))
         return {"tokens": masked.tokens, "places": places, "labels": labels}
-
-    def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The arrays of a batch."""
-        shapes = dict.fromkeys(("tokens", "segments", "positions"), length)
-        shapes |= dict.fromkeys(("places", "labels"), self.most_predictions(length))
-        return {name: jax.ShapeDtypeStruct((rows, size), jnp.int32) for name, size in shapes.items()}
 
     def most_predictions(self, length: int) -> int:
         """Predictions of a row: four standard deviations more than are expected. More than that are not predicted."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.masking import mask_tokens, uniform
 from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
@@ -39,13 +40,11 @@ class NextSentence(MaskedLanguageModelling):
     head: ClassVar[str] = "pretraining"
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> Columns:
         """A document, and another."""
-        return ("tokens", "other")
+        return {"tokens": Column(), "other": Column()}
 
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Each document with room for the special tokens of a pair, and the same of another document."""
         tokenizer = tokenizers["text"]
         encoded = tokenizer.encode_batch([example["text"] for example in examples])
@@ -53,12 +52,6 @@ class NextSentence(MaskedLanguageModelling):
         # Whose neighbours in the text are likely to be of the same subject are far apart here.
         far = len(rows) // 2
         return {"tokens": rows, "other": rows[far:] + rows[:far]}
-
-    def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The arrays of a batch."""
-        sizes = {"tokens": (length,), "tokens_length": (), "first": (), "follows": ()}
-        sizes |= dict.fromkeys(("places", "labels"), (self.most_predictions(length),))
-        return {name: jax.ShapeDtypeStruct((rows, *size), jnp.int32) for name, size in sizes.items()}
 
     def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
         """What `to_predict` gives of the pairs, with the length of their first part and whether the second follows."""

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from annotated_types import Ge
 from jaxtyping import Array, PRNGKeyArray
 
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.examples import Kind
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.answerer import Answerer, Window, span_logits, windows
 from transformer_jax.tasks.scores import squad_scores
@@ -35,19 +37,26 @@ class QuestionAnswering(Task):
     """Tokens of an answer at most."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The tokens of a window, where its context begins, and the places of the answer's first and last token."""
-        return ("tokens", "first", "span")
+    def kinds(self) -> Mapping[str, Kind]:
+        """Texts, and the number of a character."""
+        return {**super().kinds, "start": "number"}
 
-    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
+    @property
+    def columns(self) -> Columns:
+        """The tokens of a window, where its context begins, and the places of the answer's first and last token."""
+        return {
+            "tokens": Column(),
+            "first": Column(varying=False),
+            "span": Column(item_shape=(2,), varying=False),
+        }
+
+    def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
         """That of question and context."""
         return {"question": data.tokenizer, "context": data.tokenizer}
 
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """A row for every window of every example; ValueError for an answer that is not where it is said to be."""
-        columns: dict[str, list[list[int]]] = {"tokens": [], "first": [], "span": []}
+        columns: dict[str, list[Any]] = {name: [] for name in self.columns}
         for example in examples:
             context, answer, start = example["context"], example["answer"], int(example["start"])
             end = start + len(answer)
@@ -57,7 +66,7 @@ class QuestionAnswering(Task):
                 inside = [place for place, (begin, stop) in window.offsets.items() if begin < end and start < stop]
                 whole = bool(inside) and _covered(window, inside, start, end)
                 columns["tokens"].append(window.tokens)
-                columns["first"].append([window.first])
+                columns["first"].append(window.first)
                 columns["span"].append([inside[0], inside[-1]] if whole else [0, 0])
         return columns
 
@@ -70,8 +79,8 @@ class QuestionAnswering(Task):
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: the mean of the cross-entropies of the first and the last token, over the tokens of the window."""
         lengths = batch["tokens_length"]
-        logits = span_logits(model, batch["tokens"], lengths, batch["first"][:, 0], key=key)
-        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=1), batch["span"][:, None, :2], axis=1)
+        logits = span_logits(model, batch["tokens"], lengths, batch["first"], key=key)
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=1), batch["span"][:, None], axis=1)
         weights = (lengths > 0).astype(jnp.float32)
         losses = jnp.where(lengths > 0, -jnp.mean(chosen[:, 0], axis=-1), 0)
         return {"loss": (jnp.sum(losses), jnp.sum(weights))}

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.sources import Example
 from transformer_jax.tasks.task import Task, Tokenizers
 
@@ -16,13 +17,11 @@ class RunningText(Task):
     packed: ClassVar[bool] = True
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> Columns:
         """The documents."""
-        return ("tokens",)
+        return {"tokens": Column()}
 
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """A start token, the document, an end token."""
         tokenizer = tokenizers["text"]
         encoded = tokenizer.encode_batch([example["text"] for example in examples])

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from transformer_jax.data.labels import Labels
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.parallel.axes import constrain
@@ -32,7 +33,7 @@ class Entity(NamedTuple):
 class Tagger:
     """Tags words. Unpacks into its parts: `model, tokenizer = tagger`."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, tags: Tokenizer, *, max_length: int):
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, tags: Labels, *, max_length: int):
         self.model = model
         self.tokenizer = tokenizer
         self.tags = tags
@@ -54,7 +55,7 @@ class Tagger:
                 owners.append(owner)
         best = for_each(partial(_best, self.model), [ids for ids, _ in rows])
         for owner, (_, places), row in zip(owners, rows, best, strict=True):
-            found[owner] += [self.tags.decode([int(row[place + 1])]) for place in places]
+            found[owner] += [self.tags.names[row[place + 1]] for place in places]
         return found
 
     def entities(self, texts: Sequence[str]) -> list[list[Entity]]:

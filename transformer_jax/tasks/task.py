@@ -1,6 +1,7 @@
 """What a task is: the part of a run that knows what is learnt."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -8,13 +9,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.pipeline import Batch
+from transformer_jax.data.examples import Kind, readable
+from transformer_jax.data.pipeline import Batch, empty_batch
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
+from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.data.vocabulary import VocabularyConfig
 
-Tokenizers = Mapping[str, Tokenizer]
-"""The tokenizer of every feature; where the vocabulary is shared, the same object."""
+Tokenizers = Mapping[str, Any]
+"""The `Tokenizer` of every feature of text, the same object where they share a vocabulary; `Labels` of others."""
 COUNTS = ("examples", "skipped", "tokens")
 """What `evaluate` says beside metrics: how much was scored and how many examples were left out."""
 Sums = dict[str, tuple[Array, Array]]
@@ -65,36 +69,43 @@ class Task:
     """From examples to loss, metrics and predictions. A task of your own overrides these methods."""
 
     features: ClassVar[tuple[str, ...]] = ()
-    """What an example has; one that lacks some of it, or has it empty, is skipped."""
+    """What an example has; one that has some of it empty is skipped."""
     packed: ClassVar[bool] = False
     """Whether examples are laid end to end in rows of data.max_length, rather than each in a row of its own."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """What `encode` gives."""
-        return self.features
+    def kinds(self) -> Mapping[str, Kind]:
+        """Of which kind each of the features is."""
+        return dict.fromkeys(self.features, "text")
 
-    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
-        """The vocabularies of the features that are tokenised."""
+    @property
+    def columns(self) -> Columns:
+        """What `encode` gives: token ids of every feature, unless a task says otherwise."""
+        return dict.fromkeys(self.features, Column())
+
+    def readable(self, examples: Iterable[Example], skipped: Counter[str] | None = None) -> Iterator[Example]:
+        """The examples that have all features, as their kinds; what is empty or undecodable is counted in `skipped`.
+
+        Raises ValueError for a feature that is missing or of another kind.
+        """
+        return readable(examples, self.kinds, Counter() if skipped is None else skipped, type(self).__name__)
+
+    def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
+        """The vocabularies of the features that become token ids or labels."""
         return dict.fromkeys(self.features, data.tokenizer)
 
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
-        """The token ids of every column of some examples, with the special tokens that the task wants.
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
+        """The values of every column for some examples, such as token ids with the special tokens that the task wants.
 
         What is longer than `max_length` afterwards is skipped and counted, where examples are not packed.
         """
         raise NotImplementedError
 
     def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The arrays of a batch, `augment` included, to go through a step without data."""
-        tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
-        if self.packed:
-            row = jax.ShapeDtypeStruct((rows, length + 1), jnp.int32)  # inputs and what follows on each
-            return dict.fromkeys(("tokens", "segments", "positions"), row)
-        lengths = jax.ShapeDtypeStruct((rows,), jnp.int32)
-        return dict.fromkeys(self.columns, tokens) | dict.fromkeys([f"{name}_length" for name in self.columns], lengths)
+        """The arrays of a batch, to go through a step without data: those of zeros, augmented with bytes as tokens."""
+        empty = empty_batch(self.columns, rows, length, packed=self.packed)
+        batch = self.augment(empty, dict.fromkeys(self.features, Bytes(mask=True).train([])), seed=0, epoch=0)
+        return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
 
     def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
         """A batch with what is drawn anew in every epoch, such as masks: a function of seed, epoch and examples."""
@@ -113,11 +124,16 @@ class Task:
         raise NotImplementedError
 
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """Tokens by which speed is measured: of `tokens`, or else of the last column, without padding."""
+        """Tokens by which speed is measured: of packed rows all, or else the real ones of the last column that varies.
+
+        Where none does, each example counts as the `Column.tokens` of its longest column.
+        """
         if self.packed:
             return jnp.asarray(batch["tokens"].size)
-        lengths = batch["tokens_length"] if "tokens_length" in batch else batch[f"{self.columns[-1]}_length"]
-        return jnp.sum(lengths)
+        lengths = [batch[f"{name}_length"] for name in self.columns if f"{name}_length" in batch]
+        if lengths:
+            return jnp.sum(lengths[-1])
+        return jnp.sum(batch["example"] >= 0) * max(column.tokens for column in self.columns.values())
 
     def predictor(self, model: Any, tokenizers: Tokenizers, data: DataConfig) -> Any:
         """What a person uses the trained model with: has `predict(lines) -> list[str]`."""

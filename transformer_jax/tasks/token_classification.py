@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
 from transformer_jax.tasks.tagger import Tagger, first_pieces, span_scores
@@ -24,24 +25,22 @@ class TokenClassification(Task):
     features: ClassVar[tuple[str, ...]] = ("text", "tags")
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> Columns:
         """The tokens and, for each, the tag's number plus 1 where it is the first of a word, and 0 elsewhere."""
-        return ("tokens", "tags")
+        return {"tokens": Column(), "tags": Column()}
 
-    def vocabularies(self, data: DataConfig) -> dict[str, TokenizerConfig]:
+    def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
         """That of the text, and the tags."""
         return {"text": data.tokenizer, "tags": Labels(many=True)}
 
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """A start token, the text and an end token, cut off at `max_length`.
 
         Raises ValueError for an example that has not as many tags as words.
         """
-        tokenizer, columns = tokenizers["text"], {"tokens": [], "tags": []}
+        tokenizer, columns = tokenizers["text"], {name: [] for name in self.columns}
         for example in examples:
-            words, tags = example["text"].split(), tokenizers["tags"].encode(example["tags"])
+            words, tags = example["text"].split(), tokenizers["tags"].ids(example["tags"])
             if len(words) != len(tags):
                 raise ValueError(f"an example has {len(words)} words and {len(tags)} tags: {example['text'][:60]!r}")
             ids, places = first_pieces(tokenizer, words)

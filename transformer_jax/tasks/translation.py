@@ -33,9 +33,7 @@ class Translation(Task):
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
 
-    def encode(
-        self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int
-    ) -> dict[str, list[list[int]]]:
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and an end token; a start token, target tokens and an end token."""
         source, target = tokenizers["source"], tokenizers["target"]
         sources, targets = (

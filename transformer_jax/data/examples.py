@@ -1,0 +1,111 @@
+"""Examples as tasks get them: values of the kinds that they ask for."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from transformer_jax.data.lines import is_text
+from transformer_jax.data.sources import Example
+
+Kind = Literal["text", "label", "number", "bytes", "array"]
+"""What a task needs: text; the name of a label, which may be a whole number; a finite number; bytes; an array."""
+
+
+def readable(
+    examples: Iterable[Example], kinds: Mapping[str, Kind], skipped: Counter[str], needed_by: str
+) -> Iterator[Example]:
+    """The examples, with every feature of `kinds` as that kind.
+
+    Those that have an empty or undecodable text are left out and counted in `skipped` by reason. Raises ValueError,
+    with the number of the example, for a feature that is missing or of another kind.
+    """
+    for number, example in enumerate(examples, 1):
+        values = {}
+        for name, kind in kinds.items():
+            if name not in example:
+                raise ValueError(f"an example has no {name!r}, only {', '.join(example) or 'nothing'}")
+            value, (convert, wanted) = example[name], KINDS[kind]
+            values[name] = convert(value)
+            if values[name] is None:
+                is_what = f"column {name!r} of example {number} is {_described(value)}"
+                raise ValueError(f"{is_what}; {needed_by} needs {wanted}")
+        texts = [value for value in values.values() if isinstance(value, str)]
+        if not all(text.strip() for text in texts):
+            skipped["empty"] += 1
+        elif not all(map(is_text, texts)):
+            skipped["undecodable"] += 1
+        else:
+            yield {**example, **values}
+
+
+def reasons(skipped: Mapping[str, int]) -> str:
+    """How many examples were skipped, and why."""
+    each = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    return f"skipped {sum(skipped.values()):,} ({each})"
+
+
+def digest(examples: Iterable[Any]) -> str:
+    """A hash of examples, or of anything else that JSON, bytes and arrays can say."""
+    state = hashlib.blake2b(digest_size=12)
+    for example in examples:
+        state.update(json.dumps(example, sort_keys=True, default=_plain).encode())
+    return state.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What stands in JSON for a value that it does not know."""
+    array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
+    return [str(array.dtype), array.shape, hashlib.blake2b(array.tobytes(), digest_size=12).hexdigest()]
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else _of(str, value)
+
+
+def _label(value: Any) -> str | None:
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, int | float | np.number):
+        return str(int(value)) if math.isfinite(value) and int(value) == value else None
+    return None if value is None else _text(value)
+
+
+def _number(value: Any) -> float | str | None:
+    if isinstance(value, str | bytes) and not value.strip():
+        return ""
+    try:
+        number = math.nan if isinstance(value, bool | np.ndarray) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _of(kind: type, value: Any) -> Any:
+    return value if isinstance(value, kind) else None
+
+
+KINDS: dict[Kind, tuple[Callable[[Any], Any], str]] = {
+    "text": (_text, "text"),
+    "label": (_label, "the name of a label, text or a whole number"),
+    "number": (_number, "a finite number"),
+    "bytes": (lambda value: _of(bytes, value), "bytes"),
+    "array": (lambda value: _of(np.ndarray, value), "an array"),
+}
+"""For every kind, how a value becomes one (None: it cannot) and what a person is told to give."""
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    if isinstance(value, int | float | np.number):
+        return f"the number {value}"
+    return {bytes: "bytes", np.ndarray: "an array"}.get(type(value), type(value).__name__)

@@ -1,0 +1,219 @@
+"""The columns of all examples in one Arrow file, encoded once and read through memory."""
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int, Int32
+
+from transformer_jax.data.columns import Column, Columns
+from transformer_jax.data.examples import reasons
+from transformer_jax.data.sources import Example
+
+Encoder = Callable[[list[Example]], Mapping[str, Sequence[Any]]]
+"""From examples to the values of every column: lists, arrays, numbers or bytes."""
+
+CHUNK = 1_000
+"""Examples that are encoded at once, and stand together in the file."""
+
+
+class Table:
+    """The columns of every example, read from the file where they are needed; ValueError for a damaged file."""
+
+    def __init__(self, path: Path, columns: Columns):
+        self.columns = columns
+        try:
+            file = pa.memory_map(str(path)).read_buffer()
+            reader = pa.ipc.open_file(pa.BufferReader(file))
+            *batches, (_, facts) = map(reader.get_batch_with_custom_metadata, range(reader.num_record_batches))
+            self.skipped: dict[str, int] = json.loads(facts[b"skipped"])
+            """How many examples were left out, by reason."""
+        except (pa.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error}; delete it to make it again") from error
+        self._values, starts, counts = [], [], []
+        for name, column in columns.items():
+            dtype = _stored_dtype(column)
+            # One view of the whole file, in which all values of the column have their place.
+            self._values.append(np.frombuffer(file, dtype, len(file) // dtype.itemsize))
+            places = [_places(batch.column(name), column, file.address) for batch, _ in batches]
+            starts.append(np.concatenate([start for start, _ in places]))
+            counts.append(np.concatenate([count for _, count in places]))
+        self._starts = np.stack(starts, axis=1)
+        self._counts = np.stack(counts, axis=1).astype(np.int32)
+        """Numbers that an example has in a column."""
+        sizes = np.array([column.size for column in columns.values()])
+        alone = np.array([0 if column.varying else column.tokens for column in columns.values()])
+        lengths = np.where(alone, alone, self._counts // sizes)
+        self.lengths: Int32[np.ndarray, "examples columns"] = lengths.astype(np.int32)
+        """Items of every example in every column; one that is alone counts as `Column.tokens`."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The columns of an example."""
+        arrays = self.batch(np.array([index]), self.lengths[index].tolist())
+        return {name: arrays[name][0] for name in self.columns}
+
+    def batch(self, examples: Int[np.ndarray, " rows"], lengths: Sequence[int]) -> dict[str, np.ndarray]:
+        """The columns of some examples as arrays of these lengths, padded with 0; -1 is an empty row."""
+        arrays: dict[str, np.ndarray] = {}
+        for place, (name, column) in enumerate(self.columns.items()):
+            array = arrays[name] = column.zeros(len(examples), lengths[place])
+            starts, values = self._starts[examples, place], self._values[place]
+            counts = np.where(examples < 0, 0, self._counts[examples, place])
+            rows = array.reshape(len(array), -1)
+            if column.size == 1 and not column.decode:  # All rows at once are faster for few numbers a row.
+                offsets = np.arange(rows.shape[1])
+                real = offsets < counts[:, None]
+                rows[real] = values[(starts[:, None] + offsets)[real]]
+            else:
+                for row, start, count in zip(rows, starts.tolist(), counts.tolist(), strict=True):
+                    if column.decode is None:
+                        row[:count] = values[start : start + count]
+                    elif count:
+                        row[:] = column.decode(values[start : start + count].tobytes()).reshape(-1)
+            if column.varying:
+                arrays[f"{name}_length"] = (counts // column.size).astype(np.int32)
+        return arrays
+
+    def tokens_at(
+        self, examples: Int[np.ndarray, "*shape"], places: Int[np.ndarray, "*shape"]
+    ) -> Int32[np.ndarray, "*shape"]:
+        """The ids of the first column at these places of these examples."""
+        return self._values[0][self._starts[examples, 0] + places]
+
+    def report(self, name: str) -> str:
+        """One line that says what there is, and what was left out and why."""
+        totals = zip(self.columns.items(), self.lengths.sum(axis=0, dtype=np.int64).tolist(), strict=True)
+        counts = {column: total for (column, of), total in totals if of.varying}
+        items = " and ".join(f"{total:,} {column}" for column, total in counts.items())
+        if any(np.dtype(self.columns[column].dtype).kind != "f" for column in counts):
+            items = items.removesuffix(" tokens") + " tokens"
+        line = ", ".join(filter(None, (f"{name}: {len(self):,} examples", items)))
+        return f"{line}; {reasons(self.skipped)}" if self.skipped else line
+
+
+def encode_table(
+    examples: Iterable[Example],
+    encode: Encoder,
+    columns: Columns,
+    *,
+    max_length: int | None,
+    path: Path,
+    skipped: Counter[str],
+) -> Table:
+    """The table in the file `path`, made from the examples unless it is there.
+
+    Examples with a column that is empty or has more than `max_length` items are left out and counted in `skipped`,
+    beside those that were left out before. Raises ValueError when `encode` does not give the columns or no example is
+    left.
+    """
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            _write(examples, encode, columns, max_length, partial, skipped)
+            # Another process may have been quicker, and may be reading; what it wrote is the same.
+            if not path.is_file():
+                partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return Table(path, columns)
+
+
+def _write(
+    examples: Iterable[Example],
+    encode: Encoder,
+    columns: Columns,
+    max_length: int | None,
+    path: Path,
+    skipped: Counter[str],
+) -> None:
+    """Writes a batch for every chunk of examples, and an empty one with what was skipped: it comes last."""
+    schema = pa.schema({name: _arrow_type(column) for name, column in columns.items()})
+    iterator, written = iter(examples), 0
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        while chunk := list(islice(iterator, CHUNK)):
+            encoded = encode(chunk)
+            if encoded.keys() != columns.keys():
+                raise ValueError(f"the task's columns are {', '.join(columns)}, but encode gives {', '.join(encoded)}")
+            varying = [column.varying for column in columns.values()]
+            values = [encoded[name] for name in columns]
+            rows = [row for row in zip(*values, strict=True) if _fits(row, varying, max_length, skipped)]
+            if rows:
+                kept = zip(columns.items(), zip(*rows, strict=True), strict=True)
+                arrays = [_arrow_array(values, name, column) for (name, column), values in kept]
+                writer.write_batch(pa.record_batch(arrays, schema))
+            written += len(rows)
+        if not written:
+            raise ValueError("there are no examples to learn from" + (f": {reasons(skipped)}" if skipped else ""))
+        nothing = pa.RecordBatch.from_pylist([], schema)
+        writer.write_batch(nothing, custom_metadata={"skipped": json.dumps(skipped)})
+
+
+def _fits(row: Sequence[Any], varying: Sequence[bool], max_length: int | None, skipped: Counter[str]) -> bool:
+    """Whether every column of varying length has 1 to `max_length` items; the reason is counted."""
+    sizes = [len(value) for value, varies in zip(row, varying, strict=True) if varies]
+    if sizes and min(sizes) == 0:
+        skipped["empty"] += 1
+    elif sizes and max_length is not None and max(sizes) > max_length:
+        skipped[f"longer than {max_length} tokens"] += 1
+    else:
+        return True
+    return False
+
+
+def _stored_dtype(column: Column) -> np.dtype:
+    return np.dtype(np.uint8 if column.decode else column.dtype)
+
+
+def _arrow_type(column: Column) -> pa.DataType:
+    """Numbers, or lists for what has several, of a fixed size where a shape is known; bytes are lists of numbers."""
+    kind = pa.from_numpy_dtype(_stored_dtype(column))
+    if column.item_shape and not column.decode:
+        kind = pa.list_(kind, column.size)
+    return pa.large_list(kind) if column.varying or column.decode else kind
+
+
+def _arrow_array(values: Sequence[Any], name: str, column: Column) -> pa.Array:
+    flat = pa.array(_flat(values, name, column))
+    if column.item_shape and not column.decode:
+        flat = pa.FixedSizeListArray.from_arrays(flat, column.size)
+    if column.varying or column.decode:
+        flat = pa.LargeListArray.from_arrays(pa.array(np.cumsum([0, *map(len, values)])), flat)
+    return flat
+
+
+def _flat(values: Sequence[Any], name: str, column: Column) -> np.ndarray:
+    """The numbers of all values, end to end; ValueError for what the column cannot hold."""
+    try:
+        if column.decode:
+            return np.frombuffer(b"".join(values), np.uint8)
+        if not column.varying:
+            array = np.asarray(values)
+        elif isinstance(values[0], np.ndarray):
+            array = np.concatenate(values)
+        else:
+            array = np.asarray(list(chain.from_iterable(values)))
+        if array.shape[1:] != column.item_shape or not np.can_cast(array.dtype, column.dtype, "same_kind"):
+            raise TypeError(f"items are {array.dtype} {list(array.shape[1:])}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"what encode gives for {name!r} is no {column}: {error}") from error
+    return array.astype(column.dtype, copy=False).reshape(-1)
+
+
+def _places(array: pa.Array, column: Column, file: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the numbers of every row begin, counted from the address of the file, and how many there are."""
+    *_, data = array.buffers()
+    if column.varying or column.decode:
+        ends = array.offsets.to_numpy() * (1 if column.decode else column.size)
+    else:
+        ends = np.arange(len(array) + 1) * column.size
+    return (data.address - file) // _stored_dtype(column).itemsize + ends[:-1], np.diff(ends)
