@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from transformer_jax.tasks.question_answering import QuestionAnswering as QuestionAnswering
     from transformer_jax.tasks.task import Task as Task
     from transformer_jax.tasks.token_classification import TokenClassification as TokenClassification
+    from transformer_jax.tasks.translation import Decoding as Decoding
     from transformer_jax.tasks.translation import Translation as Translation
-    from transformer_jax.tasks.translator import Decoding as Decoding
     from transformer_jax.training.experiment import Experiment as Experiment
     from transformer_jax.training.experiment import TrainConfig as TrainConfig
     from transformer_jax.training.lora import LoraConfig as LoraConfig
@@ -70,7 +70,7 @@ _HOMES = {
     "Dates": "data.dates",
     "DecoderOnly": "models.decoder_only",
     "DecoderOnlyConfig": "models.decoder_only",
-    "Decoding": "tasks.translator",
+    "Decoding": "tasks.translation",
     "EncoderDecoder": "models.encoder_decoder",
     "EncoderDecoderConfig": "models.encoder_decoder",
     "EncoderOnly": "models.encoder_only",

@@ -13,9 +13,9 @@ import pytest
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files, Source
 from transformer_jax.models.encoder_decoder import base
+from transformer_jax.runs.experiment_file import differences, flatten, from_tree, load_experiment_file, to_tree
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
-from transformer_jax.runs.experiment_file import differences, flatten, from_tree, load_experiment_file, to_tree
 
 OWN_CLASSES = '''
 from __future__ import annotations

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     if finished:
         with user_input():
             steps = prepared.run.checkpoint_steps()
-        show_result(prepared.run, steps, devices=prepared.mesh.size)
+        show_result(prepared.run, steps, prepared.mesh)
         minutes, seconds = divmod(round(time.monotonic() - began), 60)
         print(f"done in {minutes} min {seconds} s; the run is in {prepared.run.directory}", flush=True)
 

@@ -21,15 +21,12 @@ from jax.sharding import Mesh
 from transformer_jax.data.dataset import TokenizedSplit, readable, reasons, tokenize_split
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
-from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
-from transformer_jax.tasks.task import Tokenizers
-from transformer_jax.training.experiment import Experiment
-from transformer_jax.runs.warm_start import Origin, fitting, table
-from transformer_jax.training.optimizer import depends_on_steps, untrained
+from transformer_jax.runs.evaluation import Evaluation
+from transformer_jax.runs.experiment_file import differences, to_tree
 from transformer_jax.runs.run import (
     SOURCE,
     VALIDATION,
@@ -39,8 +36,11 @@ from transformer_jax.runs.run import (
     read_tree,
     write_experiment,
 )
+from transformer_jax.runs.warm_start import Origin, fitting, table
+from transformer_jax.tasks.task import Tokenizers
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
-from transformer_jax.runs.experiment_file import differences, to_tree
 
 TEXT = "text.fingerprint"
 """File in the run directory: what the training text was."""
@@ -85,8 +85,8 @@ class Prepared:
     mesh: Mesh
     split: TokenizedSplit
     plan: BatchPlan | PackedPlan
-    validation: list[Example]
-    """Examples that are scored while training."""
+    validation: Evaluation | None
+    """Scores models on the validation examples while training."""
     text: str
     """Fingerprint of the text."""
     initial: dict[str, np.ndarray]
@@ -176,7 +176,7 @@ def _prepare(
     print(split.report("train"), flush=True)
     plan = _plan(experiment, split)
     run = Run(directory, experiment, tokenizers)
-    validation = _validation(run)
+    validation = _validation(run, mesh, cache)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
     if file is not None:
@@ -224,19 +224,19 @@ def _plan(experiment: Experiment, split: TokenizedSplit) -> BatchPlan | PackedPl
     return BatchPlan(split.lengths, num_buckets=data.num_buckets, **size)
 
 
-def _validation(run: Run) -> list[Example]:
-    """The examples that are scored during training; none where the source has no validation split."""
+def _validation(run: Run, mesh: Mesh, cache: Path) -> Evaluation | None:
+    """What is scored during training; None where the source has no validation split."""
     count = run.experiment.train.validation_examples
     if not count or "validation" not in run.experiment.data.source.splits:
-        return []
+        return None
     examples, skipped = run.examples("validation", count)
     try:
-        run.experiment.task.encode(run.tokenizers, examples, max_length=run.experiment.data.max_length)
+        evaluation = Evaluation(run, examples, mesh, cache)
     except ValueError as error:
         raise ValueError(f"the validation examples cannot be scored: {error}") from error
     if skipped:
         print(f"validation: {len(examples):,} examples; {reasons(skipped)}", flush=True)
-    return examples
+    return evaluation
 
 
 def _check_text(directory: Path, text: str) -> None:
@@ -281,7 +281,7 @@ def check_train(experiment: Experiment) -> None:
             raise ValueError(f"data.{name} must be at least 1, not {getattr(data, name)}")
     if train.seed >= 2**63:
         raise ValueError(f"train.seed must be below 2**63, not {train.seed}")
-    known = experiment.task.metrics()
+    known = {"loss": "lower", **experiment.task.metrics()}
     if train.best and train.best.removeprefix(VALIDATION) not in known:
         names = [VALIDATION + name for name in known]
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")

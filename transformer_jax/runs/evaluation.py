@@ -1,0 +1,109 @@
+"""Scores of a model on examples: its loss, by the path of training, and the metrics of its predictions."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from transformer_jax.data.dataset import TokenizedSplit, tokenize_split
+from transformer_jax.data.packing import EveryToken, PackedPlan
+from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.sources import Example
+from transformer_jax.parallel.axes import parts
+from transformer_jax.parallel.mesh import local_mesh
+from transformer_jax.runs.run import Run
+from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.step import device_batches
+
+SEED = 0
+"""What an evaluation draws, such as masks, is drawn from this seed in epoch 0: the same every time."""
+
+
+class Evaluation:
+    """Scores models of a run on examples, which are encoded once, here; call it with a model.
+
+    The table is kept in `cache`, or thrown away in the end. Raises ValueError for examples that cannot be encoded.
+    """
+
+    def __init__(self, run: Run, examples: list[Example], mesh: Mesh, cache: Path | None = None):
+        self.run, self.examples, self.mesh = run, examples, mesh
+        self._temporary = TemporaryDirectory() if cache is None else None
+        task, data, vocabularies = run.experiment.task, run.experiment.data, run.tokenizers
+
+        def encode(chunk: list[Example]) -> Any:
+            return task.encode(vocabularies, chunk, max_length=data.max_length)
+
+        self.split = tokenize_split(
+            examples,
+            task.features,
+            encode,
+            max_length=None if task.packed else data.max_length,
+            directory=Path(self._temporary.name) if self._temporary else cache or Path(),
+            key=_cache_key(run, examples),
+        )
+        self.plan = evaluation_plan(run.experiment, self.split, parts("batch", mesh))
+        self._sums = jax.jit(lambda model, batch: task.loss(model, batch, None))
+
+    def __call__(self, model: Any) -> dict[str, Any]:
+        """The metrics by name, and `COUNTS`; of several processes, all call this together."""
+        task, data = self.run.experiment.task, self.run.experiment.data
+        predictor = task.predictor(model, self.run.tokenizers, data)
+        with jax.set_mesh(self.mesh):
+            metrics = task.loss_metrics(self.sums(model), self.examples)
+            return {"examples": len(self.examples)} | metrics | task.evaluate(predictor, self.examples)
+
+    def sums(self, model: Any) -> dict[str, tuple[float, float]]:
+        """What the task's loss sums up over all examples: sums and weights."""
+        task, stop = self.run.experiment.task, self.plan.batches_per_epoch
+        batches = device_batches(task, self.run.tokenizers, self.split, self.plan, self.mesh, seed=SEED, stop=stop)
+        return added(jax.device_get([self._sums(model, batch) for batch in batches]))
+
+
+def evaluate(run: Run, steps: list[int], examples: list[Example]) -> dict[str, Any]:
+    """Scores of the mean of the parameters at these steps, computed on all devices of this process."""
+    mesh = local_mesh(run.experiment.mesh)
+    return Evaluation(run, examples, mesh)(run.model_of(steps, mesh))
+
+
+def added(batches: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, tuple[float, float]]:
+    """The sums and weights of several batches together."""
+    totals: dict[str, tuple[float, float]] = {}
+    for sums in batches:
+        for name, (total, weight) in sums.items():
+            before = totals.get(name, (0.0, 0.0))
+            totals[name] = before[0] + float(total), before[1] + float(weight)
+    return totals
+
+
+def evaluation_plan(experiment: Experiment, split: TokenizedSplit, devices: int) -> BatchPlan | PackedPlan:
+    """The batches that have every example of a split once, in order, with rows that so many devices can divide."""
+    data = experiment.data
+    multiple = math.lcm(data.batch_multiple, devices)
+    if experiment.task.packed:
+        tokens = max(data.tokens_per_batch, data.max_length * multiple)
+        return EveryToken(split.lengths[:, 0], length=data.max_length, tokens_per_batch=tokens, batch_multiple=multiple)
+    # The plan rounds lengths up to multiples of at most 8.
+    tokens = max(data.tokens_per_batch, (int(split.lengths.max()) + 7) * multiple)
+    return BatchPlan(
+        split.lengths,
+        tokens_per_batch=tokens,
+        num_buckets=data.num_buckets,
+        batch_multiple=multiple,
+        seed=SEED,
+        shuffle=False,
+    )
+
+
+def _cache_key(run: Run, examples: list[Example]) -> str:
+    """A name for the encoded examples that changes whenever these, a vocabulary or the task's encoding of them does."""
+    task, data = run.experiment.task, run.experiment.data
+    vocabularies = {name: tokenizer.fingerprint for name, tokenizer in run.tokenizers.items()}
+    probes = task.encode(run.tokenizers, examples[:20], max_length=data.max_length)
+    content = json.dumps([examples, data.max_length, vocabularies, probes], default=str)
+    return "validation-" + hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
