@@ -1,9 +1,11 @@
 """Scores of a model on examples: its loss, by the path of training, and the metrics of its predictions."""
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,16 +13,19 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from transformer_jax.data.dataset import TokenizedSplit, tokenize_split
+from transformer_jax.data.dataset import TokenizedSplit, readable, tokenize_split
 from transformer_jax.data.packing import EveryToken, PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.parallel.axes import parts
 from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.run import Run
+from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import device_batches
 
+PROBES = 20
+"""Examples that show how a task encodes text."""
 SEED = 0
 """What an evaluation draws, such as masks, is drawn from this seed in epoch 0: the same every time."""
 
@@ -34,21 +39,11 @@ class Evaluation:
     def __init__(self, run: Run, examples: list[Example], mesh: Mesh, cache: Path | None = None):
         self.run, self.examples, self.mesh = run, examples, mesh
         self._temporary = TemporaryDirectory() if cache is None else None
-        task, data, vocabularies = run.experiment.task, run.experiment.data, run.tokenizers
-
-        def encode(chunk: list[Example]) -> Any:
-            return task.encode(vocabularies, chunk, max_length=data.max_length)
-
-        self.split = tokenize_split(
-            examples,
-            task.features,
-            encode,
-            max_length=None if task.packed else data.max_length,
-            directory=Path(self._temporary.name) if self._temporary else cache or Path(),
-            key=_cache_key(run, examples),
-        )
+        text = hashlib.blake2b(json.dumps(examples, default=str).encode(), digest_size=12).hexdigest()
+        directory = Path(self._temporary.name) if self._temporary else cache or Path()
+        self.split = encoded_split(run.experiment, run.tokenizers, lambda: examples, "validation", text, directory)
         self.plan = evaluation_plan(run.experiment, self.split, parts("batch", mesh))
-        self._sums = jax.jit(lambda model, batch: task.loss(model, batch, None))
+        self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
     def __call__(self, model: Any) -> dict[str, Any]:
         """The metrics by name, and `COUNTS`; of several processes, all call this together."""
@@ -100,10 +95,26 @@ def evaluation_plan(experiment: Experiment, split: TokenizedSplit, devices: int)
     )
 
 
-def _cache_key(run: Run, examples: list[Example]) -> str:
-    """A name for the encoded examples that changes whenever these, a vocabulary or the task's encoding of them does."""
-    task, data = run.experiment.task, run.experiment.data
-    vocabularies = {name: tokenizer.fingerprint for name, tokenizer in run.tokenizers.items()}
-    probes = task.encode(run.tokenizers, examples[:20], max_length=data.max_length)
-    content = json.dumps([examples, data.max_length, vocabularies, probes], default=str)
-    return "validation-" + hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+def encoded_split(
+    experiment: Experiment,
+    tokenizers: Tokenizers,
+    read: Callable[[], Iterable[Example]],
+    name: str,
+    text: str,
+    directory: Path,
+) -> TokenizedSplit:
+    """The table of the examples that `read` gives, as the task encodes them; made unless `directory` has it.
+
+    Its key changes whenever their fingerprint `text`, a vocabulary or what the task encodes does.
+    """
+    task, data = experiment.task, experiment.data
+    max_length = None if task.packed else data.max_length
+
+    def encode(chunk: list[Example]) -> dict[str, list[list[int]]]:
+        return task.encode(tokenizers, chunk, max_length=data.max_length)
+
+    vocabularies = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
+    probes = encode(list(itertools.islice(readable(read(), task.features, Counter()), PROBES)))
+    content = json.dumps([text, max_length, data.max_length, vocabularies, probes])
+    key = f"{name}-" + hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+    return tokenize_split(read(), task.features, encode, max_length=max_length, directory=directory, key=key)

@@ -3,12 +3,10 @@
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import json
 import math
 import secrets
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +16,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from transformer_jax.data.dataset import TokenizedSplit, readable, reasons, tokenize_split
+from transformer_jax.data.dataset import TokenizedSplit, reasons
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
-from transformer_jax.runs.evaluation import Evaluation
+from transformer_jax.runs.evaluation import Evaluation, encoded_split
 from transformer_jax.runs.experiment_file import differences, to_tree
 from transformer_jax.runs.run import (
     SOURCE,
@@ -37,7 +35,6 @@ from transformer_jax.runs.run import (
     write_experiment,
 )
 from transformer_jax.runs.warm_start import Origin, fitting, table
-from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
@@ -50,8 +47,6 @@ WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
 """What preparation leaves in a run directory, before the experiment makes it a run."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
-PROBES = 20
-"""Examples that show what a task makes of text."""
 MAY_CHANGE = (
     "mesh.",
     "model.attention_kernel",
@@ -164,15 +159,7 @@ def _prepare(
     text = _fingerprint(experiment)
     if resumed:
         _check_text(directory, text)
-    max_length = None if task.packed else data.max_length
-    split = tokenize_split(
-        data.source.examples("train"),
-        task.features,
-        lambda examples: task.encode(tokenizers, examples, max_length=data.max_length),
-        max_length=max_length,
-        directory=cache,
-        key=_cache_key(experiment, text, max_length, tokenizers),
-    )
+    split = encoded_split(experiment, tokenizers, lambda: data.source.examples("train"), "train", text, cache)
     print(split.report("train"), flush=True)
     plan = _plan(experiment, split)
     run = Run(directory, experiment, tokenizers)
@@ -255,16 +242,6 @@ def _fingerprint(experiment: Experiment) -> str:
     for example in source.examples("train"):
         digest.update(json.dumps(example, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _cache_key(experiment: Experiment, text: str, max_length: int | None, tokenizers: Tokenizers) -> str:
-    """A name for the tokenised text that changes whenever the text, a vocabulary or what a task makes of them does."""
-    task = experiment.task
-    vocabularies = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
-    examples = readable(experiment.data.source.examples("train"), task.features, Counter())
-    probes = task.encode(tokenizers, list(itertools.islice(examples, PROBES)), max_length=experiment.data.max_length)
-    parts = [text, max_length, experiment.data.max_length, vocabularies, probes]
-    return "train-" + hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
 def check_train(experiment: Experiment) -> None:
