@@ -78,7 +78,7 @@ def test_long_texts_are_read_in_windows_that_predict_every_token_once(model, gen
 def test_perplexity_and_bits_per_byte_follow_from_the_loss(generator):
     examples = [{"text": text} for text in TEXTS]
     total, size = -sum(generator.score(TEXTS)), sum(len(text.encode()) for text in TEXTS)
-    found = TASK.loss_metrics({"loss": (total, size + 4)}, examples)
+    found = TASK.loss_metrics({"loss": (total, size + 4.0)}, examples)
     assert found["tokens"] == size + 4 and found["loss"] == pytest.approx(total / (size + 4))
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
     assert found["bits_per_byte"] == pytest.approx(total / size / math.log(2))

@@ -71,8 +71,8 @@ def _rows(predictor: Any, lines: list[str], first: int, n_best: int | None, scor
         if not hasattr(predictor, "search"):
             raise ValueError("the task of this run has no scores; leave out --n-best and --scores")
         for number, hypotheses in enumerate(predictor.search(lines, n_best or 1), first):
-            for found in hypotheses:
-                columns = [str(number)] * bool(n_best) + [f"{found.score:.6f}"] * scores + [_one_line(found.text)]
+            for one in hypotheses:
+                columns = [str(number)] * bool(n_best) + [f"{one.score:.6f}"] * scores + [_one_line(one.text)]
                 yield "\t".join(columns)
     except ValueError as error:
         place = f"in lines {first} to {first + len(lines) - 1}: " if first > 1 else ""

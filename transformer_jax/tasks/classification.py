@@ -121,7 +121,7 @@ class Classification(Task):
         return {"examples": len(examples)} | agreement_scores(predicted, right, self.measured)
 
     def samples(self, predictor: "Classifier", examples: Sequence[Example]) -> list[str]:
-        """The beginnings of texts and what they are taken for."""
+        """The beginnings of texts and the labels that the model gives them."""
         labels = predictor.classify([[example[name] for name in self.features[:-1]] for example in examples])
         lines = []
         for example, label in zip(examples, labels, strict=True):

@@ -229,8 +229,8 @@ class TextGenerator(Predictor):
             end_id=self.tokenizer.eos_id,
             forbidden=self._forbidden(),
         )
-        found, ends = to_host((result.tokens, result.lengths))
-        decoded = [self.tokenizer.decode(ids[:end].tolist()) for ids, end in zip(found[:, 0], ends[:, 0], strict=True)]
+        tokens, ends = to_host((result.tokens, result.lengths))
+        decoded = [self.tokenizer.decode(ids[:end].tolist()) for ids, end in zip(tokens[:, 0], ends[:, 0], strict=True)]
         return [cut_at(text, generation.stop)[0] for text in decoded]
 
 

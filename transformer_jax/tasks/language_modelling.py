@@ -77,7 +77,7 @@ class LanguageModelling(RunningText):
             return {"examples": len(examples)}
         losses = predictor.losses([example["text"] for example in examples], stride=self.stride)
         total, tokens = (sum(column) for column in zip(*losses, strict=True))
-        return {"examples": len(examples)} | self.loss_metrics({"loss": (total, tokens)}, examples)
+        return {"examples": len(examples)} | self.loss_metrics({"loss": (total, float(tokens))}, examples)
 
     def samples(self, predictor: TextGenerator, examples: Sequence[Example]) -> list[str]:
         """A text from its beginning."""
