@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax import Bytes, Decoding, base
-from transformer_jax.tasks.translator import Translator
+from transformer_jax.tasks.translation import Translator
 
 
 def main() -> None:

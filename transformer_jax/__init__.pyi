@@ -50,8 +50,8 @@ from .tasks.next_sentence import NextSentence as NextSentence
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
 from .tasks.task import Task as Task
 from .tasks.token_classification import TokenClassification as TokenClassification
+from .tasks.translation import Decoding as Decoding
 from .tasks.translation import Translation as Translation
-from .tasks.translator import Decoding as Decoding
 from .training.experiment import Experiment as Experiment
 from .training.experiment import TrainConfig as TrainConfig
 from .training.lora import LoraConfig as LoraConfig

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import transformer_jax
+from transformer_jax.cli import evaluate as evaluate_verb
 from transformer_jax.cli import train as train_verb
 from transformer_jax.cli.errors import exit_status, user_input
 from transformer_jax.cli.main import VERBS, main
@@ -26,8 +27,7 @@ from transformer_jax.data.sources import Example, Source
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.runs.run import Run
 from transformer_jax.tasks.attention_map import AttentionMap
-from transformer_jax.tasks.translation import Translation
-from transformer_jax.tasks.translator import Hypothesis
+from transformer_jax.tasks.translation import Hypothesis, Translation
 from transformer_jax.training.experiment import Experiment
 
 Capture = pytest.CaptureFixture[str]
@@ -89,6 +89,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     experiment = Experiment(task=Upper(), data=DataConfig(source=Words()), model=base())
     directory = tmp_path / "run"
     monkeypatch.setattr(Run, "open", lambda _: FakeRun(directory, experiment, {}))
+    monkeypatch.setattr(
+        evaluate_verb, "evaluate", lambda run, _, examples: run.experiment.task.evaluate(Predictor(), examples)
+    )
     return str(directory)
 
 
@@ -226,7 +229,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     monkeypatch.setattr(train_verb, "prepare", prepare)
     monkeypatch.setattr(train_verb, "train", lambda _, profile: not profile)
-    monkeypatch.setattr(train_verb, "show_result", lambda _, steps, devices: calls.append(steps))
+    monkeypatch.setattr(train_verb, "show_result", lambda _, steps, mesh: calls.append(steps))
     monkeypatch.chdir(tmp_path)
     return calls
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.columns import Column
-from transformer_jax.data.packing import PackedPlan, segments
+from transformer_jax.data.packing import EveryToken, PackedPlan, segments
 from transformer_jax.data.pipeline import batches
 from transformer_jax.data.table import encode_table
 
@@ -91,3 +91,11 @@ def test_batches_hold_the_ids_of_the_documents_whatever_the_number_of_processes(
         assert tokens.dtype == np.int32
         for name, array in (("example", documents), ("place", places)):
             np.testing.assert_array_equal(np.concatenate([share[number][name] for share in shares]), array[:, 0])
+
+
+def test_evaluation_predicts_every_token_once_and_none_of_the_padding():
+    plan = EveryToken(LENGTHS, length=16, tokens_per_batch=128, batch_multiple=4)
+    expected = {(document, place) for document, size in enumerate(LENGTHS) for place in range(1, size)}
+    assert predicted(plan, 0) == Counter(expected)
+    few = EveryToken(np.array([3, 40]), length=16, tokens_per_batch=1024, batch_multiple=4)
+    assert few.shapes[0].rows == 4 and few.batches_per_epoch == 1

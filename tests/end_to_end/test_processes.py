@@ -13,7 +13,9 @@ import pytest
 
 from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.parallel.mesh import MeshConfig, local_mesh
 from transformer_jax.runs.checkpoint_folder import read_facts
+from transformer_jax.runs.evaluation import Evaluation
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 
@@ -21,7 +23,12 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT = 10
 """Seconds after which a process counts as lost."""
 LAST = 12
-OPTIONS = [f"--train.lost-process-timeout={TIMEOUT}", "--train.steps=99", f"--train.stop-after={LAST}"]
+OPTIONS = [
+    f"--train.lost-process-timeout={TIMEOUT}",
+    "--train.steps=99",
+    f"--train.stop-after={LAST}",
+    "--train.validation-examples=16",
+]
 SLOWLY = """
 import os, pathlib, sys, time
 import transformer_jax.data.pipeline as pipeline
@@ -94,11 +101,27 @@ def file(experiment_text, tmp_path_factory):
     return file
 
 
+COUNTING = """
+import os, pathlib
+import numpy as np
+from transformer_jax.tasks.predictor import Predictor
+place = Predictor.place
+def counting(self, array):
+    placed = place(self, array)
+    if array.ndim == 1:
+        lengths = np.concatenate([shard.data for shard in placed.addressable_shards])
+        with pathlib.Path(os.environ["PIDS"], "decoded." + os.environ["JAX_PROCESS_ID"]).open("a") as file:
+            file.write(f"{(lengths > 0).sum()} of {(array > 0).sum()}\\n")
+    return placed
+Predictor.place = counting
+"""
+
+
 @pytest.fixture(scope="module")
 def unbroken(file):
     """The run that nothing interrupts."""
     run = file.with_name("unbroken")
-    status, out, err = Together(file, run).end()
+    status, out, err = Together(file, run, before=COUNTING).end()
     assert status == 0, err
     assert out.count("process 1 of 2, 8 devices, 4 of them here") == 1 and out.count(f"step {LAST}/99  loss") == 1
     return run
@@ -111,6 +134,18 @@ def rows(run):
 
 def parameters(run):
     return named_parameters(Run.open(run).predictor_of([LAST]).model)
+
+
+def test_each_process_decodes_half_and_the_scores_are_those_of_one(unbroken):
+    for process in "01":
+        counts = (unbroken.with_name("unbroken.pids") / f"decoded.{process}").read_text().splitlines()
+        assert set(counts) == {"8 of 16"} and len(counts) == LAST // 4, "every evaluation, shared out"
+    run = Run.open(unbroken)
+    one = Evaluation(run, run.examples("validation", 16)[0], local_mesh(MeshConfig()))
+    (last,) = (row for row in read_metrics(unbroken) if row["step"] == LAST)
+    for name, value in one(run.model_of([LAST])).items():
+        if name in run.experiment.task.metrics():
+            assert last[f"validation_{name}"] == pytest.approx(value, rel=1e-5 if name == "loss" else 0), name
 
 
 def is_running(pid):
@@ -159,6 +194,7 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(file, unbroke
 
 FULL_DISK = """
 import os
+from transformer_jax.runs.evaluation import Evaluation
 from transformer_jax.runs.metrics import MetricsLog
 write = MetricsLog.write
 def fail(self, row):

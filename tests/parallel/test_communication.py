@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from transformer_jax.analysis.program import collectives
 from transformer_jax.nn.parameters import parameter_axes
+from transformer_jax.parallel.axes import take_rows
 
 pytestmark = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
 
@@ -103,3 +104,14 @@ def test_the_compilers_complaints_are_heard(standard_error, meshes):
     with standard_error() as log:
         look_up.lower(table, tokens).compile()
     assert REPLICATION in log[0]
+
+
+def test_hypotheses_that_move_within_their_sentence_stay_on_their_device(meshes):
+    mesh = meshes["data"]
+    rows = np.arange(32) // 4 * 4 + np.random.default_rng(0).integers(4, size=32)
+    array = np.arange(2 * 32 * 5).reshape(2, 32, 5)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(array, NamedSharding(mesh, PartitionSpec(None, "data")))
+        take = jax.jit(lambda array, rows: take_rows(array, rows, axis=1)).lower(placed, rows).compile()
+    np.testing.assert_array_equal(take(placed, rows), array[:, rows])
+    assert not collectives(str(take.as_text()))

@@ -8,7 +8,7 @@ from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
 from transformer_jax.parallel.axes import sharding
 from transformer_jax.tasks.generator import Generation, TextGenerator
-from transformer_jax.tasks.translator import Decoding, Translator
+from transformer_jax.tasks.translation import Decoding, Translator
 
 pytestmark = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
 

@@ -19,8 +19,7 @@ from transformer_jax.models.encoder_decoder import EncoderDecoderConfig, base
 from transformer_jax.parallel.mesh import MeshConfig
 from transformer_jax.runs.experiment_file import differences, flatten, from_tree, load_experiment_file, to_tree
 from transformer_jax.runs.preparation import refused_changes
-from transformer_jax.tasks.translation import Translation
-from transformer_jax.tasks.translator import Decoding
+from transformer_jax.tasks.translation import Decoding, Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
 
 OWN_CLASSES = '''

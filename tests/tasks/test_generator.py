@@ -147,7 +147,7 @@ def test_beam_search_finds_what_is_at_least_as_probable_as_greedy_search(model):
 
 
 def test_a_prompt_longer_than_the_context_is_refused(model):
-    with pytest.raises(ValueError, match="line 2 has 21 tokens, its start token included: more than the context of 20"):
+    with pytest.raises(ValueError, match="line 2 has 21 tokens, more than the 20 of the model"):
         make(model, max_length=20).generate(["short", "x" * 20])
     assert len(make(model, max_length=20).generate(["x" * 19])[0]) > 0
 

@@ -76,13 +76,15 @@ def test_long_texts_are_read_in_windows_that_predict_every_token_once(model, gen
 
 
 def test_perplexity_and_bits_per_byte_follow_from_the_loss(generator):
-    found = TASK.evaluate(generator, [{"text": text} for text in TEXTS])
-    total = -sum(generator.score(TEXTS))
-    size = sum(len(text.encode()) for text in TEXTS)
-    assert found["examples"] == 4 and found["tokens"] == size + 4
-    assert found["loss"] == pytest.approx(total / (size + 4), rel=1e-6)
-    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]), rel=1e-6)
-    assert found["bits_per_byte"] == pytest.approx(total / size / math.log(2), rel=1e-6)
+    examples = [{"text": text} for text in TEXTS]
+    total, size = -sum(generator.score(TEXTS)), sum(len(text.encode()) for text in TEXTS)
+    found = TASK.loss_metrics({"loss": (total, size + 4.0)}, examples)
+    assert found["tokens"] == size + 4 and found["loss"] == pytest.approx(total / (size + 4))
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+    assert found["bits_per_byte"] == pytest.approx(total / size / math.log(2))
+    assert TASK.evaluate(generator, examples) == {"examples": 4}
+    overlapping = dataclasses.replace(TASK, stride=8).evaluate(generator, examples)
+    assert overlapping == {"examples": 4} | {name: pytest.approx(value, rel=1e-6) for name, value in found.items()}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from transformer_jax.data.squad import Squad
 from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
-from transformer_jax.tasks.answerer import windows
-from transformer_jax.tasks.question_answering import QuestionAnswering
+from transformer_jax.tasks.question_answering import QuestionAnswering, windows
 from transformer_jax.tasks.scores import squad_scores
 
 MODEL = bert(d_model=16, num_heads=2, d_ff=32, num_layers=1, max_length=32, dropout=0.0, attention_dropout=0.0)

@@ -9,8 +9,7 @@ from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
-from transformer_jax.tasks.tagger import Entity, Tagger, spans
-from transformer_jax.tasks.token_classification import TokenClassification
+from transformer_jax.tasks.token_classification import Entity, Tagger, TokenClassification, spans
 
 MODEL = bert(d_model=16, num_heads=2, d_ff=32, num_layers=1, max_length=16, dropout=0.0, attention_dropout=0.0)
 DATA = DataConfig(source=Files(), tokenizer=Bytes(), max_length=16)

@@ -11,8 +11,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
-from transformer_jax.tasks.translation import Translation
-from transformer_jax.tasks.translator import Decoding, Translator
+from transformer_jax.tasks.translation import Decoding, Translation, Translator
 
 TOKENIZER = Bytes().train([])
 TOKENIZERS = {"source": TOKENIZER, "target": TOKENIZER}

@@ -8,6 +8,7 @@ from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import read_aligned
 from transformer_jax.cli.parser import open_run, run_parser
 from transformer_jax.data.sources import Example
+from transformer_jax.runs.evaluation import evaluate
 from transformer_jax.runs.metrics import as_json
 from transformer_jax.runs.run import Run
 
@@ -28,9 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         else:
             examples, skipped = read_files(run, options.source, options.reference), {}
         steps = run.checkpoint_steps(options.checkpoint)
-        predictor = run.predictor_of(steps)
-        found = run.experiment.task.evaluate(predictor, examples)
-    scores: dict[str, Any] = {"checkpoint": steps, **found}
+        scores: dict[str, Any] = {"checkpoint": steps, **evaluate(run, steps, examples)}
     if skipped:
         scores["skipped"] = scores.get("skipped", 0) + sum(skipped.values())
     if options.json:

@@ -11,7 +11,7 @@ from typing import IO, Any
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import Skipped, read_lines, written
 from transformer_jax.cli.parser import open_run, run_parser
-from transformer_jax.tasks.translator import Hypothesis
+from transformer_jax.tasks.translation import Hypothesis
 
 DESCRIPTION = """\
 Predicts an output for every line of input; an empty line stays empty, but to a text generator it is an empty prompt.

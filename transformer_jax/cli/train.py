@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         except ValueError as error:
             print(f"warning: {error}", file=sys.stderr, flush=True)
             steps = prepared.run.checkpoint_steps("last")
-        show_result(prepared.run, steps, devices=prepared.mesh.size)
+        show_result(prepared.run, steps, prepared.mesh)
         minutes, seconds = divmod(round(time.monotonic() - began), 60)
         print(f"done in {minutes} min {seconds} s; the run is in {prepared.run.directory}", flush=True)
 

@@ -60,9 +60,52 @@ class PackedPlan:
         return order, np.cumsum(self._lengths[order]), starts
 
 
+class EveryToken(PackedPlan):
+    """The rows for evaluation: every token but a document's first is predicted once, in order.
+
+    Documents are laid whole into rows of `length + 1` tokens; one that is longer is cut into windows of that size, each
+    of which begins with the last token of the one before. What is left of a row is filled with the first token of
+    document 0, again and again, each a piece of its own in which nothing is predicted.
+    """
+
+    def __init__(
+        self, lengths: Int[np.ndarray, " documents"], *, length: int, tokens_per_batch: int, batch_multiple: int
+    ):
+        rows: list[list[tuple[int, int, int]]] = [[]]
+        free = length + 1
+        for document, size in enumerate(lengths.tolist()):
+            for start in range(0, max(size - 1, 1), length):
+                count = min(length + 1, size - start)
+                if count > free:
+                    rows.append([])
+                    free = length + 1
+                rows[-1].append((document, start, count))
+                free -= count
+        most = most_rows(length, tokens_per_batch, batch_multiple)
+        per_batch = min(most, -(-len(rows) // batch_multiple) * batch_multiple)
+        self.length = length
+        self.shapes = [Shape(per_batch, (length + 1,))]
+        self.batches_per_epoch = -(-len(rows) // per_batch)
+        self._documents = np.zeros((self.batches_per_epoch * per_batch, length + 1), np.int64)
+        self._places = np.zeros_like(self._documents)
+        for row, pieces in enumerate(rows):
+            column = 0
+            for document, start, count in pieces:
+                self._documents[row, column : column + count] = document
+                self._places[row, column : column + count] = np.arange(start, start + count)
+                column += count
+
+    def batch(self, position: int) -> tuple[Places, Places]:
+        """The document and the place of every token of a batch."""
+        rows = self.shapes[0].rows
+        part = slice(position * rows, (position + 1) * rows)
+        return self._documents[part], self._places[part]
+
+
 def segments(places: Places) -> tuple[Places, Places]:
     """The numbers, from 1, of a row's pieces of documents, and the position of every token in its piece, from 0."""
     columns = np.arange(places.shape[1])[None]
     begins = (places == 0) | (columns == 0)
+    begins[:, 1:] |= places[:, 1:] != places[:, :-1] + 1
     starts = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
     return np.cumsum(begins, axis=1), columns - starts

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.mask import EMPTY
+from transformer_jax.parallel.axes import take_rows
 
 NewKeys = Float[Array, "batch new heads head_dim"]
 NewPlaces = Int[Array, "#batch new"]
@@ -51,9 +52,9 @@ class KeyValueCache(NamedTuple):
         return cache, cache._layer()
 
     def take(self, rows: Int[Array, " rows"]) -> "KeyValueCache":
-        """The cache whose row i is this one's row `rows[i]`, in every layer of a stack of them."""
+        """The cache whose row i is this one's row `rows[i]`, of the same device, in every layer of a stack of them."""
         axis = self.positions.ndim - 2
-        key, value, positions = (jnp.take(array, rows, axis=axis) for array in (self.key, self.value, self.positions))
+        key, value, positions = (take_rows(array, rows, axis=axis) for array in (self.key, self.value, self.positions))
         return self._replace(key=key, value=value, positions=positions)
 
     def _appended(self, key: Array, value: Array, positions: Array) -> "KeyValueCache":

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -70,6 +71,27 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
         return x
     axes = ["replicated" if size % parts(axis, mesh) else axis for axis, size in zip(axes, x.shape, strict=True)]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))
+
+
+def take_rows(array: Array, rows: Array, *, axis: int) -> Array:
+    """The array whose row i of the batch, along `axis`, is row `rows[i]` of this one; each lies on the same device.
+
+    So it is in a search, where hypotheses move within their sentence: told of it, the compiler need not gather all rows
+    on every device.
+    """
+    mesh, number = jax.sharding.get_abstract_mesh(), devices_of("batch")
+    if number == 1 or array.shape[axis] % number or rows.shape[0] % number:
+        return jnp.take(array, rows, axis=axis)
+    names = tuple(name for name in MESH_AXES["batch"] if name in mesh.axis_names)
+    where = PartitionSpec(*[None] * axis, names)
+
+    def take(part: Array, rows: Array) -> Array:
+        return jnp.take(part, rows - jax.lax.axis_index(names) * part.shape[axis], axis=axis)
+
+    sharded = jax.shard_map(
+        take, mesh=mesh, in_specs=(where, PartitionSpec(names)), out_specs=where, axis_names={*names}
+    )
+    return sharded(array, rows)
 
 
 def parts(axis: str, mesh: Mesh | AbstractMesh) -> int:

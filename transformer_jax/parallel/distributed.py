@@ -173,6 +173,16 @@ def agree(number: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
+def to_host(tree: Any) -> Any:
+    """The arrays of a tree as NumPy, with the parts that lie on devices of other processes; all call this together."""
+
+    def whole(array: Any) -> np.ndarray:
+        here = array.is_fully_addressable or array.is_fully_replicated
+        return np.asarray(array if here else multihost_utils.process_allgather(array, tiled=True))
+
+    return jax.tree.map(whole, tree)
+
+
 class Agreement:
     """The largest number that any process gave one call earlier, so that no device waits for it."""
 

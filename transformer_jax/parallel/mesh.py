@@ -61,6 +61,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(_over_slices(shape, devices, len(slices)), tuple(sizes), axis_types=axis_types)
 
 
+def local_mesh(config: MeshConfig) -> Mesh:
+    """A mesh of all devices of this process; they share the parameters out if those of `config` do, else copy them."""
+    divided = config.fsdp != 1 or config.tensor != 1
+    return make_mesh(MeshConfig(data=1, fsdp=-1) if divided else MeshConfig(), jax.local_devices())
+
+
 def _over_slices(shape: tuple[int, ...], devices: Sequence[Any], slices: int) -> np.ndarray:
     """Orders devices so that only the first axis crosses the slow network between slices."""
     outer = (slices,) + (1,) * (len(shape) - 1)

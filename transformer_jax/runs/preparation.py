@@ -2,11 +2,9 @@
 
 import contextlib
 import fcntl
-import itertools
 import math
 import secrets
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +18,13 @@ from transformer_jax.data.examples import digest, reasons
 from transformer_jax.data.fields import changeable, check_ranges
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
-from transformer_jax.data.sources import Example
-from transformer_jax.data.table import Table, encode_table
+from transformer_jax.data.table import Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
+from transformer_jax.runs.evaluation import Evaluation, encoded_split
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.rehearsal import check_evaluation
 from transformer_jax.runs.run import (
@@ -39,7 +37,6 @@ from transformer_jax.runs.run import (
     write_experiment,
 )
 from transformer_jax.runs.warm_start import Origin, fitting, table
-from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
@@ -52,8 +49,6 @@ WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
 """What preparation leaves in a run directory, before the experiment makes it a run."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
-PROBES = 20
-"""Examples that show what a task makes of text."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,8 @@ class Prepared:
     mesh: Mesh
     table: Table
     plan: BatchPlan | PackedPlan
-    validation: list[Example]
-    """Examples that are scored while training."""
+    validation: Evaluation | None
+    """Scores models on the validation examples while training."""
     text: str
     """Fingerprint of the text."""
     initial: dict[str, np.ndarray]
@@ -144,22 +139,13 @@ def _prepare(
     text = _fingerprint(experiment)
     if resumed:
         _check_text(directory, text)
-    max_length = None if task.packed else data.max_length
-    skipped: Counter[str] = Counter()
-    encoded = encode_table(
-        task.readable(data.source.examples("train"), skipped),
-        lambda examples: task.encode(tokenizers, examples, max_length=data.max_length),
-        task.columns,
-        max_length=max_length,
-        path=cache / f"{_cache_key(experiment, text, max_length, tokenizers)}.arrow",
-        skipped=skipped,
-    )
+    encoded = encoded_split(experiment, tokenizers, lambda: data.source.examples("train"), "train", text, cache)
     print(encoded.report("train"), flush=True)
     plan = _plan(experiment, encoded)
     run = Run(directory, experiment, tokenizers)
     if file is not None:
         check_evaluation(run)
-    validation = _validation(run)
+    validation = _validation(run, mesh, cache)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
     if file is not None:
@@ -207,19 +193,19 @@ def _plan(experiment: Experiment, table: Table) -> BatchPlan | PackedPlan:
     return BatchPlan(table.lengths, num_buckets=data.num_buckets, **size)
 
 
-def _validation(run: Run) -> list[Example]:
-    """The examples that are scored during training; none where the source has no validation split."""
+def _validation(run: Run, mesh: Mesh, cache: Path) -> Evaluation | None:
+    """What is scored during training; None where the source has no validation split."""
     count = run.experiment.train.validation_examples
     if not count or "validation" not in run.experiment.data.source.splits:
-        return []
+        return None
     examples, skipped = run.examples("validation", count)
     try:
-        run.experiment.task.encode(run.tokenizers, examples, max_length=run.experiment.data.max_length)
+        evaluation = Evaluation(run, examples, mesh, cache)
     except ValueError as error:
         raise ValueError(f"the validation examples cannot be scored: {error}") from error
     if skipped:
         print(f"validation: {len(examples):,} examples; {reasons(skipped)}", flush=True)
-    return examples
+    return evaluation
 
 
 def _check_text(directory: Path, text: str) -> None:
@@ -235,20 +221,11 @@ def _fingerprint(experiment: Experiment) -> str:
     return digest(source.examples("train")) if known is None else known
 
 
-def _cache_key(experiment: Experiment, text: str, max_length: int | None, tokenizers: Tokenizers) -> str:
-    """A name for the tokenised text that changes whenever the text, a vocabulary or what a task makes of them does."""
-    task = experiment.task
-    vocabularies = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
-    examples = task.readable(experiment.data.source.examples("train"))
-    probes = task.encode(tokenizers, list(itertools.islice(examples, PROBES)), max_length=experiment.data.max_length)
-    return "train-" + digest([text, max_length, experiment.data.max_length, vocabularies, str(task.columns), probes])
-
-
 def check_train(experiment: Experiment) -> None:
     """Raises ValueError for fields out of range, and for fields of `train` that contradict each other."""
     check_ranges(experiment)
     train, data = experiment.train, experiment.data
-    known = experiment.task.metrics()
+    known = {"loss": "lower", **experiment.task.metrics()}
     if train.best and train.best.removeprefix(VALIDATION) not in known:
         names = [VALIDATION + name for name in known]
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")

@@ -24,12 +24,13 @@ from jax.sharding import Mesh
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
+from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.checkpoint import Checkpoints, average
 from transformer_jax.runs.checkpoint_folder import read_facts
 from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
 from transformer_jax.runs.imported_files import copy_imported
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.step import abstract_model, local_shardings
+from transformer_jax.training.step import abstract_model, model_shardings
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
 TAKEN = (SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
@@ -116,21 +117,21 @@ class Run:
         return self.predictor_of(self.checkpoint_steps(checkpoint))
 
     def predictor_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
-        """The task's predictor with the mean of the parameters at these steps, on one device or shared out on a mesh.
+        """The task's predictor with the mean of the parameters at these steps; see `model_of`."""
+        return self.experiment.task.predictor(self.model_of(steps, mesh), self.tokenizers, self.experiment.data)
 
-        To be used under `jax.set_mesh(mesh)` then.
-        """
+    def model_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
+        """The model with the mean of the parameters at these steps, on a mesh; None: on all devices of this process."""
         model = abstract_model(self.experiment.model)
-        where = {} if mesh is None else local_shardings(model, mesh)
+        where = model_shardings(model, local_mesh(self.experiment.mesh) if mesh is None else mesh)
         templates = {
-            name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=where.get(name))
+            name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=where[name])
             for name, value in named_parameters(model).items()
         }
         with self.checkpoints() as checkpoints:
             parameters = average(checkpoints, steps, templates)
         self._check_tokenizers(steps[-1])
-        model = replace_parameters(model, parameters)
-        return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)
+        return replace_parameters(model, parameters)
 
     def _check_tokenizers(self, step: int) -> None:
         """Raises ValueError unless the vocabularies are those that the checkpoint was trained with."""
@@ -146,7 +147,7 @@ class Run:
         """
         if directory.exists():
             raise ValueError(f"{directory} is there already; choose another --output")
-        model = self.predictor_of(steps).model
+        model = self.model_of(steps)
         shutil.copytree(self.directory / "tokenizer", directory / "tokenizer")
         train = replace(self.experiment.train, checkpoint="last")
         write_experiment(directory, replace(self.experiment, train=train), self.directory / SOURCE)

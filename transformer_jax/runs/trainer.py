@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from transformer_jax.data.pipeline import Batch, batches
 from transformer_jax.nn.parameters import named_parameters, partition, replace_parameters
 from transformer_jax.parallel.distributed import Agreement, is_first, leave
 from transformer_jax.runs.checkpoint import Checkpoints
+from transformer_jax.runs.evaluation import Evaluation
 from transformer_jax.runs.experiment_file import to_tree
 from transformer_jax.runs.interrupts import Interrupted, Interrupts
 from transformer_jax.runs.metrics import MetricsLog
@@ -25,10 +25,8 @@ from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.step import (
     TrainState,
     abstract_state,
-    batch_parts,
-    batch_sharding,
+    device_batches,
     init_state,
-    local_copy,
     make_update,
 )
 from transformer_jax.training.throughput import Throughput
@@ -118,26 +116,23 @@ class Trainer:
     ) -> dict[str, Any]:
         """Fetches what is due, evaluates where that is due, and writes the step's row; returns the scores."""
         due = self._due(step, self.config.evaluate_every) or step == self.config.steps
-        if not (due and self.prepared.validation and self.interrupts.signal is None):
+        evaluate = self.prepared.validation
+        if not due or evaluate is None or self.interrupts.signal is not None:
             self._record(log, step, metrics)
             self.throughput.pause()
             return {}
         values = self._fetch(step, metrics)
         speed = self.throughput.lap()
         self.throughput.pause()
-        scores = self._evaluate(state, save)
+        scores = self._evaluate(evaluate, state, save)
         log.write(values | speed | scores)
         return scores
 
-    def _evaluate(self, state: TrainState, save: Callable[[], None]) -> dict[str, Any]:
+    def _evaluate(self, evaluate: Evaluation, state: TrainState, save: Callable[[], None]) -> dict[str, Any]:
         """Validation scores; none when a signal comes in between. `save` is called before an error is raised."""
-        prepared, task, model, mesh = self.prepared, self.experiment.task, state.model, self.prepared.mesh
-        if jax.process_count() > 1:
-            model, mesh = local_copy(model)
-        predictor = task.predictor(model, prepared.run.tokenizers, self.experiment.data)
         try:
-            with self.interrupts.giving_up(), jax.set_mesh(mesh):
-                scores = task.evaluate(predictor, prepared.validation)
+            with self.interrupts.giving_up():
+                scores = evaluate(state.model)
         except Interrupted:
             return {}
         except Exception:
@@ -225,20 +220,9 @@ class Trainer:
         return TrainState(replace_parameters(state.model, new), optimizer, state.step)
 
     def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:
-        where = batch_sharding(self.prepared.mesh)
-        parts, number = batch_parts(self.prepared.mesh)
-        tokenizers, seed = self.prepared.run.tokenizers, self.config.seed
-
-        def augment(batch: Batch, epoch: int) -> Batch:
-            return self.experiment.task.augment(batch, tokenizers, seed=seed, epoch=epoch)
-
-        def place(array: np.ndarray) -> Array:
-            shape = (len(array) // len(parts) * number, *array.shape[1:])
-            return jax.make_array_from_process_local_data(where, array, shape)
-
-        table, plan = self.prepared.table, self.prepared.plan
-        for batch in batches(table, plan, start, stop=stop, parts=parts, num_parts=number, augment=augment):
-            yield {name: place(array) for name, array in batch.items()}
+        prepared, task, seed = self.prepared, self.experiment.task, self.config.seed
+        tokenizers, table, plan = prepared.run.tokenizers, prepared.table, prepared.plan
+        return device_batches(task, tokenizers, table, plan, prepared.mesh, seed=seed, start=start, stop=stop)
 
     def _due(self, step: int, every: int) -> bool:
         return every > 0 and step % every == 0

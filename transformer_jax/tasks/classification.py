@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Lt
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
@@ -16,13 +16,17 @@ from transformer_jax.data.examples import Kind
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.tasks.classifier import Classifier
-from transformer_jax.tasks.encoder import joined, second
 from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.predictor import Predictor, listed
 from transformer_jax.tasks.scores import agreement_scores, check_agreement_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
+from transformer_jax.tasks.text_pairs import join_parts, token_types
+
+Text = str | Sequence[str]
+"""A text, or the parts of a pair."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,10 @@ class Classification(Task):
         return texts if self.regression else texts | {"label": Labels()}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """`joined` texts, the length of the first, and a label's id or a number."""
+        """The joined parts of texts, the length of the first, and a label's id or a number."""
         texts = [[example[name] for name in self.features[:-1]] for example in examples]
         labels = [example["label"] for example in examples]
-        encoded = joined(tokenizers["text"], texts, max_length)
+        encoded = join_parts(tokenizers["text"], texts, max_length)
         return {
             "tokens": [tokens for tokens, _ in encoded],
             "first": [first for _, first in encoded],
@@ -83,7 +87,7 @@ class Classification(Task):
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: cross-entropy, or the squared error; of labels also `nll`, without smoothing, and `accuracy`."""
         tokens, lengths, label = batch["tokens"], batch["tokens_length"], batch["label"]
-        outputs = model(tokens, lengths=lengths, token_types=second(tokens, batch["first"]), key=key)
+        outputs = model(tokens, lengths=lengths, token_types=token_types(tokens, batch["first"]), key=key)
         weights = (lengths > 0).astype(jnp.float32)
         count = jnp.sum(weights)
         if self.regression:
@@ -94,10 +98,10 @@ class Classification(Task):
             outputs[:, None], label[:, None], vocab_size=outputs.shape[-1], label_smoothing=smoothing
         )
         right = (jnp.argmax(outputs, axis=-1) == label).astype(jnp.float32)
-        found = {"loss": losses[:, 0], "nll": plain[:, 0], "accuracy": right}
-        return {name: (jnp.sum(values * weights), count) for name, values in found.items()}
+        rows = {"loss": losses[:, 0], "nll": plain[:, 0], "accuracy": right}
+        return {name: (jnp.sum(values * weights), count) for name, values in rows.items()}
 
-    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> Classifier:
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "Classifier":
         """The model with `classify`, `probabilities` and `embed`."""
         return Classifier(
             model,
@@ -116,24 +120,21 @@ class Classification(Task):
         super().check_evaluation(tokenizers, examples, max_length=max_length)
         agreement_scores(np.array([0, 1]), np.array([0, 1]), self.measured)
 
-    def evaluate(self, predictor: Classifier, examples: Sequence[Example]) -> dict[str, Any]:
-        """Loss, without smoothing, and scores: of the most probable labels in percent, of numbers from -1 to 1."""
+    def evaluate(self, predictor: "Classifier", examples: Sequence[Example]) -> dict[str, Any]:
+        """The scores: of the most probable labels in percent, of numbers from -1 to 1."""
         labels = [example["label"] for example in examples]
         outputs = predictor.outputs([[example[name] for name in self.features[:-1]] for example in examples])
         if self.regression:
-            right, found = np.array([float(label) for label in labels]), outputs[:, 0]
-            loss = float(np.mean((found - right) ** 2))
+            right, predicted = np.array([float(label) for label in labels]), outputs[:, 0]
         else:
-            ids = np.array([predictor.label_id(label) for label in labels])
-            right, found = ids, outputs.argmax(axis=1)
-            loss = float(-np.mean(jax.nn.log_softmax(outputs)[np.arange(len(ids)), ids]))
-        return {"examples": len(examples), "loss": loss} | agreement_scores(found, right, self.measured)
+            right, predicted = np.array([predictor.label_id(label) for label in labels]), outputs.argmax(axis=1)
+        return {"examples": len(examples)} | agreement_scores(predicted, right, self.measured)
 
-    def samples(self, predictor: Classifier, examples: Sequence[Example]) -> list[str]:
-        """The beginnings of texts and what they are taken for."""
-        found = predictor.classify([[example[name] for name in self.features[:-1]] for example in examples])
+    def samples(self, predictor: "Classifier", examples: Sequence[Example]) -> list[str]:
+        """The beginnings of texts and the labels that the model gives them."""
+        labels = predictor.classify([[example[name] for name in self.features[:-1]] for example in examples])
         lines = []
-        for example, label in zip(examples, found, strict=True):
+        for example, label in zip(examples, labels, strict=True):
             lines.append(" | ".join(" ".join(example[name].split())[:80] for name in self.features[:-1]))
             lines.append(f"  -> {label}" + ("" if label == example["label"] else f"  (not {example['label']})"))
         return lines
@@ -144,3 +145,65 @@ class PairClassification(Classification):
     """Learns the `label` of two texts, `text` and `pair`."""
 
     features: ClassVar[tuple[str, ...]] = ("text", "pair", "label")
+
+
+class Classifier(Predictor):
+    """Labels (or, without `labels`, numbers) for texts.
+
+    Texts that are longer than `max_length` tokens are cut off at their ends, as in training.
+    """
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, labels: Labels | None, *, max_length: int, parts: int):
+        super().__init__(model, tokenizer, max_length=max_length)
+        self.labels = labels
+        self.parts = parts
+        """Texts that belong together: 2 of a model of pairs."""
+
+    def classify(self, texts: Sequence[Text]) -> list[Any]:
+        """The most probable label of every text, or its number."""
+        outputs = self.outputs(texts)
+        if self.labels is None:
+            return outputs[:, 0].tolist()
+        return [self.labels.names[best] for best in outputs.argmax(axis=1)]
+
+    def predict(self, lines: Sequence[str]) -> list[str]:
+        """What `classify` gives, as text; the parts of a pair stand in one line with a tab between them."""
+        return [str(label) for label in self.classify([line.split("\t", self.parts - 1) for line in listed(lines)])]
+
+    def probabilities(self, texts: Sequence[Text]) -> list[dict[str, float]]:
+        """The probability of every label, most probable first; ValueError for a model of numbers."""
+        if self.labels is None:
+            raise ValueError("a model of numbers has no probabilities; use classify")
+        names = self.labels.names
+        rows = np.asarray(jax.nn.softmax(self.outputs(texts), axis=-1))
+        return [{names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")} for row in rows]
+
+    def outputs(self, texts: Sequence[Text]) -> Float[np.ndarray, "texts outputs"]:
+        """The model's predictions, before any softmax."""
+        joined = self._joined(texts)
+        rows = self.for_each(_outputs, [ids for ids, _ in joined], [first for _, first in joined])
+        return np.stack(rows) if rows else np.zeros((0, 1), np.float32)
+
+    def label_id(self, label: str) -> int:
+        """The number of a label; ValueError for one that there is not."""
+        if self.labels is None:
+            raise ValueError("a model of numbers has no labels")
+        return self.labels.id(label)
+
+    def encoded(self, texts: Sequence[Text]) -> list[list[int]]:
+        """The tokens of every text, cut off where it is too long."""
+        return [ids for ids, _ in self._joined(texts)]
+
+    def _joined(self, texts: Sequence[Text]) -> list[tuple[list[int], int]]:
+        if isinstance(texts, str):
+            raise TypeError("give a list of texts, as in [text], not one string")
+        parts = [[text] if isinstance(text, str) else list(text) for text in texts]
+        for line, text in enumerate(parts, 1):
+            if len(text) != self.parts:
+                raise ValueError(f"line {line} has {len(text)} parts; the model was trained on {self.parts}")
+        return join_parts(self.tokenizer, parts, self.max_length)
+
+
+@jax.jit
+def _outputs(model: EncoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
+    return model(tokens, lengths=lengths, token_types=token_types(tokens, first))

@@ -23,10 +23,10 @@ from transformer_jax.decoding.sampling import (
     start_generation,
 )
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
-from transformer_jax.models.heads import mean_vector
-from transformer_jax.parallel.axes import constrain
+from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
-from transformer_jax.tasks.rows import array_width, for_each, grouped, listed, padded
+from transformer_jax.tasks.padding import array_width, padded
+from transformer_jax.tasks.predictor import Predictor, listed
 
 TURNS = 2**20
 """More than the prompts of a call: what a prompt's number is raised by each time that its context is full."""
@@ -55,19 +55,14 @@ class Generation:
     """Tokens, of prompts and continuations, that are worked on at once."""
 
 
-class TextGenerator:
-    """Continues, scores and embeds texts. Unpacks into its parts: `model, tokenizer = generator`."""
+class TextGenerator(Predictor):
+    """Continues, scores and embeds texts."""
 
     def __init__(
         self, model: DecoderOnly, tokenizer: Tokenizer, generation: Generation = Generation(), *, max_length: int
     ):
-        self.model = model
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer, max_length=max_length, tokens_per_batch=generation.tokens_per_batch)
         self.generation = generation
-        self.max_length = max_length
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.model, self.tokenizer))
 
     def generate(self, prompts: Sequence[str], **changes: Any) -> list[str]:
         """The continuation of every prompt; an empty prompt gives a text from its beginning.
@@ -78,17 +73,17 @@ class TextGenerator:
         """
         if changes:
             return self.changed(**changes).generate(prompts)
-        encoded = self._prompts(prompts)
-        found = [""] * len(encoded)
-        for lines, rows in self._batches(encoded):
+        encoded = self.encoded(prompts)
+        continuations = [""] * len(encoded)
+        for lines, _, rows in self.groups([*map(len, encoded)], self.generation.max_new_tokens):
             batch = [encoded[line] for line in lines]
             if self.generation.beam_size > 1:
                 texts = self._search(batch, rows)
             else:
                 *_, texts = self._sample(batch, lines, rows)
             for line, text in zip(lines, texts, strict=False):
-                found[line] = text
-        return found
+                continuations[line] = text
+        return continuations
 
     predict = generate
 
@@ -101,7 +96,7 @@ class TextGenerator:
             yield self.generate([prompt])[0]  # known only when the search has ended
             return
         shown = ""
-        for (text,) in self._sample(self._prompts([prompt]), [0], 1):
+        for (text,) in self._sample(self.encoded([prompt]), [0], self.row_multiple):
             yield text.removeprefix(shown)
             shown = text
 
@@ -134,43 +129,24 @@ class TextGenerator:
                 owners.append(owner)
                 seen.append(done - start)
                 start, done = start + stride, end
-        budget = self.generation.tokens_per_batch
-        values = for_each(partial(_losses, self.model), rows, seen, tokens_per_batch=budget)
-        found = [(0.0, 0)] * len(texts)
-        for owner, row, known, value in zip(owners, rows, seen, values, strict=True):
-            total, number = found[owner]
-            found[owner] = total + float(value), number + len(row) - 1 - known
-        return found
+        losses = [(0.0, 0)] * len(texts)
+        for owner, row, known, value in zip(owners, rows, seen, self.for_each(_losses, rows, seen), strict=True):
+            total, number = losses[owner]
+            losses[owner] = total + float(value), number + len(row) - 1 - known
+        return losses
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """The log-probability, in nats, of every text with its end token; see `losses` for long texts."""
         return [-loss for loss, _ in self.losses(texts)]
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector for every text: the mean of its tokens' vectors behind the last layer."""
-        encoded = [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(texts))]
-        self._refuse_long(encoded)
-        vectors = for_each(partial(_means, self.model), encoded, tokens_per_batch=self.generation.tokens_per_batch)
-        return [vector.tolist() for vector in vectors]
+    @staticmethod
+    def vectors_of(model: DecoderOnly, tokens: Array, lengths: Array) -> Array:
+        """The vectors of right-padded tokens, which see nothing of the padding."""
+        return model.vectors(tokens)
 
-    def _prompts(self, prompts: Sequence[str]) -> list[list[int]]:
-        encoded = [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(prompts))]
-        self._refuse_long(encoded)
-        return encoded
-
-    def _refuse_long(self, encoded: list[list[int]]) -> None:
-        for line, ids in enumerate(encoded, 1):
-            if len(ids) > self.max_length:
-                raise ValueError(
-                    f"line {line} has {len(ids)} tokens, its start token included: more than the context of "
-                    f"{self.max_length}"
-                )
-
-    def _batches(self, prompts: list[list[int]]) -> Iterator[tuple[list[int], int]]:
-        """The numbers of prompts of similar length, and the rows of their array."""
-        sizes = dict(enumerate(map(len, prompts)))
-        for lines, _, rows in grouped(sizes, self.generation.tokens_per_batch, self.generation.max_new_tokens):
-            yield lines, rows
+    def encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """A start token and the tokens of every text; ValueError for a text that leaves no room in the context."""
+        return self.refuse_long([[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(texts))])
 
     def _limits(self, lengths: np.ndarray, written: Sequence[Sequence[int]]) -> np.ndarray:
         """Tokens that every row may get before its context is full: none in a row without a prompt."""
@@ -194,14 +170,14 @@ class TextGenerator:
         for turn in itertools.count():
             given = [[] if over else context for context, over in zip(contexts, done, strict=False)]
             tokens, lengths = padded(given, rows, array_width(max(map(len, given))), left=True)
-            state = _start(
-                self.model,
+            state = self.run(
+                _start,
                 tokens,
                 lengths,
                 # Another number in every turn, so that none draws again what one before has drawn.
                 (np.array([*lines, *[0] * (rows - len(lines))]) + turn * TURNS).astype(np.uint32).view(np.int32),
                 self._limits(lengths, written),
-                jnp.int32(generation.seed),
+                np.int32(generation.seed),
                 seen,
                 capacity=min(generation.max_new_tokens, self.max_length),
                 sampling=generation.sampling,
@@ -209,9 +185,8 @@ class TextGenerator:
                 forbidden=self._forbidden(),
             )
             while True:
-                new = [
-                    ids[:n].tolist() for ids, n in zip(np.asarray(state.tokens), state.lengths.tolist(), strict=True)
-                ]
+                shown, lengths, alive = to_host((state.tokens, state.lengths, state.alive))
+                new = [ids[:length].tolist() for ids, length in zip(shown, lengths.tolist(), strict=True)]
                 for i in np.flatnonzero(~done):
                     ids = written[i] + new[i]
                     ended = ids[-1:] == [self.tokenizer.eos_id] or len(ids) >= generation.max_new_tokens
@@ -220,10 +195,9 @@ class TextGenerator:
                     # The end may be the first bytes of a character.
                     texts[i] = text if done[i] else text.removesuffix("\ufffd")
                 yield list(texts)
-                alive = state.alive & ~done
-                if not alive.any():
+                if not (alive & ~done).any():
                     break
-                state = _continue(self.model, replace(state, alive=alive), jnp.int32(generation.chunk))
+                state = self.run(_continue, state, done, np.int32(generation.chunk))
             if done.all():
                 return
             seen = state.seen
@@ -234,8 +208,8 @@ class TextGenerator:
         """The best continuations that beam search finds within the context."""
         generation = self.generation
         tokens, lengths = padded(prompts, rows, array_width(max(map(len, prompts))), left=True)
-        result = _beam(
-            self.model,
+        result = self.run(
+            _beam,
             tokens,
             lengths,
             self._limits(lengths, [[]] * len(prompts)),
@@ -245,8 +219,8 @@ class TextGenerator:
             end_id=self.tokenizer.eos_id,
             forbidden=self._forbidden(),
         )
-        best = zip(np.asarray(result.tokens[:, 0]), np.asarray(result.lengths[:, 0]), strict=True)
-        decoded = [self.tokenizer.decode(ids[:length].tolist()) for ids, length in best]
+        tokens, ends = to_host((result.tokens, result.lengths))
+        decoded = [self.tokenizer.decode(ids[:end].tolist()) for ids, end in zip(tokens[:, 0], ends[:, 0], strict=True)]
         return [cut_at(text, generation.stop)[0] for text in decoded]
 
 
@@ -265,7 +239,6 @@ def _start(
     end_id: int,
     forbidden: tuple[int, ...],
 ) -> GenerationState:
-    tokens = constrain(tokens, ("batch", "length"))
     cache = model.start_cache(tokens.shape[0], tokens.shape[1] + capacity)
     logits, cache = model.prefill(tokens, lengths, cache)
     return start_generation(
@@ -285,8 +258,8 @@ def _start(
 
 
 @partial(jax.jit, donate_argnums=1)
-def _continue(model: DecoderOnly, state: GenerationState, steps: Array) -> GenerationState:
-    return continue_generation(model.extend, state, steps)
+def _continue(model: DecoderOnly, state: GenerationState, done: Array, steps: Array) -> GenerationState:
+    return continue_generation(model.extend, replace(state, alive=state.alive & ~done), steps)
 
 
 @partial(jax.jit, static_argnames=("beam_size", "alpha", "capacity", "end_id", "forbidden"))
@@ -322,15 +295,8 @@ def _beam(
 @jax.jit
 def _losses(model: DecoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
     """Summed losses `[rows]` of the predictions from `first` on of right-padded rows."""
-    tokens = constrain(tokens, ("batch", "length"))
     vectors, labels = model.vectors(tokens[:, :-1]), tokens[:, 1:]
     losses = token_losses(model.make_logits(), vectors, labels, vocab_size=model.embedding.vocab_size)
     places = jnp.arange(tokens.shape[1] - 1)[None]
     counted = (first[:, None] <= places) & (places < lengths[:, None] - 1)
     return jnp.sum(jnp.where(counted, losses, 0), axis=1)
-
-
-@jax.jit
-def _means(model: DecoderOnly, tokens: Array, lengths: Array) -> Array:
-    """The mean vector `[rows, d_model]` of right-padded rows."""
-    return mean_vector(model.vectors(constrain(tokens, ("batch", "length"))), lengths)

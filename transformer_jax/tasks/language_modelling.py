@@ -59,21 +59,26 @@ class LanguageModelling(RunningText):
         """The loss, and what follows from it."""
         return {"loss": "lower", "perplexity": "lower", "bits_per_byte": "lower"}
 
-    def evaluate(self, predictor: TextGenerator, examples: Sequence[Example]) -> dict[str, Any]:
+    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
         """Loss and perplexity of a token, and bits for a byte of text, which vocabularies do not change.
 
         Documents end in an end token, which is predicted too. Those longer than data.max_length are read in windows.
         """
-        texts = [example["text"] for example in examples]
-        found = predictor.losses(texts, stride=self.stride)
-        total, tokens = sum(loss for loss, _ in found), sum(count for _, count in found)
+        total, tokens = sums["loss"]
         return {
-            "examples": len(texts),
-            "tokens": tokens,
+            "tokens": int(tokens),
             "loss": total / tokens,
             "perplexity": math.exp(min(total / tokens, 700)),
-            "bits_per_byte": total / math.log(2) / sum(len(text.encode()) for text in texts),
+            "bits_per_byte": total / math.log(2) / sum(len(example["text"].encode()) for example in examples),
         }
+
+    def evaluate(self, predictor: TextGenerator, examples: Sequence[Example]) -> dict[str, Any]:
+        """With a `stride`, the same of windows that overlap."""
+        if not self.stride:
+            return {"examples": len(examples)}
+        losses = predictor.losses([example["text"] for example in examples], stride=self.stride)
+        total, tokens = (sum(column) for column in zip(*losses, strict=True))
+        return {"examples": len(examples)} | self.loss_metrics({"loss": (total, float(tokens))}, examples)
 
     def samples(self, predictor: TextGenerator, examples: Sequence[Example]) -> list[str]:
         """A text from its beginning."""

@@ -91,5 +91,5 @@ def chunked_cross_entropy(
     def losses(vectors: Array, labels: Array) -> Array:
         return cross_entropy(logits(vectors), labels, vocab_size=vocab_size)[1]
 
-    _, found = jax.lax.scan(lambda _, part: (None, losses(*part)), None, (in_chunks(vectors), in_chunks(labels)))
-    return jnp.moveaxis(found, 0, 2).reshape(batch, -1)[:, :length]
+    _, chunks = jax.lax.scan(lambda _, part: (None, losses(*part)), None, (in_chunks(vectors), in_chunks(labels)))
+    return jnp.moveaxis(chunks, 0, 2).reshape(batch, -1)[:, :length]

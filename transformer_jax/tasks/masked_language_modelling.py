@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Gt, Lt
@@ -18,9 +19,10 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
-from transformer_jax.tasks.mask_filler import MaskFiller, mask_of
+from transformer_jax.tasks.predictor import Predictor, listed
 from transformer_jax.tasks.running_text import RunningText
-from transformer_jax.tasks.task import Sums, Tokenizers, resolved
+from transformer_jax.tasks.task import Sums, Tokenizers, means_of, resolved
+from transformer_jax.tasks.text_pairs import join_parts, token_types
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class MaskedLanguageModelling(RunningText):
         vectors = jnp.take_along_axis(vectors, batch["places"][:, :, None], axis=1)
         return label_sums(model.predict(vectors), batch["labels"], vocab_size=model.embedding.vocab_size)
 
-    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> MaskFiller:
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "MaskFiller":
         """The model with `fill`, `candidates` and `embed`."""
         return MaskFiller(model, tokenizers["text"], max_length=data.max_length)
 
@@ -77,19 +79,17 @@ class MaskedLanguageModelling(RunningText):
         """Of the tokens to predict."""
         return {"loss": "lower", "accuracy": "higher"}
 
-    def evaluate(self, predictor: MaskFiller, examples: Sequence[Example]) -> dict[str, Any]:
-        """Loss, perplexity and accuracy (in percent) of tokens that are chosen once for all as in training."""
-        tokenizer = predictor.tokenizer
-        settings = mask_settings(tokenizer, self.whole_words)
-        total, right, count = predictor.masked_losses(
-            [example["text"] for example in examples],
-            lambda tokens, real, keys: mask_tokens(tokens, real, keys, seed=0, epoch=0, rate=self.rate, **settings),
-        )
-        loss = total / max(count, 1)
-        scores = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "accuracy": 100 * right / max(count, 1)}
-        return {"examples": len(examples), "tokens": count, **scores}
+    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
+        """Loss, perplexity and accuracy (in percent) of the tokens to predict, chosen once for all as in training."""
+        means = means_of(sums)
+        return {
+            "tokens": int(sums["loss"][1]),
+            "loss": means["loss"],
+            "perplexity": math.exp(min(means["loss"], 700)),
+            "accuracy": 100 * means["accuracy"],
+        }
 
-    def samples(self, predictor: MaskFiller, examples: Sequence[Example]) -> list[str]:
+    def samples(self, predictor: "MaskFiller", examples: Sequence[Example]) -> list[str]:
         """The beginnings of documents with a word masked, and what is put there."""
         lines = []
         for example in examples:
@@ -114,3 +114,87 @@ def mask_settings(tokenizer: Tokenizer, whole_words: bool) -> dict[str, Any]:
         "special": frozenset(special),
         "word_starts": starts,
     }
+
+
+def mask_of(tokenizer: Tokenizer) -> int:
+    """The number of the mask; ValueError for a vocabulary that has none."""
+    if tokenizer.mask_id is None:
+        raise ValueError("the vocabulary has no mask token; set data.tokenizer.mask, or use WordPiece")
+    return tokenizer.mask_id
+
+
+class MaskFiller(Predictor):
+    """Fills masks, embeds texts and says whether one follows from another."""
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int):
+        super().__init__(model, tokenizer, max_length=max_length)
+        self.mask = tokenizer.piece(mask_of(tokenizer))
+        """How a mask is written in a text, such as [MASK]."""
+
+    def candidates(self, text: str, count: int = 5) -> list[list[tuple[str, float]]]:
+        """For every mask of the text, the `count` most probable tokens and their probabilities.
+
+        Raises ValueError for a text without a mask and for one of more than `max_length` tokens.
+        """
+        ids = self.encoded([text])[0]
+        places = [place for place, token in enumerate(ids) if token == self.tokenizer.mask_id]
+        if not places:
+            raise ValueError(f"the text has no {self.mask}: write it where a token is to be found")
+        count = min(count, self.tokenizer.vocab_size)
+        probabilities, tokens = self.for_each(_most_probable, [ids], count=count)[0]
+        return [
+            [(self._written(token), value) for token, value in zip(*row, strict=True)]
+            for row in zip(tokens[places].tolist(), probabilities[places].tolist(), strict=True)
+        ]
+
+    def fill(self, texts: Sequence[str]) -> list[str]:
+        """Every text with the most probable token at each of its masks."""
+        encoded, filled = self.encoded(texts), []
+        best = self.for_each(_most_probable, encoded, count=1)
+        for text, ids, (_, tokens) in zip(texts, encoded, best, strict=True):
+            for token in tokens[: len(ids), 0][np.array(ids) == self.tokenizer.mask_id].tolist():
+                text = text.replace(self.mask, self._written(token), 1)
+            filled.append(text)
+        return filled
+
+    predict = fill
+
+    def follows(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """How probable it is that the second text of every pair follows from the first.
+
+        Raises ValueError for a model that was not trained for `NextSentence`.
+        """
+        joined = join_parts(self.tokenizer, [list(pair) for pair in pairs], self.max_length)
+        follows = self.for_each(_follows, [ids for ids, _ in joined], [first for _, first in joined])
+        return [float(probability) for probability in follows]
+
+    def fits(self, text: str) -> bool:
+        """Whether the text, with its masks, is short enough."""
+        return len(self._ids(text)) <= self.max_length
+
+    def _written(self, token: int) -> str:
+        return self.tokenizer.decode([token]).strip() or self.tokenizer.piece(token)
+
+    def encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of every text, those of its masks included; ValueError for a text that is too long."""
+        return self.refuse_long([self._ids(text) for text in listed(texts)])
+
+    def _ids(self, text: str) -> list[int]:
+        tokenizer = self.tokenizer
+        ids = [tokenizer.bos_id]
+        for number, part in enumerate(text.split(self.mask)):
+            ids += [mask_of(tokenizer)] * (number > 0) + (tokenizer.encode(part) if part.strip() else [])
+        return [*ids, tokenizer.eos_id]
+
+
+@jax.jit
+def _follows(model: EncoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
+    vectors = model.encode(tokens, lengths=lengths, token_types=token_types(tokens, first))
+    return jax.nn.softmax(model.predict_next(vectors, lengths=lengths), axis=-1)[:, 1]
+
+
+@partial(jax.jit, static_argnames="count")
+def _most_probable(model: EncoderOnly, tokens: Array, lengths: Array, *, count: int) -> Any:
+    """The probabilities and the numbers `[rows, length, count]` of the most probable tokens at every place."""
+    logits = model(tokens, lengths=lengths)[:, :, : model.embedding.vocab_size]
+    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), count)

@@ -3,10 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
@@ -16,13 +14,11 @@ from transformer_jax.data.masking import mask_tokens, uniform
 from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
 from transformer_jax.models.encoder_only import EncoderOnly
-from transformer_jax.parallel.axes import constrain
-from transformer_jax.tasks.encoder import second
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.mask_filler import MaskFiller
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling, mask_settings
-from transformer_jax.tasks.rows import TOKENS_PER_BATCH, grouped, padded
-from transformer_jax.tasks.task import Sums, Tokenizers
+from transformer_jax.tasks.padding import padded
+from transformer_jax.tasks.task import Sums, Tokenizers, means_of
+from transformer_jax.tasks.text_pairs import token_types
 
 SPECIAL = 3
 """Tokens of a pair that are no text: its start and the ends of its parts."""
@@ -82,7 +78,7 @@ class NextSentence(MaskedLanguageModelling):
         The loss is the sum of two means, of the tokens to predict and of pairs, these weighted by their lengths.
         """
         tokens, lengths, follows = batch["tokens"], batch["tokens_length"], batch["follows"]
-        types = second(tokens, batch["first"])
+        types = token_types(tokens, batch["first"])
         vectors = model.encode(tokens, lengths=lengths, token_types=types, key=key)
         sums = self.masked_loss(model, vectors, batch)
         logits = model.predict_next(vectors, lengths=lengths)
@@ -99,23 +95,11 @@ class NextSentence(MaskedLanguageModelling):
         """Of the tokens to predict, and of the pairs."""
         return {"loss": "lower", "accuracy": "higher", "next_sentence": "higher"}
 
-    def evaluate(self, predictor: MaskFiller, examples: Sequence[Example]) -> dict[str, Any]:
-        """What `loss` sums up, in percent but for the loss, of pairs and masks that are drawn once for all."""
-        tokenizers = {"text": predictor.tokenizer}
-        columns = self.encode(tokenizers, examples, max_length=predictor.max_length)
-        totals: dict[str, np.ndarray] = {}
-        sizes = {i: max(len(columns[name][i]) for name in columns) for i in range(len(examples))}
-        for lines, width, count in grouped(sizes, TOKENS_PER_BATCH):
-            batch: Batch = {"example": np.array(lines + [-1] * (count - len(lines)), np.int32)}
-            for name, rows in columns.items():
-                batch[name], batch[f"{name}_length"] = padded([rows[i] for i in lines], count, width)
-            found = _sums(self, predictor.model, self.augment(batch, tokenizers, seed=0, epoch=0))
-            for name, pair in found.items():
-                totals[name] = totals.get(name, np.zeros(2)) + np.array(pair, np.float64)
-        means = {name: total / max(weight, 1) for name, (total, weight) in totals.items()}
+    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
+        """What `loss` sums up, shares in percent, of pairs and masks that are drawn once for all."""
+        means = means_of(sums)
         return {
-            "examples": len(examples),
-            "tokens": int(totals["loss"][1]),
+            "tokens": int(sums["loss"][1]),
             "loss": means["loss"],
             "perplexity": math.exp(min(means["nll"], 700)),
             "accuracy": 100 * means["accuracy"],
@@ -144,9 +128,3 @@ def _pair(
         return document[:place], document[place:], 1
     # Its end, as true second parts are ends: where a text stops must not tell them apart.
     return document[:place], other[-max(size - place, 1) :], 0
-
-
-@partial(jax.jit, static_argnums=0)
-def _sums(task: NextSentence, model: EncoderOnly, batch: dict[str, Array]) -> Sums:
-    batch = batch | {"tokens": constrain(batch["tokens"], ("batch", "length"))}
-    return task.loss(model, batch, None)

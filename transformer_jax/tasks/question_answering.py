@@ -3,22 +3,26 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from annotated_types import Ge
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind
 from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.tasks.answerer import Answerer, Window, span_logits, windows
+from transformer_jax.nn.mask import MASKED
+from transformer_jax.tasks.predictor import Predictor
 from transformer_jax.tasks.scores import squad_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
+from transformer_jax.tasks.text_pairs import token_types
 
 
 @dataclass(frozen=True)
@@ -85,26 +89,26 @@ class QuestionAnswering(Task):
         losses = jnp.where(lengths > 0, -jnp.mean(chosen[:, 0], axis=-1), 0)
         return {"loss": (jnp.sum(losses), jnp.sum(weights))}
 
-    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> Answerer:
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "Answerer":
         """The model with `answer` and `answers`."""
         return Answerer(
             model, tokenizers["context"], max_length=data.max_length, stride=self.stride, max_answer=self.max_answer
         )
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """Those of SQuAD."""
-        return {"exact_match": "higher", "f1": "higher"}
+        """The loss, and the scores of SQuAD."""
+        return {"loss": "lower", "exact_match": "higher", "f1": "higher"}
 
-    def evaluate(self, predictor: Answerer, examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Answerer", examples: Sequence[Example]) -> dict[str, Any]:
         """Exact match and F1 of SQuAD, in percent, with the best of the right answers."""
-        found = predictor.answer([(example["question"], example["context"]) for example in examples])
-        return {"examples": len(examples)} | squad_scores(found, list(map(_right, examples)))
+        answers = predictor.answer([(example["question"], example["context"]) for example in examples])
+        return {"examples": len(examples)} | squad_scores(answers, list(map(_right, examples)))
 
-    def samples(self, predictor: Answerer, examples: Sequence[Example]) -> list[str]:
-        """Questions and what is found."""
-        found = predictor.answer([(example["question"], example["context"]) for example in examples])
+    def samples(self, predictor: "Answerer", examples: Sequence[Example]) -> list[str]:
+        """Questions and the model's answers."""
+        answers = predictor.answer([(example["question"], example["context"]) for example in examples])
         lines = []
-        for example, answer in zip(examples, found, strict=True):
+        for example, answer in zip(examples, answers, strict=True):
             wrong = "" if answer in _right(example) else f"  (not {example['answer']})"
             lines += [example["question"], f"  -> {answer}{wrong}"]
         return lines
@@ -113,6 +117,113 @@ class QuestionAnswering(Task):
 def _right(example: Example) -> list[str]:
     """The right answers: the `answers`, written as JSON, of examples that have several, or the one."""
     return json.loads(example["answers"]) if "answers" in example else [example["answer"]]
+
+
+class Window(NamedTuple):
+    """As much of a question and its context as the model takes."""
+
+    tokens: list[int]
+    first: int
+    """Where the context begins."""
+    offsets: dict[int, tuple[int, int]]
+    """For every token of the context, by its place: the characters that it stands for."""
+
+
+class Answer(NamedTuple):
+    """A part of a context."""
+
+    text: str
+    start: int
+    """Where it begins, in characters of the context."""
+    score: float
+    """Sum of the logits of its first and last token; higher is better."""
+
+
+class Answerer(Predictor):
+    """Answers questions about texts."""
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int, stride: int, max_answer: int):
+        super().__init__(model, tokenizer, max_length=max_length)
+        self.stride = stride
+        self.max_answer = max_answer
+
+    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """The best answer for every (question, context)."""
+        return [answer.text for answer in self.answers(pairs)]
+
+    def predict(self, lines: Sequence[str]) -> list[str]:
+        """The answers for lines of a question, a tab and a context; ValueError for a line without a tab."""
+        for number, line in enumerate(lines, 1):
+            if "\t" not in line:
+                raise ValueError(f"line {number} has no tab: write a question, a tab and a context")
+        return self.answer([(question, context) for question, _, context in (line.partition("\t") for line in lines)])
+
+    def answers(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        """The best answer for every (question, context), where it stands, and its score.
+
+        Raises ValueError for an empty context and for a question that leaves no room for one.
+        """
+        rows = [
+            (owner, window)
+            for owner, (question, context) in enumerate(pairs)
+            for window in windows(self.tokenizer, question, context, self.max_length, self.stride)
+        ]
+        all_logits = self.for_each(
+            _span_logits, [window.tokens for _, window in rows], [window.first for _, window in rows]
+        )
+        best = [Answer("", 0, -np.inf) for _ in pairs]
+        for (owner, window), logits in zip(rows, all_logits, strict=True):
+            score, start, end = self._span(logits, window)
+            if score > best[owner].score:
+                begin, stop = window.offsets[start][0], window.offsets[end][1]
+                text = pairs[owner][1][begin:stop]
+                best[owner] = Answer(text.strip(), begin + len(text) - len(text.lstrip()), score)
+        return best
+
+    def _span(self, logits: Float[np.ndarray, "length 2"], window: Window) -> tuple[float, int, int]:
+        """The best first and last token of a window's context, and their score."""
+        end = window.first + len(window.offsets)
+        starts, ends = logits[window.first : end, 0], logits[window.first : end, 1]
+        sums = np.triu(starts[:, None] + ends[None, :]) + np.tril(np.full((len(starts),) * 2, -np.inf), -1)
+        sums[np.triu_indices(len(starts), self.max_answer)] = -np.inf
+        start, stop = np.unravel_index(sums.argmax(), sums.shape)
+        return float(sums[start, stop]), window.first + int(start), window.first + int(stop)
+
+
+def windows(tokenizer: Tokenizer, question: str, context: str, max_length: int, stride: int) -> list[Window]:
+    """A start token, the question, an end token, a part of the context and an end token; parts overlap by `stride`.
+
+    Raises ValueError for an empty context and for a question that leaves no room for more than the overlap.
+    """
+    asked = [tokenizer.bos_id, *tokenizer.encode(question), tokenizer.eos_id]
+    ids, offsets = tokenizer.encode_with_offsets(context)
+    if not ids:
+        raise ValueError(f"the question {question[:40]!r} has an empty context")
+    room = max_length - len(asked) - 1
+    if room <= min(stride, len(ids) - 1):
+        raise ValueError(
+            f"the question {question[:40]!r} has {len(asked) - 2} tokens: no room for a context in {max_length}"
+        )
+    parts, start = [], 0
+    while True:
+        end = min(start + room, len(ids))
+        places = dict(enumerate(offsets[start:end], len(asked)))
+        parts.append(Window([*asked, *ids[start:end], tokenizer.eos_id], len(asked), places))
+        if end == len(ids):
+            return parts
+        start = end - stride
+
+
+def span_logits(
+    model: EncoderOnly, tokens: Array, lengths: Array, first: Array, *, key: PRNGKeyArray | None = None
+) -> Float[Array, "batch length 2"]:
+    """Logits of being the answer's first and last token, those of padding hidden."""
+    logits = model(tokens, lengths=lengths, token_types=token_types(tokens, first), key=key)
+    real = jnp.arange(tokens.shape[1])[None] < jnp.maximum(lengths, 1)[:, None]
+    return jnp.where(real[:, :, None], logits, MASKED)
+
+
+_span_logits = jax.jit(span_logits)
 
 
 def _covered(window: Window, inside: Sequence[int], start: int, end: int) -> bool:

@@ -84,12 +84,12 @@ SCORES: dict[str, Callable[[list[str], list[str], str], dict[str, Any]]] = {
 }
 
 
-def agreement_scores(found: Any, right: Any, names: Sequence[str]) -> dict[str, float]:
+def agreement_scores(predicted: Any, right: Any, names: Sequence[str]) -> dict[str, float]:
     """The named scores of predicted labels or numbers: in percent of labels, correlations (or NaN) of numbers."""
     scores = LABEL_SCORES | NUMBER_SCORES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a correlation with a constant is no number, which NaN says
-        return {name: float(choose("score", name, scores)(found, right)) for name in names}
+        return {name: float(choose("score", name, scores)(predicted, right)) for name in names}
 
 
 def check_agreement_scores(names: Sequence[str], *, numbers: bool) -> None:
@@ -98,46 +98,46 @@ def check_agreement_scores(names: Sequence[str], *, numbers: bool) -> None:
         choose("score", name, NUMBER_SCORES if numbers else LABEL_SCORES)
 
 
-def _accuracy(found: Any, right: Any) -> float:
+def _accuracy(predicted: Any, right: Any) -> float:
     from sklearn.metrics import accuracy_score
 
-    return 100 * accuracy_score(right, found)
+    return 100 * accuracy_score(right, predicted)
 
 
-def _f1(found: Any, right: Any) -> float:
+def _f1(predicted: Any, right: Any) -> float:
     from sklearn.metrics import f1_score
 
-    return 100 * f1_score(right, found, average="macro")
+    return 100 * f1_score(right, predicted, average="macro")
 
 
-def _matthews(found: Any, right: Any) -> float:
+def _matthews(predicted: Any, right: Any) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    return 100 * matthews_corrcoef(right, found)
+    return 100 * matthews_corrcoef(right, predicted)
 
 
-def _pearson(found: Any, right: Any) -> Any:
+def _pearson(predicted: Any, right: Any) -> Any:
     from scipy.stats import pearsonr
 
-    return pearsonr(right, found)[0]
+    return pearsonr(right, predicted)[0]
 
 
-def _spearman(found: Any, right: Any) -> Any:
+def _spearman(predicted: Any, right: Any) -> Any:
     from scipy.stats import spearmanr
 
-    return spearmanr(right, found)[0]
+    return spearmanr(right, predicted)[0]
 
 
 LABEL_SCORES: dict[str, Callable[[Any, Any], Any]] = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}
 NUMBER_SCORES: dict[str, Callable[[Any, Any], Any]] = {"pearson": _pearson, "spearman": _spearman}
 
 
-def squad_scores(found: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
+def squad_scores(predicted: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
     """Exact match and F1 of words, in percent, after lower-casing and without punctuation, articles and extra space.
 
     As in the evaluation of SQuAD 1.1 (Rajpurkar et al. 2016, section 6.1): each with the best of a question's answers.
     """
-    pairs = [(_words(one), list(map(_words, others))) for one, others in zip(found, right, strict=True)]
+    pairs = [(_words(one), list(map(_words, others))) for one, others in zip(predicted, right, strict=True)]
     count = max(len(pairs), 1)
     exact = sum(one in others for one, others in pairs)
     overlaps = sum(max(_overlap(one, other) for other in others) for one, others in pairs)
@@ -149,7 +149,7 @@ def _words(text: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
-def _overlap(found: list[str], right: list[str]) -> float:
+def _overlap(predicted: list[str], right: list[str]) -> float:
     """F1 of the words that two answers share."""
-    shared = sum((Counter(found) & Counter(right)).values())
-    return 2 * shared / (len(found) + len(right)) if shared else 0.0
+    shared = sum((Counter(predicted) & Counter(right)).values())
+    return 2 * shared / (len(predicted) + len(right)) if shared else 0.0

@@ -64,6 +64,11 @@ def resolved(task: "Task", model: Any, kind: type, data: DataConfig, vocab_size:
     return replace(model, vocab_size=vocab_size, **changes)
 
 
+def means_of(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Each metric's sum over its weight."""
+    return {name: total / max(weight, 1) for name, (total, weight) in sums.items()}
+
+
 @dataclass(frozen=True)
 class Task:
     """From examples to loss, metrics and predictions. A task of your own overrides these methods."""
@@ -140,13 +145,21 @@ class Task:
         raise NotImplementedError
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """What `evaluate` measures, and which values are better; `train.best` is one of them."""
+        """What evaluation reports, and which values are better; `train.best` is one of them."""
         return {"loss": "lower"}
+
+    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
+        """Metrics that follow from what `loss` sums up over all examples; by default `loss`.
+
+        It is reported without label smoothing: as `nll` where there are sums of that name.
+        """
+        means = means_of(sums)
+        return {"loss": means.get("nll", means["loss"])}
 
     def evaluate(self, predictor: Any, examples: Sequence[Example]) -> dict[str, Any]:
         """Metrics of the predictions for examples, by name, and `COUNTS`; those of text such as `bleu`.
 
-        Raises ValueError when no example can be scored.
+        They are reported beside those of `loss_metrics`. Raises ValueError when no example can be scored.
         """
         return {}
 
@@ -159,7 +172,7 @@ class Task:
         self.encode(tokenizers, examples, max_length=max_length)
 
     def samples(self, predictor: Any, examples: Sequence[Example]) -> list[str]:
-        """Lines that show a person what the predictor makes of some examples."""
+        """Lines that show a person the predictions for some examples."""
         first, last = self.features[0], self.features[-1]
         predictions = predictor.predict([example[first] for example in examples])
         lines = []

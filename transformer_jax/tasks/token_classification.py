@@ -1,9 +1,12 @@
 """A tag for every word, such as those of named entities, by an encoder-only model (Devlin et al. 2019, section 5.3)."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
@@ -11,10 +14,11 @@ from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
-from transformer_jax.tasks.tagger import Tagger, first_pieces, span_scores
+from transformer_jax.tasks.predictor import Predictor, listed
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
 
 
@@ -63,20 +67,17 @@ class TokenClassification(Task):
         labels = jnp.pad(batch["tags"], [(0, 0), (0, batch["tokens"].shape[1] - batch["tags"].shape[1])]) - 1
         return label_sums(logits, labels, vocab_size=logits.shape[-1])
 
-    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> Tagger:
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "Tagger":
         """The model with `tag` and `entities`."""
         return Tagger(model, tokenizers["text"], tokenizers["tags"], max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """Of words and of whole entities."""
-        return dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")
+        """The loss, and scores of words and of whole entities."""
+        return {"loss": "lower", **dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")}
 
     def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
-        """Encodes the examples; ValueError for a word that fits in no row, ImportError where seqeval is missing."""
-        import seqeval.metrics
-
+        """Encodes the examples; ValueError for a word that fits in no row."""
         super().check_evaluation(tokenizers, examples, max_length=max_length)
-        seqeval.metrics.accuracy_score([["O"]], [["O"]])
         most = max_length - 2
         for words in (example["text"].split() for example in examples):
             ids, places = first_pieces(tokenizers["text"], words)
@@ -84,15 +85,132 @@ class TokenClassification(Task):
                 if end - start > most:
                     raise ValueError(f"a word has more than {most} tokens: {word[:40]!r}; raise data.max_length")
 
-    def evaluate(self, predictor: Tagger, examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Tagger", examples: Sequence[Example]) -> dict[str, Any]:
         """Accuracy of words, and precision, recall and F1 of whole entities as seqeval counts them, in percent."""
-        found = predictor.tag([example["text"] for example in examples])
-        return {"examples": len(examples)} | span_scores(found, [example["tags"].split() for example in examples])
+        predicted = predictor.tag([example["text"] for example in examples])
+        return {"examples": len(examples)} | span_scores(predicted, [example["tags"].split() for example in examples])
 
-    def samples(self, predictor: Tagger, examples: Sequence[Example]) -> list[str]:
-        """Texts and the entities that are found in them."""
+    def samples(self, predictor: "Tagger", examples: Sequence[Example]) -> list[str]:
+        """Texts and the entities that the model tags in them."""
         texts = [example["text"] for example in examples]
         lines = []
         for text, entities in zip(texts, predictor.entities(texts), strict=True):
             lines += [text, "  -> " + (", ".join(f"{entity.text} ({entity.kind})" for entity in entities) or "nothing")]
         return lines
+
+
+class Entity(NamedTuple):
+    """A part of a text that has a name."""
+
+    kind: str
+    """Such as person: the tag without B-, I- and the like."""
+    text: str
+    """The part itself."""
+    start: int
+    """Where it begins, in characters of the text."""
+    end: int
+    """Where it ends."""
+
+
+class Tagger(Predictor):
+    """Tags words."""
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, tags: Labels, *, max_length: int):
+        super().__init__(model, tokenizer, max_length=max_length)
+        self.tags = tags
+
+    def tag(self, texts: Sequence[str]) -> list[list[str]]:
+        """The tag of every word of every text; words are what white space separates.
+
+        A text of more than `max_length` tokens is read in pieces. Raises ValueError for a word that fits in none.
+        """
+        tags: list[list[str]] = [[] for _ in listed(texts)]
+        pieces = [
+            (owner, [self.tokenizer.bos_id, *ids, self.tokenizer.eos_id], places)
+            for owner, text in enumerate(texts)
+            for ids, places in self._pieces(text.split(), owner + 1)
+        ]
+        best = self.for_each(_most_probable_tags, [ids for _, ids, _ in pieces])
+        for (owner, _, places), row in zip(pieces, best, strict=True):
+            tags[owner] += [self.tags.names[row[place + 1]] for place in places]
+        return tags
+
+    def entities(self, texts: Sequence[str]) -> list[list[Entity]]:
+        """The entities of every text: the `spans` of its tags, as they are scored."""
+        entities = []
+        for text, tags in zip(texts, self.tag(texts), strict=True):
+            words = [match.span() for match in re.finditer(r"\S+", text)]
+            places = [(kind, words[first][0], words[end - 1][1]) for kind, first, end in spans(tags)]
+            entities.append([Entity(kind, text[start:end], start, end) for kind, start, end in places])
+        return entities
+
+    def predict(self, lines: Sequence[str]) -> list[str]:
+        """The tags of every line, with spaces between them."""
+        return [" ".join(tags) for tags in self.tag(lines)]
+
+    def _pieces(self, words: list[str], line: int) -> Iterator[tuple[list[int], list[int]]]:
+        """Tokens of so many words as fit, and the place of each word's first."""
+        if not words:
+            return
+        ids, places = first_pieces(self.tokenizer, words)
+        ends, most, first = [*places[1:], len(ids)], self.max_length - 2, 0
+        for word, end in enumerate(ends):
+            if end - places[word] > most:
+                raise ValueError(f"line {line} has a word of more than {most} tokens: {words[word][:40]!r}")
+            if end - places[first] > most:
+                yield ids[places[first] : places[word]], [place - places[first] for place in places[first:word]]
+                first = word
+        yield ids[places[first] :], [place - places[first] for place in places[first:]]
+
+
+def first_pieces(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The tokens of words with spaces between them, and the place of the first token of each.
+
+    A word of which nothing is left (it may be made of control characters) is the unknown token.
+    """
+    ids: list[int] = []
+    places = []
+    for encoded in tokenizer.encode_batch([f" {word}" if i else word for i, word in enumerate(words)]):
+        places.append(len(ids))
+        ids += encoded or [tokenizer.unk_id]
+    return ids, places
+
+
+def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The entities that tags stand for: their kinds, the places of their first words and those behind their last.
+
+    Tags of a first word begin with B-, of a further one with I- or M-, of the last with E- or L-, of the only one with
+    S- or U-: that is BIO (with B- everywhere or not), BIOES, BILOU and BMES. A tag without such a letter is a kind by
+    itself, O is none. As in seqeval's default mode, I- and E- begin an entity where none of their kind goes on.
+    """
+    entities: list[tuple[str, int, int]] = []
+    open_kind = None
+    for place, tag in enumerate(tags):
+        letter, _, kind = tag.partition("-") if tag[1:2] in ("", "-") and tag[:1] in "BIMELSU" else ("I", "", tag)
+        if tag == "O":
+            open_kind = None
+            continue
+        if letter in "IMEL" and kind == open_kind:
+            entities[-1] = (kind, entities[-1][1], place + 1)
+        else:
+            entities.append((kind, place, place + 1))
+        open_kind = kind if letter in "BIM" else None
+    return entities
+
+
+def span_scores(predicted: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Accuracy of tags, and precision, recall and F1 of the `spans` of whole entities, in percent."""
+    counts = Counter[str]()
+    for one, other in zip(predicted, right, strict=True):
+        counts["equal tags"] += sum(map(str.__eq__, one, other))
+        counts["tags"] += len(other)
+        ours, theirs = set(spans(one)), set(spans(other))
+        counts.update({"equal": len(ours & theirs), "predicted": len(ours), "right": len(theirs)})
+    parts = {"accuracy": ("equal tags", "tags"), "precision": ("equal", "predicted"), "recall": ("equal", "right")}
+    scores = {name: 100 * counts[part] / max(counts[whole], 1) for name, (part, whole) in parts.items()}
+    return scores | {"f1": 200 * counts["equal"] / max(counts["predicted"] + counts["right"], 1)}
+
+
+@jax.jit
+def _most_probable_tags(model: EncoderOnly, tokens: Array, lengths: Array) -> Array:
+    return jnp.argmax(model(tokens, lengths=lengths), axis=-1)

@@ -1,21 +1,43 @@
 """Translation: a source text to a target text, by an encoder-decoder model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from annotated_types import Ge, Lt
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
-from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.decoding.beam import BeamResult, beam_search
+from transformer_jax.decoding.greedy import greedy_search
+from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder, EncoderDecoderConfig
+from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.predictor import Predictor, listed
 from transformer_jax.tasks.scores import check_scores, text_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
-from transformer_jax.tasks.translator import Decoding, Translator
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The paper's beam search (Vaswani et al. 2017, section 6.1)."""
+
+    beam_size: Annotated[int, Ge(1)] = 4
+    """Hypotheses kept at each step; 1 is greedy search."""
+    length_penalty: float = 0.6
+    """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha."""
+    extra_length: Annotated[int, Ge(0)] = 50
+    """A translation has at most this many tokens more than its source."""
+    tokens_per_batch: Annotated[int, Ge(1)] = 4096
+    """Source tokens that are translated at once."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +102,7 @@ class Translation(Task):
         """Target tokens that are predicted."""
         return jnp.sum(jnp.maximum(batch["target_length"] - 1, 0))
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> Translator:
+    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
         return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)
 
@@ -93,20 +115,214 @@ class Translation(Task):
         super().check_evaluation(tokenizers, examples, max_length=max_length)
         text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
 
-    def evaluate(self, predictor: Translator, examples: Sequence[Example]) -> dict[str, Any]:
-        """Loss per target token, without smoothing, and the scores of the translations against the targets.
+    def evaluate(self, predictor: "Translator", examples: Sequence[Example]) -> dict[str, Any]:
+        """The scores of the translations against the targets.
 
         Examples that are longer than the model takes are left out and counted as `skipped`.
         """
-        kept = [example for example in examples if predictor.takes(example["source"], example["target"])]
+        columns = self.encode(predictor.tokenizer._asdict(), examples, max_length=predictor.max_length)
+        kept = [
+            i
+            for i, pair in enumerate(zip(*columns.values(), strict=True))
+            if max(map(len, pair)) <= predictor.max_length
+        ]
         if not kept:
             raise ValueError(
                 f"none of {len(examples)} examples is within the {predictor.max_length} tokens of the model "
                 "(data.max_length, which a trained run keeps); shorten the lines"
             )
-        sources, targets = ([example[feature] for example in kept] for feature in self.features)
-        tokens = sum(len(ids) + 1 for ids in predictor.tokenizer.target.encode_batch(targets))
-        result: dict[str, Any] = {"examples": len(kept), "loss": -sum(predictor.score(sources, targets)) / tokens}
-        if len(kept) < len(examples):
-            result["skipped"] = len(examples) - len(kept)
-        return result | text_scores(predictor.translate(sources), targets, self.scores, self.bleu_tokenize)
+        sources, targets = ([examples[i][feature] for i in kept] for feature in self.features)
+        hypotheses = predictor.search_encoded(sources, [columns["source"][i] for i in kept])
+        counts = {"skipped": len(examples) - len(kept)} if len(kept) < len(examples) else {}
+        texts = [best.text for best, *_ in hypotheses]
+        return {"examples": len(kept)} | counts | text_scores(texts, targets, self.scores, self.bleu_tokenize)
+
+
+class Hypothesis(NamedTuple):
+    """One translation that a search found."""
+
+    text: str
+    """The translation."""
+    score: float
+    """Log-probability over the length penalty."""
+    log_prob: float
+    """Log-probability of the tokens and the end token, in nats."""
+
+
+class TextTokenizers(NamedTuple):
+    """The two tokenizers of a translator, the same object where the vocabulary is shared."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a source text, without an end token."""
+        return self.source.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The target text of token ids; special tokens are left out."""
+        return self.target.decode(list(ids))
+
+
+class Translator(Predictor):
+    """Translates, scores and shows attention."""
+
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        decoding: Decoding = Decoding(),
+        *,
+        max_length: int = 256,
+    ):
+        tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
+        super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
+        self.decoding = decoding
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{tokenizer.vocab_size:,} {side} tokens" for side, tokenizer in self.tokenizer._asdict().items()
+        )
+        return f"Translator({sizes}, {self.decoding}, max_length={self.max_length})"
+
+    def translate(self, lines: Sequence[str]) -> list[str]:
+        """The best translation of every line; an empty line stays empty.
+
+        Raises ValueError for a line of more than `max_length` tokens: nothing is cut off silently.
+        """
+        return [hypotheses[0].text for hypotheses in self.search(lines)]
+
+    predict = translate
+
+    def search(self, lines: Sequence[str], n_best: int = 1) -> list[list[Hypothesis]]:
+        """The `n_best` translations of every line, best first, all different; fewer where the search found fewer.
+
+        Tokens that are other pieces of the same text count once, with the best of their scores.
+        """
+        if not 1 <= n_best <= self.decoding.beam_size:
+            raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
+        return self.search_encoded(lines, self.encoded(lines), n_best)
+
+    def search_encoded(
+        self, lines: Sequence[str], encoded: Sequence[Sequence[int]], n_best: int = 1
+    ) -> list[list[Hypothesis]]:
+        """`search` for lines whose tokens are known."""
+        hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
+        filled = [i for i, line in enumerate(lines) if line.strip()]
+        results = self.for_each(_search, [encoded[i] for i in filled], **self._settings())
+        for line, (tokens, *others) in zip(filled, results, strict=True):
+            best: dict[str, Hypothesis] = {}
+            for ids, length, score, log_prob in zip(tokens, *others, strict=True):
+                if length > 0:
+                    text = self.tokenizer.decode(ids[:length].tolist())
+                    best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
+            hypotheses[line] = list(best.values())[:n_best]
+            if not hypotheses[line] or not math.isfinite(hypotheses[line][0].score):
+                raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
+        return hypotheses
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """The log-probability, in nats, of every target (with its end token) given its source."""
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
+        target, encoded = self.tokenizer.target, self.encoded(sources)
+        answers = [[target.bos_id, *ids, target.eos_id] for ids in target.encode_batch(listed(targets))]
+        scores = self.for_each(_log_probabilities, encoded, self.refuse_long(answers))
+        return [float(score) for score in scores]
+
+    def attention(self, source: str, target: str | None = None) -> list[AttentionMap]:
+        """Encoder, decoder and cross-attention of every layer and head for a sentence and its translation.
+
+        `target` is looked at instead of the model's own translation where it is given.
+        """
+        if not source.strip():
+            raise ValueError("an empty sentence has no attention; give one with words")
+        target = self.translate([source])[0] if target is None else target
+        source_ids = [*self.tokenizer.source.encode(source), self.tokenizer.source.eos_id]
+        target_ids = [self.tokenizer.target.bos_id, *self.tokenizer.target.encode(target)]
+        memory, encoder = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
+        _, decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True)
+        source_tokens = [self.tokenizer.source.piece(i) for i in source_ids]
+        target_tokens = [self.tokenizer.target.piece(i) for i in target_ids]
+        own, looked, cross = (
+            np.asarray(weights[:, 0])
+            for weights in (
+                encoder.attention["self_attention"],
+                decoder.attention["self_attention"],
+                decoder.attention["cross_attention"],
+            )
+        )
+        return [
+            AttentionMap("Encoder self-attention", own, source_tokens, source_tokens),
+            AttentionMap("Decoder self-attention", looked, target_tokens, target_tokens),
+            AttentionMap("Cross-attention", cross, target_tokens, source_tokens),
+        ]
+
+    def search_tokens(self, source: Array, lengths: Array) -> BeamResult:
+        """The search for source tokens `[batch, length]` that end in the end token, of these lengths."""
+        return self.run(_search, source, lengths, **self._settings())
+
+    @staticmethod
+    def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Array:
+        """The encoder's vectors."""
+        return model.encode(tokens, source_lengths=lengths)
+
+    def encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """The source tokens of every line and an end token; ValueError for a line that is too long."""
+        tokenizer = self.tokenizer.source
+        return self.refuse_long([[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))])
+
+    def _settings(self) -> dict[str, Any]:
+        tokenizer = self.tokenizer.target
+        special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id} - {tokenizer.eos_id}
+        return {
+            "decoding": self.decoding,
+            "start_id": tokenizer.bos_id,
+            "end_id": tokenizer.eos_id,
+            "forbidden": tuple(sorted(special)),
+        }
+
+
+@partial(jax.jit, static_argnames=("decoding", "start_id", "end_id", "forbidden"))
+def _search(
+    model: EncoderDecoder,
+    source: Array,
+    lengths: Array,
+    *,
+    decoding: Decoding,
+    start_id: int,
+    end_id: int,
+    forbidden: tuple[int, ...],
+) -> BeamResult:
+    """Translations of source tokens `[batch, length]`: encoded once, then searched."""
+    capacity = source.shape[1] + decoding.extra_length
+    limits = jnp.where(lengths > 0, lengths + decoding.extra_length, 0)
+    cache = model.start_cache(model.encode(source, source_lengths=lengths), lengths, capacity)
+    prompt = jnp.full((source.shape[0], 1), start_id)
+    arguments: dict[str, Any] = {
+        "end_id": end_id,
+        "max_new_tokens": limits,
+        "capacity": capacity,
+        "forbidden": forbidden,
+    }
+    if decoding.beam_size == 1:
+        tokens, ends, log_probs = greedy_search(model.extend, cache, prompt, **arguments)
+        penalty = ((5 + jnp.maximum(ends, 1)) / 6) ** decoding.length_penalty
+        return BeamResult(tokens[:, None], ends[:, None], (log_probs / penalty)[:, None], log_probs[:, None])
+    return beam_search(
+        model.extend,
+        DecoderCache.take,
+        cache,
+        prompt,
+        beam_size=decoding.beam_size,
+        alpha=decoding.length_penalty,
+        **arguments,
+    )
+
+
+@jax.jit
+def _log_probabilities(model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array) -> Array:
+    logits = model(source, target, source_lengths=lengths)
+    _, losses = cross_entropy(logits, jnp.roll(target, -1, axis=1), vocab_size=model.embedding.vocab_size)
+    return -jnp.sum(jnp.where(jnp.arange(target.shape[1])[None] < targets[:, None] - 1, losses, 0), axis=1)

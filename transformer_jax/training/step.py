@@ -1,21 +1,23 @@
 """One update of the parameters: a single `jax.jit` over the mesh of the run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
+from transformer_jax.data.packing import PackedPlan
+from transformer_jax.data.pipeline import batches
+from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.table import Table
 from transformer_jax.nn.layer_names import layer_numbers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.parallel.axes import check_divides, parts, sharding
-from transformer_jax.parallel.mesh import MeshConfig, make_mesh
-from transformer_jax.tasks.task import ModelConfig, Sums, Task
+from transformer_jax.tasks.task import ModelConfig, Sums, Task, Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.flops import model_flops
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
@@ -108,33 +110,39 @@ def batch_parts(mesh: Mesh) -> tuple[list[int], int]:
     return sorted({index[0].start or 0 for index in slices if index is not None}), number
 
 
-def local_copy(model: Any) -> tuple[Any, Mesh]:
-    """The model with its parameters divided over the devices of this process alone, and the mesh of those.
+def device_batches(
+    task: Task,
+    tokenizers: Tokenizers,
+    table: Table,
+    plan: BatchPlan | PackedPlan,
+    mesh: Mesh,
+    *,
+    seed: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[dict[str, Array]]:
+    """The batches of a plan from position `start` to `stop`, on the mesh; every process makes its own rows."""
+    where = batch_sharding(mesh)
+    mine, number = batch_parts(mesh)
 
-    Work on it concerns no other process. All processes call this together.
-    """
-    mesh = local_mesh(len(jax.local_devices()))
-    parameters, copies = named_parameters(model), {}
-    for name, where in local_shardings(model, mesh).items():  # one at a time: there may be no room for two
-        value = parameters[name]
-        alone = value.sharding.is_fully_replicated
-        whole = value.addressable_data(0) if alone else multihost_utils.process_allgather(value, tiled=True)
-        copies[name] = jax.device_put(whole, where)
-    return replace_parameters(model, copies), mesh
+    def augment(batch: dict[str, np.ndarray], epoch: int) -> dict[str, np.ndarray]:
+        return task.augment(batch, tokenizers, seed=seed, epoch=epoch)
+
+    def place(array: np.ndarray) -> Array:
+        shape = (len(array) // len(mine) * number, *array.shape[1:])
+        return jax.make_array_from_process_local_data(where, array, shape)
+
+    for batch in batches(table, plan, start, stop=stop, parts=mine, num_parts=number, augment=augment):
+        yield {name: place(array) for name, array in batch.items()}
 
 
-def local_mesh(most: int) -> Mesh:
-    """A mesh of up to so many devices of this process, which share the parameters out."""
-    return make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices()[:most])
-
-
-def local_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
-    """Where the parameters of a model to evaluate lie: shared out where the mesh divides them, whole elsewhere."""
-    axes, found = parameter_axes(model), {}
+def model_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Where a model's parameters lie for evaluation: sharded where the mesh divides them, replicated elsewhere."""
+    axes, shardings = parameter_axes(model), {}
     for name, value in named_parameters(model).items():
         sizes = zip(axes[name], value.shape, strict=True)
-        found[name] = sharding(["replicated" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
-    return found
+        shardings[name] = sharding(["replicated" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
+    return shardings
 
 
 def check_batches(experiment: Experiment, mesh: Mesh) -> None:

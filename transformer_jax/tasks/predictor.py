@@ -1,0 +1,127 @@
+"""A trained model as people use it: texts in, batches over all devices, results back in order."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array
+
+from transformer_jax.models.heads import mean_vector
+from transformer_jax.parallel.axes import parts, sharding
+from transformer_jax.parallel.distributed import to_host
+from transformer_jax.tasks.padding import group_by_length, padded
+
+TOKENS_PER_BATCH = 8192
+"""Tokens that a predictor works on at once unless its task says otherwise."""
+
+
+class Predictor:
+    """A model with its tokenizer, into which it unpacks: `model, tokenizer = predictor`. A task's own adds `predict`.
+
+    The rows of a batch are divided over the devices on which the model's parameters lie. Where these belong to several
+    processes, all make the same calls: each works on its rows, and all get all results.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_length: int, tokens_per_batch: int = TOKENS_PER_BATCH):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.tokens_per_batch = tokens_per_batch
+        self.mesh = mesh_of(model)
+        self.row_multiple = 1 if self.mesh is None else parts("batch", self.mesh)
+        """Into how many parts the rows of a batch are divided."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.tokenizer))
+
+    def embed(self, texts: Sequence[Any]) -> list[list[float]]:
+        """A vector for every text: the mean of its tokens' vectors behind the last layer, special tokens included."""
+        vectors = self.for_each(_mean_vectors, self.encoded(texts), vectors_of=self.vectors_of)
+        return [vector.tolist() for vector in vectors]
+
+    @staticmethod
+    def vectors_of(model: Any, tokens: Array, lengths: Array) -> Array:
+        """The model's vectors `[rows, length, d_model]` of right-padded tokens."""
+        return model.encode(tokens, lengths=lengths)
+
+    def encoded(self, texts: Sequence[Any]) -> list[list[int]]:
+        """The tokens of every text as the model reads them; ValueError for a text that is too long."""
+        tokenizer = self.tokenizer
+        return self.refuse_long(
+            [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))]
+        )
+
+    def refuse_long(self, encoded: list[list[int]]) -> list[list[int]]:
+        """The token ids of lines; ValueError for a line of more than `max_length`: nothing is cut off silently."""
+        for line, ids in enumerate(encoded, 1):
+            if len(ids) > self.max_length:
+                raise ValueError(f"line {line} has {len(ids)} tokens, more than the {self.max_length} of the model")
+        return encoded
+
+    def for_each(self, program: Callable[..., Any], *columns: Sequence[Any], **settings: Any) -> list[Any]:
+        """The row that `program(model, *arrays, **settings)`, a compiled function, gives for every item of the columns.
+
+        That is an array or, where the program gives several, a tuple of them.
+        A column has a list of tokens for every item, which becomes tokens `[rows, width]`, padded on the right, and
+        lengths `[rows]`; or a number, which becomes an array `[rows]`. The first column has tokens.
+        """
+        lists = [column for column in columns if len(column) and not isinstance(column[0], int)]
+        sizes = [max(map(len, items)) for items in zip(*lists, strict=True)]
+        results: list[Any] = [None] * len(columns[0])
+        for items, width, rows in self.groups(sizes):
+            arrays: list[np.ndarray] = []
+            for column in columns:
+                chosen = [column[item] for item in items]
+                if isinstance(chosen[0], int):
+                    arrays.append(np.array(chosen + [0] * (rows - len(items)), np.int32))
+                else:
+                    arrays += padded(chosen, rows, width)
+            outputs = to_host(jax.tree.leaves(self.run(program, *arrays, **settings)))
+            for row, item in enumerate(items):
+                results[item] = outputs[0][row] if len(outputs) == 1 else tuple(array[row] for array in outputs)
+        return results
+
+    def groups(self, sizes: Sequence[int], extra: int = 0) -> Iterator[tuple[list[int], int, int]]:
+        """Indices of sequences that are worked on together, and the width and rows of their array."""
+        return group_by_length(sizes, self.tokens_per_batch, extra=extra, multiple=self.row_multiple)
+
+    def run(self, program: Callable[..., Any], *arrays: Any, **settings: Any) -> Any:
+        """What `program(model, *arrays, **settings)` gives, on the devices, with the rows of arrays divided."""
+        if self.mesh is None:
+            return program(self.model, *arrays, **settings)
+        with jax.set_mesh(self.mesh):
+            return program(self.model, *map(self.place, arrays), **settings)
+
+    def place(self, array: Any) -> Any:
+        """A NumPy array on the devices, its rows divided where their number allows that; anything else as it is."""
+        if self.mesh is None or not isinstance(array, np.ndarray):
+            return array
+        divided = array.ndim > 0 and len(array) % self.row_multiple == 0
+        where = sharding(("batch",) if divided else (), self.mesh)
+        return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+
+def mesh_of(model: Any) -> Mesh | None:
+    """The mesh that a model's parameters lie on; None where there is none, or one device of this process."""
+    where = getattr(jax.tree.leaves(model)[0], "sharding", None)
+    mesh = where.mesh if isinstance(where, NamedSharding) else None
+    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
+
+
+def listed(lines: Sequence[str]) -> list[str]:
+    """The lines; TypeError for a single string, which would be taken letter by letter, and for what is no text."""
+    if isinstance(lines, str):
+        raise TypeError("give a list of lines, as in [line], not one string")
+    texts = list(lines)
+    wrong = next((line for line in texts if not isinstance(line, str)), None)
+    if wrong is not None:
+        raise TypeError(f"every line is a text, not {type(wrong).__name__}: {str(wrong)[:60]}")
+    return texts
+
+
+@partial(jax.jit, static_argnames="vectors_of")
+def _mean_vectors(model: Any, tokens: Array, lengths: Array, *, vectors_of: Callable[..., Array]) -> Array:
+    return mean_vector(vectors_of(model, tokens, lengths), lengths)

@@ -1,0 +1,29 @@
+"""A text, or two texts that belong together, as one sequence (Devlin et al. 2019, section 3)."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from transformer_jax.data.tokenizers import Tokenizer
+
+
+def join_parts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> list[tuple[list[int], int]]:
+    """A start token, then each part of a text and an end token; and where the second part begins.
+
+    What is longer than `max_length` loses tokens at the end of its longest part.
+    """
+    parts = iter(tokenizer.encode_batch([part for text in texts for part in text]))
+    sequences = []
+    for text in texts:
+        ids = [next(parts) for _ in text]
+        for _ in range(min(sum(map(len, ids)), sum(map(len, ids)) + len(ids) + 1 - max_length)):
+            max(ids, key=len).pop()
+        tokens = [tokenizer.bos_id, *(token for part in ids for token in [*part, tokenizer.eos_id])]
+        sequences.append((tokens, len(ids[0]) + 2))
+    return sequences
+
+
+def token_types(tokens: Int[Array, "batch length"], first: Int[Array, " batch"]) -> Int[Array, "batch length"]:
+    """1 where the second part of a text stands, `first` being the length of the first part; 0 elsewhere."""
+    return (jnp.arange(tokens.shape[1])[None] >= first[:, None]).astype(jnp.int32)
