@@ -518,3 +518,21 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
         return json.loads((tmp_path / str(step) / STATE).read_text())["facts"]["arrays"]
 
     assert saved_fingerprints(1) == saved_fingerprints(2)
+
+
+def test_parameters_are_found_under_the_names_of_version_0_1_0(tmp_path):
+    old = {"positions/table": jnp.arange(3.0), "embedding_norm/scale": jnp.ones(2), "token_types": jnp.zeros(2)}
+    moments = {f"0/mu/{name}": value + 1 for name, value in old.items()}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, model=old, optimizer=moments, state=FACTS)
+    checkpoints.close()
+    names = {
+        "encoder_input/positions/table": "positions/table",
+        "decoder_input/positions/table": "positions/table",
+        "encoder_input/norm/scale": "embedding_norm/scale",
+        "encoder_input/token_types": "token_types",
+    }
+    model = {name: old[former] for name, former in names.items()}
+    optimizer = {f"0/mu/{name}": value + 1 for name, value in model.items()}
+    restored = checkpoints.restore(1, model=template(model), optimizer=template(optimizer))
+    assert same(restored.model, model) and same(restored.optimizer or {}, optimizer)

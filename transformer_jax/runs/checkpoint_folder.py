@@ -94,6 +94,8 @@ def read_arrays(folder: Path, item: str, facts: Facts, templates: Templates) -> 
     when whole files cannot be read.
     """
     saved = facts["arrays"][item]
+    stored = {name: _former(name) if _former(name) in saved else name for name in templates}
+    templates = {stored[name]: template for name, template in templates.items()}
     _check_fit(templates, {name: array["kind"] for name, array in saved.items()}, f"the {item} in {folder}")
     if not templates:
         return {}  # Orbax refuses to write an item without arrays
@@ -106,7 +108,13 @@ def read_arrays(folder: Path, item: str, facts: Facts, templates: Templates) -> 
     wrong = [name for name, array in saved.items() if hashes[name] != array["fingerprint"]]
     if wrong:
         raise _damaged(folder, f"{item} {_some(wrong)} is not what was saved")
-    return arrays
+    return {name: arrays[old] for name, old in stored.items()}
+
+
+def _former(name: str) -> str:
+    """The name that version 0.1.0 gave to a parameter of an input, or to what an optimizer keeps for it."""
+    name = re.sub(r"\b(en|de)coder_input/norm/", "embedding_norm/", name)
+    return re.sub(r"\b(en|de)coder_input/", "", name)
 
 
 def _check_files(folder: Path, names: Sequence[str], saved: Mapping[str, str]) -> None:
