@@ -139,3 +139,8 @@ def test_a_local_layer_keeps_no_more_than_its_window():
 def test_what_cannot_be_built_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(FORMS["gpt2"], **change).build(0)(TOKENS)
+
+
+def test_a_renamed_field_is_refused_with_its_new_name():
+    with pytest.raises(ValueError, match=r"model.rotary_base is now written positions=Rotary\(base=...\)"):
+        llama(rotary_base=5e5)

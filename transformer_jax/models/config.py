@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import jax
 from annotated_types import Ge
@@ -119,6 +119,18 @@ class TransformerConfig(LayerConfig):
     def num_parameters(self) -> int:
         """Parameters of the model; rows that only pad the vocabulary are not counted."""
         return count_parameters(jax.eval_shape(lambda: replace(self, vocab_multiple=1).build(0)))
+
+
+RENAMED = {"rotary_base": "positions=Rotary(base=...)", "local_rotary_base": "local_positions=Rotary(base=...)"}
+"""Fields of version 0.1.0 and what they are now."""
+Config = TypeVar("Config", bound=TransformerConfig)
+
+
+def changed(preset: Config, changes: Mapping[str, Any]) -> Config:
+    """A preset with other values of some fields; ValueError for a field that has another name now."""
+    for name in RENAMED.keys() & changes.keys():
+        raise ValueError(f"model.{name} is now written {RENAMED[name]}")
+    return replace(preset, **changes)
 
 
 def count_parameters(model: Any) -> int:

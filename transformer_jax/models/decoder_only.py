@@ -1,6 +1,6 @@
 """Decoder-only models: GPT-2 (Radford et al. 2019) and, by its fields, Llama (Touvron et al. 2023) and their kin."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.models.config import TokenModel, TransformerConfig, check_tied
+from transformer_jax.models.config import TokenModel, TransformerConfig, changed, check_tied
 from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.mask import EMPTY, AttentionMask
 from transformer_jax.nn.positions import Learned, Rotary
@@ -50,7 +50,7 @@ def gpt2(**changes: Any) -> DecoderOnlyConfig:
         max_length=1024,
         final_norm=True,
     )
-    return replace(small, **changes)
+    return changed(small, changes)
 
 
 GPT2_SIZES = {
@@ -85,7 +85,7 @@ def llama(**changes: Any) -> DecoderOnlyConfig:
         max_length=2048,
         final_norm=True,
     )
-    return replace(seven, **changes)
+    return changed(seven, changes)
 
 
 class DecoderOnlyCache(NamedTuple):

@@ -1,6 +1,6 @@
 """The encoder-decoder Transformer of "Attention Is All You Need" (Vaswani et al. 2017)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.models.config import TokenModel, TransformerConfig, check_tied
+from transformer_jax.models.config import TokenModel, TransformerConfig, changed, check_tied
 from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.stack import Stack, StackCache
@@ -47,12 +47,12 @@ class EncoderDecoderConfig(TransformerConfig):
 
 def base(**changes: Any) -> EncoderDecoderConfig:
     """The paper's base model, with any field changed: 63.0 M parameters at its 37,000 tokens."""
-    return replace(EncoderDecoderConfig(), **changes)
+    return changed(EncoderDecoderConfig(), changes)
 
 
 def big(**changes: Any) -> EncoderDecoderConfig:
     """The paper's big model (table 3), with any field changed; dropout 0.3, as for English-German."""
-    return replace(EncoderDecoderConfig(d_model=1024, d_ff=4096, num_heads=16, dropout=0.3), **changes)
+    return changed(EncoderDecoderConfig(d_model=1024, d_ff=4096, num_heads=16, dropout=0.3), changes)
 
 
 class DecoderCache(NamedTuple):

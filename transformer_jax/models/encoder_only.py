@@ -1,6 +1,6 @@
 """Encoder-only models: BERT (Devlin et al. 2019) and, by its fields, ModernBERT (Warner et al. 2024)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.models.config import TokenModel, TransformerConfig
+from transformer_jax.models.config import TokenModel, TransformerConfig, changed
 from transformer_jax.models.heads import LanguageModelHead, Pooler
 from transformer_jax.nn.initializers import Initializer
 from transformer_jax.nn.inputs import Lengths, Tokens
@@ -75,7 +75,7 @@ def bert(**changes: Any) -> EncoderOnlyConfig:
         max_length=512,
         token_types=2,
     )
-    return replace(base, **changes)
+    return changed(base, changes)
 
 
 BERT_SIZES = {
@@ -118,7 +118,7 @@ def modern_bert(**changes: Any) -> EncoderOnlyConfig:
         head_bias=False,
         head_dropout=0.0,
     )
-    return replace(base, **changes)
+    return changed(base, changes)
 
 
 class EncoderOnly(TokenModel):
