@@ -12,7 +12,7 @@ from typing import Any
 from transformer_jax.data.nearest import did_you_mean
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-"""How files are opened, by the ends of their names; others as they are."""
+"""Readers of compressed files, by the ends of their names."""
 MARKS = {  # the longer ones first: UTF-16's mark begins that of UTF-32
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -25,16 +25,15 @@ HEAD = 4_096
 
 
 def existing(path: Path, what: str = "") -> Path:
-    """The path of a file that can be read more than once; FileNotFoundError or ValueError where there is none."""
-    present(path, what)
-    if not path.is_file():
+    """The path of a file that can be read more than once; FileNotFoundError or ValueError for anything else."""
+    if not present(path, what).is_file():
         name = f"{path}, {what}," if what else path
         raise ValueError(f"{name} is read more than once: give a file, no pipe or device")
     return path
 
 
 def present(path: Path, what: str = "") -> Path:
-    """The path of whatever can be opened and read; FileNotFoundError, with the nearest name there is, where not."""
+    """The path of whatever can be opened and read; FileNotFoundError, with the nearest name, for anything else."""
     name = f"{path.absolute()}{f', {what},' if what else ''}"
     if path.is_dir():
         raise FileNotFoundError(f"{name} is a directory, not a file")
@@ -47,7 +46,7 @@ def present(path: Path, what: str = "") -> Path:
 
 
 def file_lines(path: Path) -> Iterator[str]:
-    """The lines of a file, as `decoded` gives them; ValueError where it is damaged or not UTF-8."""
+    """The lines of a file, as `decoded` gives them; ValueError if it is damaged or not UTF-8."""
     with OPENERS.get(path.suffix, open)(path, "rb") as file:
         yield from decoded(file, str(path))
 
@@ -60,9 +59,9 @@ def decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
     """
     lines = iter(lines)
     try:
-        first = list(itertools.islice(lines, 1))
-        encoding = next((encoding for mark, encoding in MARKS.items() if first and first[0].startswith(mark)), None)
-        rest = itertools.chain(first, lines)
+        first = next(lines, b"")
+        encoding = next((encoding for mark, encoding in MARKS.items() if first.startswith(mark)), None)
+        rest = itertools.chain([first] if first else [], lines)
         for text in _utf8(rest, name) if encoding is None else _wide(rest, encoding):
             yield text.removesuffix("\n").removesuffix("\r")
     except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
@@ -80,7 +79,7 @@ def _utf8(lines: Iterator[bytes], name: str) -> Iterator[str]:
 
 
 def _wide_encoding(head: bytes) -> str:
-    """The encoding of a file that begins so, where its NULs show that it is UTF-16 or UTF-32; empty where not."""
+    """UTF-16 or UTF-32 if the places of its NULs show that a file is in one of them, else an empty text."""
     first, second, third, fourth = (head[place::4].count(0) for place in range(4))
     nuls = first + second + third + fourth
     if nuls < max(2, (0.05 if nuls > 3 else 0.4) * len(head)):  # a text may hold some

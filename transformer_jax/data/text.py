@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, HeldOut, digest_files, split_files
+from transformer_jax.data.sources import Example, HeldOut
 
 LINES = 10_000
 """Lines that are read at once."""
@@ -22,21 +22,21 @@ class Text(HeldOut):
     """What stands between documents, such as two newlines; empty: every file is one document."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The documents of a split as `text`; ValueError or FileNotFoundError where there are none."""
-        held = self.holds_out(split)
-        for path in split_files(self, split):
+        """The documents of a split as `text`; ValueError or FileNotFoundError if there are none."""
+        belongs = self.belongs(split)
+        for path in self.files(split):
             if self.separator:
-                parts = _parts(file_lines(path), self.separator)
-                yield from ({"text": part} for part in filter(self.belongs(split), parts))
+                yield from ({"text": part} for part in _parts(file_lines(path), self.separator) if belongs(part))
                 continue
             text = "\n".join(file_lines(path))
-            cut = int(len(text) * (1 - self.holdout)) if held else 0
-            yield {"text": text[:cut] if held and split == "train" else text[cut:]}
+            if self.holds_out(split):
+                cut = int(len(text) * (1 - self.holdout))
+                text = text[:cut] if split == "train" else text[cut:]
+            yield {"text": text}
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of how they are cut; not of the directory's name."""
-        facts = (split if self.holds_out(split) else "", self.separator, self.holdout)
-        return digest_files(split_files(self, split), facts)
+        """A hash of the files and of how they are cut."""
+        return self.digest(split, split if self.holds_out(split) else "", self.separator, self.holdout)
 
 
 def _parts(lines: Iterator[str], separator: str) -> Iterator[str]:
