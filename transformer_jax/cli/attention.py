@@ -9,7 +9,7 @@ from transformer_jax.cli.parser import open_run, run_parser
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws the maps and prints where they are."""
+    """Draws the maps and prints their files."""
     parser = run_parser("attention", "Draws the attention of every layer and head for one sentence.")
     parser.add_argument("sentence", metavar="SENTENCE", help="the input")
     parser.add_argument("--target", help="an output; default: the one that the model predicts")

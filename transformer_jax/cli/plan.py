@@ -19,7 +19,7 @@ can be changed by its path, such as --mesh.fsdp 4."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the plan and, where it does not fit, what would."""
+    """Prints the plan and, if it does not fit, a change that does."""
     parser = Parser("plan", "Compiles an experiment's step for a machine and says what it needs.", epilog=EPILOG)
     parser.add_argument("experiment", metavar="EXPERIMENT.py", help="has a function experiment()")
     parser.add_argument("--topology", required=True, metavar="CHIP:SIZES", help="such as v5e:4x4 or h100:8")

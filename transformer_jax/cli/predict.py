@@ -19,7 +19,7 @@ With --scores a line is score<TAB>text, where score is what the search ranked by
 (nan for a line that is skipped).
 A text generator writes to a terminal as it goes, line breaks included.
 With --n-best N it is number<TAB>text, or number<TAB>score<TAB>text: the number of the input line, from 1, then its
-N best outputs, best first, each on a line. They are different texts, fewer than N where the search found fewer."""
+N best outputs, best first, each on a line. They are different texts, fewer than N if the search finds fewer."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -80,14 +80,15 @@ def _utf8(lines: Iterator[bytes], name: str) -> Iterator[str]:
 
 def _wide_encoding(head: bytes) -> str:
     """UTF-16 or UTF-32 if the places of its NULs show that a file is in one of them, else an empty text."""
-    first, second, third, fourth = (head[place::4].count(0) for place in range(4))
-    nuls = first + second + third + fourth
+    zeros = [head[place::4].count(0) for place in range(4)]
+    even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
+    nuls = even + odd
     if nuls < max(2, (0.05 if nuls > 3 else 0.4) * len(head)):  # a text may hold some
         return ""
-    if nuls in (first + third, second + fourth):
-        return "UTF-16BE" if first + third else "UTF-16LE"
+    if not even or not odd:
+        return "UTF-16BE" if even else "UTF-16LE"
     if nuls > 0.4 * len(head):
-        return "UTF-32BE" if first > fourth else "UTF-32LE"
+        return "UTF-32BE" if zeros[0] > zeros[3] else "UTF-32LE"
     return ""
 
 

@@ -39,7 +39,7 @@ class Source:
         raise NotImplementedError
 
     def fingerprint(self, split: str) -> str | None:
-        """A hash of the split's content where that is cheaper than reading all examples; None: read them."""
+        """A hash of the split's content, or None if reading all examples is as cheap."""
         return None
 
 
@@ -130,7 +130,7 @@ class Files(HeldOut):
     columns: tuple[str, ...] = ()
     """Columns of a table: numbers from 0 (.tsv; default: the first ones) or names (default: those of the features)."""
     holdout: float = 0.0
-    """Share of the training examples held out for validation, and as much for test, where those have no files."""
+    """Share of the training examples held out for validation, and as much for test, unless those have files."""
     holdout_by: str = ""
     """Examples with the same text of this feature fall in the same split; empty: the first feature but `label`."""
 

@@ -21,7 +21,7 @@ class Squad(HeldOut):
     """SQuAD files: `question`, `context`, the first `answer`, the character at which that `start`s, and all `answers`.
 
     Answers are written as JSON. A question without one (SQuAD 2.0) has an empty answer: such examples are counted as
-    empty and skipped. What is held out are whole articles.
+    empty and skipped. Articles are held out whole.
     """
 
     def examples(self, split: str) -> Iterator[Example]:
@@ -55,7 +55,7 @@ def _answers(question: dict) -> list[dict]:
 
 
 def _unit(path: Path, articles: list[dict]) -> Callable[[str, int], int]:
-    """The unit of the file's offsets, in which every first answer stands at its own; ValueError if none fits."""
+    """The unit of the file's offsets, in which every first answer is at its own; ValueError if none fits."""
     first = [(context, answers[0]) for context, question in _questions(articles) if (answers := _answers(question))]
     missed: dict[str, list[str]] = {}
     for name, character_of in UNITS.items():

@@ -60,7 +60,7 @@ class WordPiece(Subwords):
     path: str = ""
     """A vocab.txt (one piece a line) to use instead of training; vocab_size is then not used."""
     vocab_size: int = 8_000
-    """Tokens, five special ones included; fewer where the text has no more."""
+    """Tokens, five special ones included; fewer if the text has no more."""
     lowercase: bool = True
     """Lower-cases the text and strips its accents."""
 
@@ -111,7 +111,7 @@ class ByteBPE(Subwords):
     path: str = ""
     """A directory with vocab.json and merges.txt to use instead of training; vocab_size is then not used."""
     vocab_size: int = 8_000
-    """Tokens, 256 bytes and <|endoftext|> included; fewer where the text has no more."""
+    """Tokens, 256 bytes and <|endoftext|> included; fewer if the text has no more."""
 
     def _read(self, path: Path) -> Backend:
         def refuse(reason: str, error: Exception | None = None) -> NoReturn:
@@ -157,7 +157,7 @@ class ByteBPE(Subwords):
 class SubwordTokenizer(Tokenizer):
     """A vocabulary of WordPiece or byte-level BPE, from the JSON of the library.
 
-    GPT-2's one special token begins, ends and pads, and stands for what is unknown.
+    GPT-2's one special token is start, end, padding and unknown token.
     """
 
     def __init__(self, content: str):

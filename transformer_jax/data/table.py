@@ -93,9 +93,9 @@ class Table:
     def report(self, name: str) -> str:
         """Counts of examples and items, and of what was left out and why, on one line."""
         totals = zip(self.columns.items(), self.lengths.sum(axis=0, dtype=np.int64).tolist(), strict=True)
-        counts = {column: total for (column, of), total in totals if of.varying}
-        items = " and ".join(f"{total:,} {column}" for column, total in counts.items())
-        if any(np.dtype(self.columns[column].dtype).kind != "f" for column in counts):
+        varying = [(name, column, total) for (name, column), total in totals if column.varying]
+        items = " and ".join(f"{total:,} {name}" for name, _, total in varying)
+        if any(np.dtype(column.dtype).kind != "f" for _, column, _ in varying):
             items = items.removesuffix(" tokens") + " tokens"
         line = ", ".join(filter(None, (f"{name}: {len(self):,} examples", items)))
         return f"{line}; {reasons(self.skipped)}" if self.skipped else line

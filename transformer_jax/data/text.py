@@ -15,11 +15,11 @@ LINES = 10_000
 class Text(HeldOut):
     """Running text: every file is a document, or its parts between separators are. Lines end in a newline alone.
 
-    What is held out are some documents or, where a file is one, the characters at its end.
+    Held out are some documents or, if files are documents, the characters at the end of each.
     """
 
     separator: str = ""
-    """What stands between documents, such as two newlines; empty: every file is one document."""
+    """Text between documents, such as two newlines; empty: every file is one document."""
 
     def examples(self, split: str) -> Iterator[Example]:
         """The documents of a split as `text`; ValueError or FileNotFoundError if there are none."""
@@ -40,7 +40,7 @@ class Text(HeldOut):
 
 
 def _parts(lines: Iterator[str], separator: str) -> Iterator[str]:
-    """What stands between separators, without ever holding more than some lines and a document."""
+    """The texts between separators, read some lines at a time."""
     rest = ""
     while block := list(itertools.islice(lines, LINES)):
         *whole, rest = (rest + "\n".join(block) + "\n").split(separator)

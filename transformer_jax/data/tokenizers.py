@@ -28,7 +28,7 @@ COMPARED = 10_000
 """Training texts that are compared with what comes back from their tokens."""
 
 Offsets = list[tuple[int, int]]
-"""Where tokens stand in their text: [start, end) in its Unicode characters."""
+"""Spans of tokens in their text: [start, end) in its Unicode characters."""
 
 
 class Tokenizer:
@@ -243,8 +243,8 @@ def _split_stretches(text: str, limit: int) -> str:
 def training_texts(texts: Iterable[str], count: int) -> list[str]:
     """At most `count` texts to learn from, each equally likely (reservoir sampling), the same ones every time.
 
-    Not the first ones: large corpora are often several, one after the other. Blank texts do not count; ValueError
-    where there are no others.
+    Not the first ones: large corpora are often several, one after the other. Blank texts do not count; ValueError if
+    all are blank.
     """
     remaining = filter(str.strip, map(encodable, texts))
     chosen = list(itertools.islice(remaining, count))
