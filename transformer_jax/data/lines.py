@@ -13,13 +13,9 @@ from transformer_jax.data.nearest import did_you_mean
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 """Readers of compressed files, by the ends of their names."""
-MARKS = {  # the longer ones first: UTF-16's mark begins that of UTF-32
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""The byte order marks of encodings other than UTF-8."""
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""Encodings by byte order mark; those of UTF-32 come first, as one of them begins with one of UTF-16."""
 HEAD = 4_096
 """Bytes at the beginning of a file in which UTF-16 without a mark is looked for."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import inspect
 import itertools
 import json
 import os
@@ -305,15 +306,8 @@ def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
 def _csv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
     # The limit of Python's reader holds for the whole process: raised once and not put back, it is the same for all.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    at_end = False
-
-    def lines() -> Iterator[str]:
-        nonlocal at_end
-        for line in file_lines(path):
-            yield f"{line}\n"  # a text in quotes may hold line breaks
-        at_end = True
-
-    rows = csv.reader(lines())
+    lines = (f"{line}\n" for line in file_lines(path))  # a text in quotes may hold line breaks
+    rows = csv.reader(lines)
     try:
         header = next(rows, [])
         if missing := [column for column in columns or features if column not in header]:
@@ -321,7 +315,7 @@ def _csv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
         places = [header.index(column) for column in columns or features]
         first = rows.line_num + 1
         for row in rows:
-            if at_end:  # the reader asked for more than there is
+            if inspect.getgeneratorstate(lines) == inspect.GEN_CLOSED:  # the reader asked for more than the last line
                 raise ValueError(f"{path} line {first} opens a quotation mark that nothing closes")
             if row and len(row) != len(header):
                 raise ValueError(f"{path} line {rows.line_num} has {len(row)} columns, not {len(header)}")
