@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from transformer_jax.data.tokenizers import Bytes, SentencePiece, SentencePieceTokenizer, Tokenizer, _divided
+from transformer_jax.data.tokenizers import Bytes, SentencePiece, SentencePieceTokenizer, Tokenizer, _split_stretches
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -164,11 +164,11 @@ def test_long_stretches_without_a_space_do_not_end_the_process():
     assert len(result.stdout.split()) == 4, result.stderr
 
 
-def test_only_stretches_that_are_too_long_are_divided():
+def test_only_stretches_that_are_too_long_are_split_stretches():
     fits = ["a" * 65_000, "\u337f" * 16_000, " ".join(["b" * 60_000] * 3)]
-    assert [_divided(text, 65_000) for text in fits] == fits
+    assert [_split_stretches(text, 65_000) for text in fits] == fits
     for text in ("ab " + "a" * 65_001, "\u337f" * 17_000):
-        divided = _divided(text, 65_000)
+        divided = _split_stretches(text, 65_000)
         assert divided.replace(" ", "") == text.replace(" ", "") and max(map(len, divided.split())) < 65_000 / 18
 
 

@@ -1,4 +1,4 @@
-"""Attention weights as one picture, and as one page to look closer."""
+"""Attention weights as a picture and as an interactive page."""
 
 import json
 import math
@@ -22,13 +22,13 @@ _MOST_AREA = 4e6  # of all maps in square points; at two pixels a point 16 megap
 
 
 def draw_attention(maps: Sequence[AttentionMap], png: Path, html: Path) -> None:
-    """Draws all layers and heads to a PNG, and writes them as one HTML page that needs nothing else."""
+    """Draws all layers and heads to a PNG, and writes them as one HTML page that loads nothing else."""
     _draw_picture(maps, png)
     html.write_text(_page(maps), encoding="utf-8")
 
 
 def _visible(token: str) -> str:
-    """The token as a label: spaces and control characters are shown, and none of them acts."""
+    """The token as a label, in which spaces and control characters are visible and have no effect."""
     token = token.replace(" ", "␣")
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in token)
 
@@ -57,10 +57,11 @@ def _draw_picture(maps: Sequence[AttentionMap], png: Path) -> None:
     axes = figure.add_axes((0, 0, 1, 1))
     right, bottom = 420.0, _MARGIN
     for kind in maps:
-        rows, columns = _short(kind.queries), _short(kind.keys)
-        end, bottom = _draw_section(axes, bottom, cell, kind.title, kind.weights, rows, columns)
+        end, bottom = _draw_section(axes, bottom, cell, kind)
         right = max(right, end)
-    _draw_legend(axes, right)
+    _show(axes, np.linspace(0, 1, 90)[None], right - 104, _MARGIN + 2, 90.0, 9.0)  # the scale of colours
+    axes.text(right - 110, _MARGIN, "weight  0", size=9, color=_MUTED, ha="right", va="top")
+    axes.text(right, _MARGIN, "1", size=9, color=_MUTED, ha="right", va="top")
     axes.set(xlim=(0, right + _MARGIN), ylim=(bottom, 0))
     axes.axis("off")
     figure.set_size_inches((right + _MARGIN) / 72, bottom / 72)
@@ -69,17 +70,16 @@ def _draw_picture(maps: Sequence[AttentionMap], png: Path) -> None:
         figure.savefig(png, format="png")
 
 
-def _draw_section(
-    axes: "Axes", top: float, cell: float, title: str, weights: np.ndarray, rows: list[str], columns: list[str]
-) -> tuple[float, float]:
-    """Draws one kind of attention below `top`; returns where it ends at the right and below."""
+def _draw_section(axes: "Axes", top: float, cell: float, kind: AttentionMap) -> tuple[float, float]:
+    """Draws one kind of attention below `top`; returns its right and lower edge."""
+    weights, rows, columns = kind.weights, _short(kind.queries), _short(kind.keys)
     size = min(max(0.8 * cell, 3.5), 10)
     every = math.ceil(size / cell)  # where cells are smaller than letters, only some of them are named
     style = {"size": size, "color": _INK, "family": _families("".join(rows + columns)), "parse_math": False}
     beside, below = (0.7 * size * max(map(len, names)) + 8 for names in (rows, columns))
     left, gap = _MARGIN + 14 + beside, max(cell, 8)
     high, wide = cell * len(rows), cell * len(columns)
-    axes.text(_MARGIN, top, title, size=15, weight="bold", color=_INK, va="top")
+    axes.text(_MARGIN, top, kind.title, size=15, weight="bold", color=_INK, va="top")
     top += 42
     for layer, heads in enumerate(weights):
         y = top + layer * (high + gap)
@@ -93,16 +93,10 @@ def _draw_section(
         x = left + head * (wide + gap)
         axes.text(x + wide / 2, top - 5, f"head {head + 1}", size=9, color=_MUTED, ha="center")
         for column in range(0, len(columns), every):
-            place = x + (column + 0.5) * cell, bottom + 4
-            axes.text(*place, columns[column], rotation=90, ha="center", va="top", **style)
+            axes.text(
+                x + (column + 0.5) * cell, bottom + 4, columns[column], rotation=90, ha="center", va="top", **style
+            )
     return left + weights.shape[1] * (wide + gap) - gap, bottom + below + 24
-
-
-def _draw_legend(axes: "Axes", right: float) -> None:
-    """The scale of colours, in the upper right corner."""
-    _show(axes, np.linspace(0, 1, 90)[None], right - 104, _MARGIN + 2, 90.0, 9.0)
-    axes.text(right - 110, _MARGIN, "weight  0", size=9, color=_MUTED, ha="right", va="top")
-    axes.text(right, _MARGIN, "1", size=9, color=_MUTED, ha="right", va="top")
 
 
 def _show(axes: "Axes", weights: np.ndarray, x: float, y: float, width: float, height: float) -> None:
@@ -120,16 +114,17 @@ def _short(tokens: list[str]) -> list[str]:
 
 
 def _families(text: str) -> list[str]:
-    """matplotlib's own font, and installed ones for letters that it lacks."""
+    """The font of matplotlib, and installed ones for letters that it lacks."""
     from matplotlib import font_manager
 
     families = ["DejaVu Sans"]
     missing = set(map(ord, text)) - font_manager.get_font(font_manager.findfont(families[0])).get_charmap().keys()
     for font in font_manager.fontManager.ttflist:
+        if (font.style, font.weight) != ("normal", 400) or font.name.startswith("Last Resort"):
+            continue
         if not missing:
             break
-        if (font.style, font.weight) == ("normal", 400) and not font.name.startswith("Last Resort"):
-            found = missing & font_manager.get_font(font.fname).get_charmap().keys()
-            families += [font.name] if found else []
-            missing -= found
+        if covered := missing & font_manager.get_font(font.fname).get_charmap().keys():
+            families.append(font.name)
+            missing -= covered
     return families

@@ -1,4 +1,4 @@
-"""The picture of a run, `curves.png`, from its metrics."""
+"""`curves.png`: the metrics of a run over its steps."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ _INK, _MUTED, _GRID, _BLUE, _ORANGE = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb"
 def draw_curves(directory: Path) -> Path | None:
     """Draws loss, validation scores, learning rate and gradient norm over the steps of a run.
 
-    Returns the picture's path, or None (and leaves any older picture alone) when the run has logged nothing yet.
+    Returns the picture's path, or None, and keeps an older picture, if the run has logged nothing yet.
     """
     rows = read_metrics(directory)
     if not rows:
@@ -36,9 +36,8 @@ def draw_curves(directory: Path) -> Path | None:
     figure.supxlabel("step", color=_MUTED, size=9)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
 
-    loss = figure.add_subplot(grid[0])
-    # Validation has no label smoothing, so the training loss beside it is the one without, where the task gives it.
-    _draw(loss, rows, {"nll" if "nll" in names else "loss": _BLUE, "validation_loss": _ORANGE})
+    # Validation has no label smoothing, so the training loss beside it is the one without, if the task gives it.
+    _draw(figure.add_subplot(grid[0]), rows, {"nll" if "nll" in names else "loss": _BLUE, "validation_loss": _ORANGE})
     for line in range(lines):
         part = small[line * len(small) // lines : (line + 1) * len(small) // lines]
         places = grid[line + 1].subgridspec(1, len(part), wspace=0.08, hspace=0.1)
@@ -51,7 +50,7 @@ def draw_curves(directory: Path) -> Path | None:
 
 
 def _draw(axes: "Axes", rows: list[dict[str, Any]], metrics: dict[str, str]) -> None:
-    """One panel: metrics, each in its colour, named and with its last value; evaluations are dots on the line."""
+    """Draws a panel of metrics, each with its colour, name and last value; dots on the line are evaluations."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     drawn: list[float] = []

@@ -1,6 +1,8 @@
-"""Memory, messages and time of a run on a machine that is not here, from its compiled training step."""
+"""Memory, messages and time of a run on another machine, from its training step compiled for that machine."""
 
+import contextlib
 import importlib.util
+import itertools
 import math
 import os
 import re
@@ -28,11 +30,11 @@ LIBTPU = {
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
-"""Environment of libtpu where it has no TPU."""
+"""Environment of libtpu without a TPU."""
 MOST_DEVICES = 1024
-"""Chips that are planned for."""
+"""Most chips of a topology."""
 MOST_TRIED = 6
-"""Changes that are compiled in search of one that fits."""
+"""Most changes that are compiled in search of one that fits."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,9 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
             os.environ.setdefault(variable, value)
         if importlib.util.find_spec("libtpu") is None:
             raise ValueError(f"planning for {name} needs the compiler for TPUs: pip install -e '.[tpu]'")
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {}
         if kind == "v4":
             more["chip_config_name"] = "megacore"  # both halves of a chip as one device, as JAX trains on it
-        if count == 1:
-            more["chips_per_host_bounds"] = (1, 1, 1)
         try:
             return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **more).devices), chip
         except Exception as error:  # What libtpu says of an impossible shape is of many types.
@@ -117,9 +117,8 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
 
 def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     """Compiles the experiment's step for these devices, without its data; raises ValueError if it cannot be."""
-    task, data, train = experiment.task, experiment.data, experiment.train
-    kinds = task.vocabularies(data)
-    sizes = {feature: getattr(kind, "vocab_size", 261) for feature, kind in kinds.items()}
+    task, data = experiment.task, experiment.data
+    sizes = {feature: getattr(config, "vocab_size", 261) for feature, config in task.vocabularies(data).items()}
     model = task.resolve(experiment.model, data, sizes)
     experiment = replace(experiment, model=model)
     rows = most_rows(data.max_length, data.tokens_per_batch, data.batch_multiple)
@@ -128,25 +127,22 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     with jax.set_mesh(mesh):
         update = make_update(experiment)
         state = abstract_state(model, update.optimizer, mesh, update.frozen)
-        shapes = task.abstract_batch(rows, data.max_length)
-        batch = _sharded(shapes, batch_sharding(mesh))
-        key = jax.eval_shape(lambda: jax.random.key(0, impl=train.random_bits))
+        batch = _sharded(task.abstract_batch(rows, data.max_length), batch_sharding(mesh))
+        key = jax.eval_shape(lambda: jax.random.key(0, impl=experiment.train.random_bits))
         key = _sharded(key, NamedSharding(mesh, PartitionSpec()))
         traced = update.step.trace(state, batch, key)
         flops, model_flops = matmul_flops(traced.jaxpr.jaxpr), update.model_flops(state, batch, key)
         compiled = traced.lower().compile()
-    memory = compiled.memory_analysis()
-    parameters = named_parameters(state.model)
     return Plan(
         experiment=experiment,
         mesh=dict(mesh.shape),
         rows=rows,
         tokens=rows * data.max_length,
         parameters=model.num_parameters(),
-        parameter_bytes=_bytes(parameters),
+        parameter_bytes=_bytes(named_parameters(state.model)),
         optimizer_bytes=_bytes((state.optimizer, state.step)),
         batch_bytes=_bytes(batch),
-        temporary_bytes=memory.temp_size_in_bytes,
+        temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
         model_flops=model_flops,
         flops=flops,
         messages=collectives(compiled.as_text() or ""),
@@ -167,36 +163,32 @@ def what_would_fit(
         if experiment in tried or len(tried) > MOST_TRIED:
             continue
         tell(options)
-        try:
+        with contextlib.suppress(ValueError):  # such as a mesh that does not divide the model
             other = make_plan(experiment, devices)
-        except ValueError:
-            continue  # such as a mesh that does not divide the model
-        tried.append(experiment)
-        if other.bytes <= memory:
-            return options, other
+            tried.append(experiment)
+            if other.bytes <= memory:
+                return options, other
     return None
 
 
 def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
     """Writes the plan out: what the compiler says apart from what is only estimated."""
     simulated = chip is None or not chip.is_tpu
-    whose = "estimated by a CPU's compiler on devices that stand in" if simulated else "as its compiler lays it out"
+    whose = "estimated by a CPU's compiler on simulated devices" if simulated else "as its compiler lays it out"
+    again = f", with those made again {plan.flops / 1e12:,.4g}" if plan.flops > 1.01 * plan.model_flops else ""
+    sizes = {
+        "parameters": plan.parameter_bytes,
+        "optimizer": plan.optimizer_bytes,
+        "batch": plan.batch_bytes,
+        "gradients, activations and workspace": plan.temporary_bytes,
+        "in all": plan.bytes,
+    }
     lines = [
         f"model: {plan.parameters:,} parameters; mesh: {described(plan.mesh)}, of {plan.available} chips",
         f"largest batch: {plan.rows:,} rows of {plan.experiment.data.max_length} tokens",
-        f"matrix products of a step: {plan.model_flops / 1e12:,.4g} TFLOP"
-        + (f", with those made again {plan.flops / 1e12:,.4g}" if plan.flops > 1.01 * plan.model_flops else ""),
+        f"matrix products of a step: {plan.model_flops / 1e12:,.4g} TFLOP{again}",
         f"memory of a device, {whose}:",
-        *(
-            f"  {what:<42} {_readable(size):>12}"
-            for what, size in (
-                ("parameters", plan.parameter_bytes),
-                ("optimizer", plan.optimizer_bytes),
-                ("batch", plan.batch_bytes),
-                ("gradients, activations and workspace", plan.temporary_bytes),
-                ("in all", plan.bytes),
-            )
-        ),
+        *(f"  {part:<42} {_readable(size):>12}" for part, size in sizes.items()),
         f"messages of a step, {whose}:" if plan.messages else "no messages between devices",
         *(
             f"  {kind} among {group}: {traffic.count:,} times, {_readable(traffic.sent)} sent by a device"
@@ -213,8 +205,7 @@ def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
 
 
 def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
-    train = plan.experiment.train
-    dtype = getattr(plan.experiment.model, "dtype", "float32")
+    dtype, steps = getattr(plan.experiment.model, "dtype", "float32"), plan.experiment.train.steps
     peak = chip.peak(dtype)
     products = plan.flops / plan.devices / peak
     memory = 2 * plan.bytes / chip.memory_bandwidth
@@ -229,10 +220,10 @@ def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
         yield f"  and what a network takes for messages among more than {chip.together} chips: not known here"
         return
     step = max(plan.model_flops / plan.devices / peak / utilisation, memory, messages)
-    hours = step * train.steps / 3600
+    hours = step * steps / 3600
     yield f"if {100 * utilisation:.0f} % of the peak were reached, which is an assumption:"
     long = f"{hours:,.1f} hours" if hours > 2 else f"{60 * hours:,.1f} minutes"
-    yield f"  {plan.tokens / step:,.0f} tokens/s, {long} for {train.steps:,} steps"
+    yield f"  {plan.tokens / step:,.0f} tokens/s, {long} for {steps:,} steps"
     yield f"  {hours * plan.available:,.2f} chip-hours"
 
 
@@ -250,39 +241,34 @@ def _dimensions(devices: Sequence[Any]) -> int:
 def _changes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:
     """Changes that save memory, as options and experiments, the cheapest first."""
     mesh, train, model, data = experiment.mesh, experiment.train, experiment.model, experiment.data
-    sharded = replace(mesh, data=1, fsdp=-1)
-    for fsdp in (False, True):
-        for remat in (False, True):
-            for accumulate in (train.accumulate, 4 * train.accumulate):
-                options = ["--mesh.data 1 --mesh.fsdp -1"] * fsdp + ["--model.remat true"] * remat
-                rows = data.batch_multiple
-                if accumulate != train.accumulate:
-                    options.append(f"--train.accumulate {accumulate}")
-                    rows = math.lcm(rows, devices * accumulate)
-                    options += [f"--data.batch-multiple {rows}"] * (rows != data.batch_multiple)
-                if options and not (remat and (model.remat or not hasattr(model, "remat"))):
-                    yield (
-                        " ".join(options),
-                        replace(
-                            experiment,
-                            mesh=sharded if fsdp else mesh,
-                            model=replace(model, remat=True) if remat else model,
-                            train=replace(train, accumulate=accumulate),
-                            data=replace(data, batch_multiple=rows),
-                        ),
-                    )
+    can_remat = hasattr(model, "remat") and not model.remat
+    factors = itertools.product((False, True), (False, True) if can_remat else (False,), (1, 4))
+    for fsdp, remat, times in factors:
+        accumulate = times * train.accumulate
+        rows = math.lcm(data.batch_multiple, devices * accumulate) if times > 1 else data.batch_multiple
+        options = ["--mesh.data 1 --mesh.fsdp -1"] * fsdp + ["--model.remat true"] * remat
+        options += [f"--train.accumulate {accumulate}"] * (times > 1)
+        options += [f"--data.batch-multiple {rows}"] * (rows != data.batch_multiple)
+        if options:
+            changed = replace(
+                experiment,
+                mesh=replace(mesh, data=1, fsdp=-1) if fsdp else mesh,
+                model=replace(model, remat=True) if remat else model,
+                train=replace(train, accumulate=accumulate),
+                data=replace(data, batch_multiple=rows),
+            )
+            yield " ".join(options), changed
 
 
 def _readable(size: float | int) -> str:
     return f"{size / GIB:.3f} GiB" if size > 0.1 * GIB else f"{size / 2**20:.2f} MiB"
 
 
-def _sharded(shapes: Any, where: NamedSharding) -> Any:
-    return jax.tree.map(lambda of: jax.ShapeDtypeStruct(of.shape, of.dtype, sharding=where), shapes)
+def _sharded(shapes: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
 def _bytes(arrays: Any) -> int:
     """Bytes of one device's shards of arrays."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays)
-    )
+    leaves = jax.tree.leaves(arrays)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)

@@ -26,15 +26,19 @@ KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective
 BYTES = dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1) | dict.fromkeys(("s16", "u16", "bf16", "f16"), 2)
 BYTES |= dict.fromkeys(("s64", "u64", "f64"), 8)
 """Bytes of an element by type; 4 of any other type."""
+CONTINUED = re.compile("async-collective-done|async_collective_fusion")
+"""Matches instructions and computations that continue a collective that was started before."""
+INSTRUCTION = re.compile(r"\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\(")
+CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 
 
 def collectives(hlo: str) -> dict[Collective, Traffic]:
     """Counts the collectives of a compiled program (`compiled.as_text()`), those in loops times their trip counts.
 
-    A TPU's compiler repeats a collective in every computation that hides it: it counts where it starts.
+    A TPU's compiler repeats a collective in every computation that hides it; only its start counts.
     """
     bodies, entry = _computations(hlo)
-    devices = DEVICES.search(hlo)
+    devices = re.search(r"^HloModule .*?(?:replica_count=(\d+)|num_partitions=(\d+))", hlo, re.M)
     everyone = math.prod(int(number) for number in devices.groups("1")) if devices else 1
     total: dict[Collective, Traffic] = {}
 
@@ -46,7 +50,9 @@ def collectives(hlo: str) -> dict[Collective, Traffic]:
             kind = match["op"].removesuffix("-start")
             if kind not in KINDS:
                 inner = times * _trips(line, bodies) if kind == "while" else times
-                for called in [*CALLED.findall(line), *_branches(line)]:
+                # The branches of a conditional count as if each were taken.
+                branches = re.findall(r"[\w.-]+", " ".join(re.findall(r"branch_computations=\{([^}]*)\}", line)))
+                for called in [*CALLED.findall(line), *branches]:
                     if not CONTINUED.match(match["name"]) and not CONTINUED.match(called):
                         visit(called, inner)
                 continue
@@ -62,24 +68,12 @@ def collectives(hlo: str) -> dict[Collective, Traffic]:
     return {message: total[message] for message in sorted(total)}
 
 
-CONTINUED = re.compile("async-collective-done|async_collective_fusion")
-"""Matches instructions and computations that continue a collective that was started before."""
-INSTRUCTION = re.compile(r"\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\(")
-CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
-TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
-BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-DEVICES = re.compile(r"^HloModule .*?(?:replica_count=(\d+)|num_partitions=(\d+))", re.M)
-SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
-
-
 def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation by name, and the name of the one where the program begins."""
+    """The lines of every computation by name, and the name of the first one that runs."""
     bodies: dict[str, list[str]] = {}
     name, entry = "", ""
     for line in hlo.splitlines():
-        head = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
-        if head:
+        if head := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
             name = head[2]
             entry = name if head[1] else entry
             bodies[name] = []
@@ -89,27 +83,19 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _trips(line: str, bodies: dict[str, list[str]]) -> int:
-    """How often a loop runs: the compiler's note, or else the bound that its condition compares with."""
-    noted = TRIPS.search(line)
-    if noted:
+    """How often a loop runs, by the compiler's note, or else the bound that its condition compares with."""
+    if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
         return int(noted[1])
     condition = re.search(r"condition=%?([\w.-]+)", line)
-    bounds = [CONSTANT.search(text) for text in bodies.get(condition[1], ())] if condition else []
-    return max((int(bound[1]) for bound in bounds if bound), default=1)
-
-
-def _branches(line: str) -> list[str]:
-    """The computations of a conditional's branches, which are counted as if each were taken."""
-    branches = BRANCHES.search(line)
-    return re.findall(r"[\w.-]+", branches[1]) if branches else []
+    text = "\n".join(bodies.get(condition[1], ())) if condition else ""
+    return max(map(int, re.findall(r"= s32\[\]\S* constant\((\d+)\)", text)), default=1)
 
 
 def _group_size(line: str, kind: str, everyone: int) -> int:
     """Devices that take part; `everyone` if no groups are named."""
     if kind == "collective-permute":
         return 2
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
-    if named:
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
     iota = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
@@ -117,17 +103,16 @@ def _group_size(line: str, kind: str, everyone: int) -> int:
     return int(iota[1]) if iota else len(listed[1].split(",")) if listed else everyone
 
 
-def _sent(kind_of_result: str, operation: str, group: int) -> float:
+def _sent(result: str, operation: str, group: int) -> float:
     """Bytes that a device sends in one collective with a result of this type."""
     sizes = [
         BYTES.get(name, 4) * math.prod(int(size) for size in shape.split(",") if size)
-        for name, shape in SHAPE.findall(kind_of_result)
+        for name, shape in re.findall(r"(\w+)\[([\d,]*)\]", result)
     ]
     if operation == "collective-permute-start":  # an operand, its result and two counters
         sizes = sizes[1:2]
     elif operation == "all-gather-start":  # operands, then as many results
         sizes = sizes[len(sizes) // 2 :]
-    size = sum(sizes)
     share = (group - 1) / group
     factors = {"all-reduce": 2 * share, "reduce-scatter": group - 1.0, "collective-permute": 1.0}
-    return size * factors.get(operation.removesuffix("-start"), share)
+    return sum(sizes) * factors.get(operation.removesuffix("-start"), share)

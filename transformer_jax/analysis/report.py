@@ -10,13 +10,12 @@ from transformer_jax.runs.run import Run
 
 
 def show_result(run: Run, steps: list[int], mesh: Mesh, samples: int = 5) -> None:
-    """Draws `curves.png`; prints scores on the test split and a few predictions of the mean parameters at `steps`.
+    """Draws `curves.png`; prints scores on the test split and some predictions of the mean parameters at `steps`.
 
-    The devices of the mesh share the work; of several processes, all call this together.
+    The devices of the mesh share the work; all processes call this together.
     """
     experiment = run.experiment
-    picture = draw_curves(run.directory) if is_first() else None
-    if picture is not None:
+    if is_first() and (picture := draw_curves(run.directory)):
         print(f"curves: {picture}", flush=True)
     split = next((split for split in ("test", "validation") if split in experiment.data.source.splits), None)
     if split is None:

@@ -1,4 +1,4 @@
-"""`transformer-jax attention RUN "a sentence"`: a picture and a page of who looks at whom."""
+"""`transformer-jax attention RUN "a sentence"`: its attention as a picture and a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from transformer_jax.cli.parser import open_run, run_parser
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws the maps and prints where they are."""
+    """Draws the maps and prints their files."""
     parser = run_parser("attention", "Draws the attention of every layer and head for one sentence.")
     parser.add_argument("sentence", metavar="SENTENCE", help="the input")
-    parser.add_argument("--target", help="an output to look at instead of the one that the model finds")
+    parser.add_argument("--target", help="an output; default: the one that the model predicts")
     parser.add_argument("--output", metavar="DIR", help="default: RUN/attention")
     with user_input():
         run, options = open_run(parser, arguments)

@@ -9,7 +9,7 @@ from transformer_jax.runs.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the mean and prints where it is."""
+    """Writes the mean and prints its directory."""
     parser = Parser("average", "Writes the mean of the parameters of the last checkpoints.")
     parser.add_argument("run", metavar="RUN", help="the run directory, such as runs/quickstart")
     parser.add_argument("--output", metavar="DIR", help="the new run directory; default: RUN-average")

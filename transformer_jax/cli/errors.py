@@ -1,4 +1,4 @@
-"""How the command ends: 0 success, 2 the user's mistake, 1 a failed run, 130 and 143 interrupted."""
+"""Exit statuses of the command: 0 success, 2 the user's mistake, 1 a failed run, 130 and 143 interrupted."""
 
 import contextlib
 import os
@@ -13,9 +13,9 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def user_input() -> Iterator[None]:
-    """Around what reads and checks arguments, files and experiments: its errors become UserError.
+    """Turns ValueError, OverflowError and OSError of what reads and checks input into UserError.
 
-    Those are ValueError, OverflowError and OSError. What is raised outside is a failed run.
+    An error that is raised outside is a failed run.
     """
     try:
         yield

@@ -7,10 +7,8 @@ from typing import Any
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import read_aligned
 from transformer_jax.cli.parser import open_run, run_parser
-from transformer_jax.data.sources import Example
 from transformer_jax.runs.evaluation import evaluate
 from transformer_jax.runs.metrics import as_json
-from transformer_jax.runs.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,7 +25,13 @@ def main(arguments: Sequence[str]) -> None:
         if options.source is None:
             examples, skipped = run.examples(options.split)
         else:
-            examples, skipped = read_files(run, options.source, options.reference), {}
+            features = run.experiment.task.features
+            if len(features) != 2:
+                raise ValueError(
+                    f"files give a source and a target, but the task of {options.run} has {', '.join(features)}"
+                )
+            pairs = zip(*read_aligned([options.source, options.reference]), strict=True)
+            examples, skipped = [dict(zip(features, pair, strict=True)) for pair in pairs], {}
         steps = run.checkpoint_steps(options.checkpoint)
         scores: dict[str, Any] = {"checkpoint": steps, **evaluate(run, steps, examples)}
     if skipped:
@@ -37,11 +41,3 @@ def main(arguments: Sequence[str]) -> None:
         return
     for name, value in {**scores, "checkpoint": ", ".join(map(str, steps))}.items():
         print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
-
-
-def read_files(run: Run, source: str, target: str) -> list[Example]:
-    """Line-aligned files as examples of the run's task."""
-    features = run.experiment.task.features
-    if len(features) != 2:
-        raise ValueError(f"files give a source and a target, but the task of {run.directory} has {', '.join(features)}")
-    return [dict(zip(features, pair, strict=True)) for pair in zip(*read_aligned([source, target]), strict=True)]

@@ -1,32 +1,31 @@
 """Lines of text in and out of the commands."""
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from transformer_jax.cli.errors import UserError, user_input
 from transformer_jax.data.lines import decoded, file_lines, is_text, present
 
 STREAMS = ("-", "/dev/stdout")
-"""Names of standard output: a file that it was led to is not to be replaced."""
+"""Names of standard output, which may be a file that is not to be replaced."""
+LINES = 2_048
+"""Lines that are read before any is written, so that those of similar length can be batched."""
+NOT_UTF8 = "is not UTF-8; convert the file, for instance with iconv"
 
 
 def read_lines(file: str) -> Iterator[str]:
-    """The lines of a file, a pipe or, for `-`, stdin, undecodable bytes as lone surrogates.
-
-    Raises ValueError or FileNotFoundError where they cannot be read.
-    """
+    """The lines of a file, a pipe or, for `-`, stdin, undecodable bytes as lone surrogates; ValueError for others."""
     if file == "-":
         return decoded(sys.stdin.buffer, "the input")
     return file_lines(present(Path(file)))
 
 
 def read_aligned(files: Sequence[str], *, undecodable: bool = False) -> list[list[str]]:
-    """The lines of several files; ValueError unless there are equally many of them, and some.
-
-    Lines that are not UTF-8 are refused unless `undecodable` lets them in.
-    """
+    """The lines of several files; ValueError unless these are equally many, and UTF-8 if not `undecodable`."""
     texts = [list(read_lines(file)) for file in files]
     if len({len(lines) for lines in texts}) != 1 or not texts[0]:
         counts = ", ".join(f"{file} has {len(lines):,}" for file, lines in zip(files, texts, strict=True))
@@ -34,59 +33,65 @@ def read_aligned(files: Sequence[str], *, undecodable: bool = False) -> list[lis
     for file, lines in zip(files, texts, strict=True):
         wrong = next((number for number, line in enumerate(lines, 1) if not is_text(line)), None)
         if wrong is not None and not undecodable:
-            raise ValueError(f"{file} line {wrong} is not UTF-8; convert it, for instance with iconv")
+            raise ValueError(f"{file} line {wrong} {NOT_UTF8}")
     return texts
 
 
-class Skipped:
-    """Lines that cannot be read or predicted: each is named on stderr by its number, and the others go on."""
+def predictions(
+    lines: Iterator[Any],
+    call: Callable[[list[Any]], Sequence[Any]],
+    *,
+    size: int = LINES,
+    needed: Callable[[Any], Any] = lambda line: True,
+) -> Iterator[list[tuple[int, Any]]]:
+    """Results of `call` for lists of lines (or pairs of them) that are `needed`, `size` at a time, with their numbers.
 
-    def __init__(self):
-        self.count = 0
+    Lines that are not UTF-8 or that `call` raises ValueError for are named on stderr by their numbers and have the
+    result None, and the others go on. Raises UserError in the end if no line could be used.
+    """
+    count = skipped = 0
+    while chunk := _next(lines, size):
+        numbered = dict(enumerate(chunk, count + 1))
+        count += len(chunk)
+        texts = {number: line for number, line in numbered.items() if is_text("".join(line))}
+        results: dict[int, Any] = dict.fromkeys(numbered.keys() - texts.keys(), ValueError(f"it {NOT_UTF8}"))
+        results |= _each(call, {number: line for number, line in texts.items() if needed(line)})
+        for number in sorted(results):
+            if isinstance(results[number], ValueError):
+                skipped += 1
+                # Called for it alone, it is line 1.
+                reason = " ".join(str(results.pop(number)).removeprefix("line 1 ").split())
+                print(f"line {number:,} is skipped: {reason}", file=sys.stderr, flush=True)
+        yield [(number, results.get(number)) for number in numbered]
+    if skipped and skipped == count:
+        raise UserError(f"none of {count:,} lines could be used, for the reasons above")
+    if skipped:
+        print(f"{skipped:,} of {count:,} lines are skipped", file=sys.stderr)
 
-    def each(self, call: Callable[[list[Any]], Sequence[Any]], items: Mapping[int, Any]) -> dict[int, Any]:
-        """What `call` gives for a list of the items, by their numbers; without those that it raises ValueError for.
 
-        They are found by halves: few bad ones among many cost few calls, whoever finds them bad.
-        """
-        if not items:
-            return {}
-        try:
-            return dict(zip(items, call(list(items.values())), strict=True))
-        except ValueError as error:
-            if len(items) == 1:
-                self.say(next(iter(items)), str(error))
-                return {}
-        pairs, half = list(items.items()), len(items) // 2
-        return self.each(call, dict(pairs[:half])) | self.each(call, dict(pairs[half:]))
+def _next(lines: Iterator[Any], size: int) -> list[Any]:
+    with user_input():
+        return list(itertools.islice(lines, size))
 
-    def texts(self, lines: Sequence[Any], first: int) -> dict[int, Any]:
-        """The lines, or pairs of them, by their numbers from `first` on, without those that are not UTF-8."""
-        numbered = dict(enumerate(lines, first))
-        for number in [number for number, line in numbered.items() if not is_text("".join(line))]:
-            self.say(number, "it is not UTF-8; convert the file, for instance with iconv")
-            del numbered[number]
-        return numbered
 
-    def say(self, number: int, reason: str) -> None:
-        """Says why a line is skipped; the reason may call it line 1, as it is of a list of one."""
-        self.count += 1
-        reason = " ".join(reason.removeprefix("line 1 ").split())
-        print(f"line {number:,} is skipped: {reason}", file=sys.stderr, flush=True)
-
-    def end(self, lines: int) -> None:
-        """Says how many of the lines were skipped; ValueError where all were."""
-        if self.count and self.count == lines:
-            raise ValueError(f"none of {lines:,} lines could be used, for the reasons above")
-        if self.count:
-            print(f"{self.count:,} of {lines:,} lines are skipped", file=sys.stderr)
+def _each(call: Callable[[list[Any]], Sequence[Any]], lines: Mapping[int, Any]) -> dict[int, Any]:
+    """The results of `call`, or its ValueError, for every line; a few bad lines, found by halves, cost few calls."""
+    if not lines:
+        return {}
+    try:
+        return dict(zip(lines, call(list(lines.values())), strict=True))
+    except ValueError as error:
+        if len(lines) == 1:
+            return dict.fromkeys(lines, error)
+    pairs, half = list(lines.items()), len(lines) // 2
+    return _each(call, dict(pairs[:half])) | _each(call, dict(pairs[half:]))
 
 
 @contextlib.contextmanager
 def written(file: str | None) -> Iterator[TextIO]:
-    """Stdout, or a file that has its name when all has been written: before, and after an error, NAME.partial.
+    """Stdout, or a file that is called NAME.partial until all has been written; links are followed.
 
-    A link is followed; a pipe or a device is written to as it is.
+    A pipe or a device is opened under its own name.
     """
     if file is None or file in STREAMS:
         yield sys.stdout

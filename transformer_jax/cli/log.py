@@ -1,10 +1,10 @@
-"""What the modules have to say while a command runs, such as which attention kernel they chose."""
+"""Log messages of the modules while a command runs, such as the attention kernel that they chose."""
 
 import logging
 
 
 class _Print(logging.Handler):
-    """To what standard output is at the time."""
+    """Prints to the standard output of the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage(), flush=True)

@@ -31,19 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         # An exception, so that what a command has begun to write is taken back; training waits for its next step.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    status = 1
     try:
         status = exit_status(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
     except SystemExit as stop:
-        _end(stop.code if isinstance(stop.code, int) else 1)
+        status = stop.code if isinstance(stop.code, int) else 1
         raise
-    _end(status)
+    finally:
+        # A failed process that is one of several ends at once.
+        if status and "transformer_jax.parallel.distributed" in sys.modules:
+            sys.modules["transformer_jax.parallel.distributed"].end(status)
     return status
-
-
-def _end(status: int) -> None:
-    """Ends a failed process that is one of several."""
-    if status and "transformer_jax.parallel.distributed" in sys.modules:
-        sys.modules["transformer_jax.parallel.distributed"].end(status)
 
 
 def run_experiment(file: str) -> None:
@@ -58,7 +56,9 @@ def run_experiment(file: str) -> None:
 def _dispatch(arguments: list[str]) -> None:
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help"):
-        print(_overview())
+        print("usage: transformer-jax VERB ...      (transformer-jax VERB --help says more; --version)\n")
+        for name, (purpose, example) in VERBS.items():
+            print(f"  {name:<10} {purpose:<44} transformer-jax {example}")
     elif verb == "--version":
         print(__version__)
     elif verb in VERBS:
@@ -67,12 +67,6 @@ def _dispatch(arguments: list[str]) -> None:
     else:
         near = did_you_mean(verb, VERBS) or f"; there are {', '.join(VERBS)}"
         raise UserError(f"unknown command {verb}{near}")
-
-
-def _overview() -> str:
-    rows = [f"  {verb:<10} {what:<44} transformer-jax {example}" for verb, (what, example) in VERBS.items()]
-    head = "usage: transformer-jax VERB ...      (transformer-jax VERB --help says more; --version)"
-    return "\n".join([head, "", *rows])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Fields of an experiment from the command line: `--model.num-layers 2`, dashes or underscores alike.
 
-Where a field's class has `kinds`, its value can be chosen by name (`--model.positions learned`), and then its fields.
+A field whose class has `kinds` takes the name of one (`--model.positions learned`), whose fields can then be set.
 """
 
 import contextlib
@@ -19,14 +19,13 @@ from transformer_jax.runs.experiment_file import choices, field_types, needed, r
 
 T = TypeVar("T")
 Option = tuple[str, list[str]]
-"""The path of a field, and the values given for it."""
+"""The path of a field, and its values."""
 
 
 def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only: str | tuple[str, ...] = "") -> T:
-    """The experiment with some fields changed, whose paths begin with (one of) `only`.
+    """The experiment with changes to fields whose paths begin with (one of) `only`; ValueError for a wrong one.
 
-    Raises ValueError, with one line, for an unknown field or a value that it cannot have. With `--help` prints every
-    field with its default and raises SystemExit.
+    With `--help` prints every field with its default and raises SystemExit.
     """
     if {"-h", "--help"} & set(arguments):
         for path, kinds in choices(experiment).items():
@@ -40,8 +39,7 @@ def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only:
     try:
         changed = _parse(experiment, options)
     except ValueError:
-        # Parsed alone, each option shows whether it was the wrong one.
-        for option in options:
+        for option in options:  # parsed alone, each shows whether it was the wrong one
             _parse_alone(experiment, option, fields)
         raise
     check_ranges(changed)
@@ -49,14 +47,13 @@ def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only:
 
 
 def _choose(experiment: T, options: list[Option], only: str | tuple[str, ...]) -> tuple[T, list[Option]]:
-    """The experiment with the classes that are chosen by name, outer ones first, and the options that are left."""
+    """The experiment with the classes that options choose by name, outer ones first, and the other options."""
     for path, values in sorted(options, key=lambda option: option[0]):
         kinds = choices(experiment).get(path)
         if kinds and path.startswith(only):
             if len(values) != 1 or values[0] not in kinds:
-                given = f", not {' '.join(values)!r}" if values else "; nothing was given"
                 near = did_you_mean(values[0], kinds) if values else ""
-                raise ValueError(f"{_option(path)} is one of {', '.join(kinds)}{given}{near}")
+                raise ValueError(f"{_option(path)} is one of {', '.join(kinds)}{_given(values)}{near}")
             experiment = replaced(experiment, path, kinds[values[0]]())
             options = [option for option in options if option[0] != path]
     return experiment, options
@@ -67,7 +64,7 @@ def _parse(experiment: T, options: Sequence[Option]) -> T:
     arguments: list[str] = []
     for path, values in options:  # with "=", a value may begin with dashes
         arguments += [f"--{path}={values[0]}"] if len(values) == 1 else [f"--{path}", *values]
-    # The looks of a box depend on the stream: with this one it is drawn in UTF-8 and without colours.
+    # To this stream a box is drawn in UTF-8 and without colours.
     boxes = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
         with contextlib.redirect_stdout(boxes), contextlib.redirect_stderr(boxes):
@@ -85,11 +82,10 @@ def _parse_alone(experiment: Any, option: Option, fields: Mapping[str, Any]) -> 
     try:
         _parse(experiment, [option])
     except ValueError as error:
-        refusal = re.match(r"Error parsing [\w.]+: (.*)", str(error))
-        if refusal:  # The values have the right types, but the class that they are fields of refuses them.
+        # The values have the right types, but the class that they are fields of refuses them.
+        if refusal := re.match(r"Error parsing [\w.]+: (.*)", str(error)):
             raise ValueError(refusal[1]) from error
-        given = f", not {' '.join(values)!r}" if values else "; nothing was given"
-        raise ValueError(f"{_option(path)} needs {needed(fields[path])}{given}") from error
+        raise ValueError(f"{_option(path)} needs {needed(fields[path])}{_given(values)}") from error
 
 
 def _tyro(experiment: T, arguments: Sequence[str], prog: str | None = None) -> T:
@@ -112,14 +108,16 @@ def _options(arguments: Sequence[str]) -> list[Option]:
 
 
 def _unknown(path: str, fields: list[str]) -> str:
-    inside = [field for field in fields if field.startswith(f"{path}.")]
-    if inside:
+    if inside := [field for field in fields if field.startswith(f"{path}.")]:
         return f"{_option(path)} is chosen in the experiment's file; change its fields, such as {_option(inside[0])}"
     near = did_you_mean(_option(path), map(_option, fields))
-    namesakes = [field for field in fields if field.endswith(f".{path}")]
-    if namesakes:
+    if namesakes := [field for field in fields if field.endswith(f".{path}")]:
         near = f"; did you mean {_option(namesakes[0])}?"
     return f"unknown field {_option(path)}{near or '; --help lists every field'}"
+
+
+def _given(values: list[str]) -> str:
+    return f", not {' '.join(values)!r}" if values else "; nothing was given"
 
 
 def _option(path: str) -> str:

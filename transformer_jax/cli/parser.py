@@ -1,4 +1,4 @@
-"""The options of a verb, and what the verbs over a run directory share."""
+"""The options of a verb, and the opening of a run directory."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +10,11 @@ from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.runs.run import Run
 
 CHANGEABLE = ("task.", "data.source.")
-"""The beginnings of fields that a trained run may be used with other values of: how it is scored, and on what."""
+"""Beginnings of the fields that can be changed for a trained run: how it is scored, and on which data."""
+
+FIELDS = """\
+Fields of the run's task and of its data's source can be changed as in training, such as --task.decoding.beam-size 8 or
+--data.source.directory DIR."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, formatter_class=style, allow_abbrev=False, **settings)
 
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Parses the verb's own options; returns them and the arguments left for fields of the experiment."""
+        """The verb's own options, and the other arguments: fields of the experiment."""
         options, rest = self.parse_known_args(arguments)
         own = [name for action in self._actions for name in action.option_strings]
         for argument in rest:
@@ -39,18 +43,14 @@ class Parser(argparse.ArgumentParser):
 
 def run_parser(verb: str, description: str) -> Parser:
     """Makes the parser of a verb that takes a run directory."""
-    fields = (
-        "Fields of the run's task and of its data's source can be changed as in training, such as "
-        "--task.decoding.beam-size 8 or --data.source.directory DIR."
-    )
-    parser = Parser(verb, description, epilog=fields)
+    parser = Parser(verb, description, epilog=FIELDS)
     parser.add_argument("run", metavar="RUN", help="the run directory, such as runs/quickstart")
     parser.add_argument("--checkpoint", help="last, best, a step, or average:N; default: train.checkpoint of the run")
     return parser
 
 
 def open_run(parser: Parser, arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:
-    """Opens the run with fields of its task and its source changed; returns it and the verb's own options."""
+    """The run, with changes to fields of its task and its source, and the verb's own options."""
     options, overrides = parser.split(arguments)
     run = Run.open(options.run)
     experiment = apply_overrides(run.experiment, overrides, parser.prog, only=CHANGEABLE)

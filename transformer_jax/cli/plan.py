@@ -19,14 +19,12 @@ can be changed by its path, such as --mesh.fsdp 4."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the plan and, where it does not fit, what would."""
+    """Prints the plan and, if it does not fit, a change that does."""
     parser = Parser("plan", "Compiles an experiment's step for a machine and says what it needs.", epilog=EPILOG)
     parser.add_argument("experiment", metavar="EXPERIMENT.py", help="has a function experiment()")
     parser.add_argument("--topology", required=True, metavar="CHIP:SIZES", help="such as v5e:4x4 or h100:8")
     parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
-    parser.add_argument(
-        "--utilisation", type=float, default=0.4, help="share of the peak that is assumed to be reached; default: 0.4"
-    )
+    parser.add_argument("--utilisation", type=float, default=0.4, help="assumed share of the peak; default: 0.4")
     with user_input():
         options, overrides = parser.split(arguments)
         if not 0 < options.utilisation <= 1:
@@ -43,8 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         plan = make_plan(experiment, devices)
     print(report(plan, chip, utilisation=options.utilisation))
     if chip is not None and plan.bytes > chip.memory:
-        found = what_would_fit(plan, devices, chip.memory, lambda change: print(f"trying {change}", flush=True))
-        if found is None:
-            print("no change of mesh, remat or accumulation that was tried makes it fit: take more chips")
+        if fitting := what_would_fit(plan, devices, chip.memory, lambda change: print(f"trying {change}", flush=True)):
+            print(f"it would fit with {fitting[0]}:\n{report(fitting[1], chip, utilisation=options.utilisation)}")
         else:
-            print(f"it would fit with {found[0]}:\n{report(found[1], chip, utilisation=options.utilisation)}")
+            print("no change of mesh, remat or accumulation that was tried makes it fit: take more chips")

@@ -1,15 +1,14 @@
 """`transformer-jax predict RUN`: a line in, a line out."""
 
 import contextlib
-import itertools
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.lines import Skipped, read_lines, written
+from transformer_jax.cli.lines import LINES, predictions, read_lines, written
 from transformer_jax.cli.parser import open_run, run_parser
 from transformer_jax.tasks.translation import Hypothesis
 
@@ -20,9 +19,7 @@ With --scores a line is score<TAB>text, where score is what the search ranked by
 (nan for a line that is skipped).
 A text generator writes to a terminal as it goes, line breaks included.
 With --n-best N it is number<TAB>text, or number<TAB>score<TAB>text: the number of the input line, from 1, then its
-N best outputs, best first, each on a line. They are different texts, fewer than N where the search found fewer."""
-LINES = 2_048
-"""Lines that are read before any is written, so that those of similar length can be batched."""
+N best outputs, best first, each on a line. They are different texts, fewer than N if the search finds fewer."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -32,14 +29,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", metavar="FILE", help="FILE.partial until all is done; default: stdout, at once")
     parser.add_argument("--n-best", metavar="N", type=int, help="the N best different outputs of every line")
     parser.add_argument("--scores", action="store_true", help="a score before every output")
-    skipped = Skipped()
     with contextlib.ExitStack() as stack:
         with user_input():
             run, options = open_run(parser, arguments)
             if options.n_best is not None and options.n_best < 1:
                 parser.error(f"--n-best is at least 1, not {options.n_best}")
-            predictor = run.predictor(options.checkpoint)
-            if options.n_best or options.scores:
+            predictor, searches = run.predictor(options.checkpoint), bool(options.n_best or options.scores)
+            generates = hasattr(predictor, "stream")
+            if searches:
                 if not hasattr(predictor, "search"):
                     raise ValueError("the task of this run has no scores; leave out --n-best and --scores")
                 predictor.search([], options.n_best or 1)  # refuses more than a search keeps
@@ -48,51 +45,35 @@ def main(arguments: Sequence[str]) -> None:
         typing = options.input == "-" and sys.stdin.isatty()
         if typing:
             print("type a line and press Enter; Ctrl-D ends", file=sys.stderr)
-        streams = out.isatty() and hasattr(predictor, "stream") and not options.n_best and not options.scores
-        size, first = 1 if typing or streams else LINES, 1
-        while chunk := _next(lines, size):
-            texts = skipped.texts(chunk, first)
-            if streams:
-                skipped.each(lambda some: [_stream(predictor, text, out) for text in some], texts)
-                out.write("\n")
-            else:
-                numbers = range(first, first + len(chunk))
-                out.writelines(f"{row}\n" for row in _rows(predictor, numbers, texts, options, skipped))
+        streams = out.isatty() and generates and not searches
+
+        def call(texts: list[str]) -> list[Any]:
+            if searches:
+                return predictor.search(texts, options.n_best or 1)
+            return [_stream(predictor, text, out) for text in texts] if streams else predictor.predict(texts)
+
+        size = 1 if typing or streams else LINES
+        # An empty prompt begins a text; to other tasks an empty line is no question.
+        needed = str.strip if not generates and not searches else lambda line: True
+        for chunk in predictions(lines, call, size=size, needed=needed):
+            for number, result in chunk:
+                out.writelines(f"{row}\n" for row in _rows(number, result, options))
             out.flush()
-            first += len(chunk)
-        with user_input():
-            skipped.end(first - 1)
 
 
-def _next(lines: Iterator[str], size: int) -> list[str]:
-    with user_input():
-        return list(itertools.islice(lines, size))
-
-
-def _stream(predictor: Any, line: str, out: IO[str]) -> None:
-    """Writes one output as it comes."""
+def _stream(predictor: Any, line: str, out: IO[str]) -> str:
+    """Writes one output as it comes; nothing of it is left to write."""
     for piece in predictor.stream(line):
         out.write(piece)
         out.flush()
+    return ""
 
 
-def _rows(
-    predictor: Any, numbers: Iterable[int], texts: dict[int, str], options: Namespace, skipped: Skipped
-) -> Iterator[str]:
-    """The lines of output for lines of these numbers, of which those that can be read have `texts`."""
+def _rows(number: int, result: Any, options: Namespace) -> Iterator[str]:
+    """The lines of output for a line of input; its result is None if it was skipped."""
     if not options.n_best and not options.scores:
-        # An empty prompt begins a text; of other tasks, nothing is asked about an empty line.
-        asked = {number: text for number, text in texts.items() if text.strip() or hasattr(predictor, "stream")}
-        found = skipped.each(predictor.predict, asked)
-        yield from (_one_line(found.get(number, "")) for number in numbers)
+        yield (result or "").replace("\n", " ")
         return
-    found = skipped.each(lambda some: predictor.search(some, options.n_best or 1), texts)
-    missing = [Hypothesis("", math.nan, math.nan)]
-    for number in numbers:
-        for text, score, _ in found.get(number, missing):
-            columns = [str(number)] * bool(options.n_best) + [f"{score:.6f}"] * options.scores
-            yield "\t".join([*columns, _one_line(text)])
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", " ")
+    for text, score, _ in [Hypothesis("", math.nan, math.nan)] if result is None else result:
+        columns = [str(number)] * bool(options.n_best) + [f"{score:.6f}"] * options.scores
+        yield "\t".join([*columns, text.replace("\n", " ")])

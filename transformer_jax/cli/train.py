@@ -44,13 +44,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--profile", action="store_true", help="trace a few steps for XProf and say what they cost")
     with user_input():
         options, overrides = parser.split(arguments)
-        asks = bool({"-h", "--help"} & set(overrides))
-        if asks:
+        if {"-h", "--help"} & set(overrides):
             parser.print_help()
         elif options.experiment is None:
             parser.error("name an experiment file, such as experiments/quickstart.py")
         file = Path(options.experiment or "EXPERIMENT.py")
-        experiment = load_experiment_file(file, options.variant or "experiment") if options.experiment else _example()
+        experiment = Experiment(task=Translation(), data=DataConfig(source=Files()), model=base())
+        if options.experiment:
+            experiment = load_experiment_file(file, options.variant or "experiment")
         experiment = apply_overrides(experiment, overrides, f"{parser.prog} {file}")
         if options.initialize_from:
             experiment = replace(experiment, train=replace(experiment.train, initialize_from=options.initialize_from))
@@ -75,13 +76,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def keep_programs(directory: Path) -> None:
-    """Keeps compiled programs with a run, so that it goes on without compiling again; not those for CPUs.
+    """Caches compiled programs in the run directory, unless JAX_COMPILATION_CACHE_DIR is set or the device is a CPU.
 
-    A CPU's program may not run on another. Leaves it to JAX_COMPILATION_CACHE_DIR where that is set.
+    A CPU's program may not run on another.
     """
     if jax.default_backend() != "cpu" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str((directory / "cache" / "programs").absolute()))
-
-
-def _example() -> Experiment:
-    return Experiment(task=Translation(), data=DataConfig(source=Files()), model=base())

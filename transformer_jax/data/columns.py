@@ -1,4 +1,4 @@
-"""Columns: what a task keeps of every example, by name."""
+"""Columns: the arrays that a task encodes of every example, by name."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ import numpy as np
 class Column:
     """An array of every example: token ids, a label, a number, audio frames, an image.
 
-    A batch holds it as `[rows, length, *item_shape]`, padded with 0, beside its `<name>_length` `[rows]`; where the
-    length does not vary, as `[rows, *item_shape]`.
+    A batch holds it as `[rows, length, *item_shape]`, padded with 0, beside its `<name>_length` `[rows]`, or as
+    `[rows, *item_shape]` if an example always has one item.
     """
 
     dtype: str = "int32"
@@ -20,11 +20,11 @@ class Column:
     item_shape: tuple[int, ...] = ()
     """Shape of one item: () for a token or a label, (80,) for a frame, (224, 224, 3) for an image."""
     varying: bool = True
-    """Whether an example has any number of items, or always one."""
+    """Whether the number of items varies, or an example always has one."""
     tokens: int = 1
-    """As how many tokens an item that is alone counts towards `data.tokens_per_batch`; items of others count as one."""
+    """Tokens towards `data.tokens_per_batch` of an item that is alone; an item of a varying number is one."""
     decode: Callable[[bytes], np.ndarray] | None = field(default=None, repr=False)
-    """Gives the item for the bytes that `encode` gave (an image file); the pipeline calls it whenever it is needed."""
+    """From the bytes that `encode` gave to the item; the pipeline calls it for every batch."""
 
     def __post_init__(self) -> None:
         if np.dtype(self.dtype).kind not in "iuf":
@@ -38,7 +38,7 @@ class Column:
         return math.prod(self.item_shape)
 
     def zeros(self, rows: int, length: int) -> np.ndarray:
-        """The array of a batch, all padding."""
+        """The array of a batch that holds only padding."""
         return np.zeros((rows, *((length,) if self.varying else ()), *self.item_shape), self.dtype)
 
 

@@ -1,17 +1,18 @@
 """Tagged words in the column formats of the CoNLL shared tasks."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, SplitFiles, digest_files, split_files
+from transformer_jax.data.sources import Example, SplitFiles
 
 TAG = re.compile("O|[BIESULM](-.*)?")
-"""What tags of entities look like."""
+"""Tags of entities."""
 NO_WORD = re.compile(r"\d+[-.]\d+")
-"""The first column of CoNLL-U where a line stands for several words that follow, or for one that is not written."""
+"""The first column of CoNLL-U in a line for several words that follow, or for one that is not written."""
 
 
 @dataclass(frozen=True)
@@ -28,47 +29,39 @@ class Conll(SplitFiles):
     """Column of the word; 1 in CoNLL-U and others whose first column numbers the words."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The sentences of a split; ValueError or FileNotFoundError where the files are not as described."""
-        for path in split_files(self, split):
-            words: list[str] = []
-            tags: list[str] = []
-            for word, tag in self._words(path):
-                if word:
-                    words.append(word)
-                    tags.append(tag)
-                elif words:
+        """The sentences of a split; ValueError or FileNotFoundError for files that are not as described."""
+        for path in self.files(split):
+            for is_word, group in itertools.groupby(self._words(path), lambda pair: bool(pair[0])):
+                if is_word:
+                    words, tags = zip(*group, strict=True)
                     yield {"text": " ".join(words), "tags": " ".join(tags)}
-                    words, tags = [], []
-            if words:
-                yield {"text": " ".join(words), "tags": " ".join(tags)}
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of the columns; not of the directory's name."""
-        columns = (self.tag_column, self.word_column) if self.word_column else (self.tag_column,)
-        return digest_files(split_files(self, split), columns)
+        """A hash of the files and of the columns."""
+        return self.digest(split, self.tag_column, *filter(None, [self.word_column]))
 
     def _words(self, path: Path) -> Iterator[tuple[str, str]]:
-        """The words of a file with their tags, and empty texts between sentences."""
+        """The words of a file with their tags, and a pair of empty texts between sentences."""
         lines = [line.strip(" \t") for line in file_lines(path)]
         plain = [line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))]
-        # Where every line has as many tabs, only they divide columns: there may be spaces, or nothing, within.
+        # If every line has as many tabs, only they separate columns, which may hold spaces or be empty.
         tabs = {line.count("\t") for line in plain}
-        divider = re.compile("\t" if len(tabs) == 1 and tabs != {0} else "[ \t]+")
-        width = len(divider.split(plain[0])) if plain else 2
+        separator = re.compile("\t" if len(tabs) == 1 and tabs != {0} else "[ \t]+")
+        width = len(separator.split(plain[0])) if plain else 2
         if plain and (width < 2 or not all(-width <= i < width for i in (self.tag_column, self.word_column))):
             raise ValueError(
                 f"{path} has {width} columns, as in {plain[0]!r}, and not the word in data.source.word_column "
                 f"{self.word_column} with its tag in data.source.tag_column {self.tag_column}"
             )
-        known = {columns[self.tag_column] for columns in map(divider.split, plain) if len(columns) == width}
+        known = {columns[self.tag_column] for columns in map(separator.split, plain) if len(columns) == width}
         between = True
         for number, line in enumerate(lines, 1):
-            columns = divider.split(line)
+            columns = separator.split(line)
             if not line or line.startswith("-DOCSTART-"):
                 between = True
                 yield "", ""
             elif between and line.startswith("#") and not self._tagged(line, columns, width, known):
-                pass
+                continue
             elif len(columns) != width:
                 raise ValueError(f"{path} line {number} has {len(columns)} columns, not {width}: {line!r}")
             else:

@@ -24,22 +24,27 @@ LANGUAGES = (
 # fmt: on
 """CLDR locales."""
 SKELETONS = ("yMMMd", "yMMMMd", "yMd", "yMMMEd", "yMMMMEEEEd")
-YEAR = "\x01"
-"""Placeholder of the year; those of the weekday, short and long, are the next two characters."""
+YEAR, SHORT_WEEKDAY, LONG_WEEKDAY = "\x01", "\x02", "\x03"
+"""Placeholders in templates."""
 HELD_OUT = 0.05
 VERSION = 2
-"""Changed whenever the examples do."""
+"""A part of the fingerprint, to be raised when the examples change."""
+
+Templates = dict[tuple[int, int], str]
+"""For each (month, day) its text with placeholders for year and weekday."""
+Weekdays = dict[str, dict[int, str]]
+"""For each placeholder the names of the weekdays."""
 
 
 @dataclass(frozen=True)
 class Dates(Source):
     """ "jeudi 5 mars 2026" to "2026-03-05", in the ways of every language, from the CLDR data in Babel.
 
-    No date occurs in two splits, and no text can mean two dates: what would ("05/03/2026") is left out.
+    No date occurs in two splits, and no text can mean two dates: one that could ("05/03/2026") is left out.
     """
 
     languages: tuple[str, ...] = ()
-    """CLDR locales such as fr; empty: all that are known here."""
+    """CLDR locales such as fr; empty: all of LANGUAGES."""
     first_year: Annotated[int, Ge(1000)] = 1900
     """The earliest year."""
     last_year: Annotated[int, Le(9999)] = 2099
@@ -54,12 +59,12 @@ class Dates(Source):
     """Chooses dates, languages and ways of writing."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The examples of a split, each text once; ValueError for bad fields and for more examples than there are."""
+        """The examples of a split, each text once; ValueError for bad fields and for more examples than exist."""
         self._check(split)
-        count, days, ways = getattr(self, f"{split}_examples"), self._days(split), self._ways()
-        if count > len(days) * len(ways):
-            raise ValueError(self._too_few(split, len(days) * len(ways)))
-        return self._draw(split, count, days, ways)
+        days = self._days(split)
+        ways = [way for language in dict.fromkeys(self.languages or LANGUAGES) for way in _ways_of(language)]
+        self._check_count(split, len(days) * len(ways))
+        return self._draw(split, days, ways)
 
     def fingerprint(self, split: str) -> str:
         """A hash of the fields and of Babel's version."""
@@ -67,8 +72,8 @@ class Dates(Source):
 
         return hashlib.blake2b(repr((self, split, babel.__version__, VERSION)).encode(), digest_size=12).hexdigest()
 
-    def _draw(self, split: str, count: int, days: np.ndarray, ways: "list[Way]") -> Iterator[Example]:
-        """Each date in one random way, then each in another: any pair comes up once, so that it ends."""
+    def _draw(self, split: str, days: np.ndarray, ways: list[tuple[Templates, Weekdays]]) -> Iterator[Example]:
+        """Each date in one random way, then each in another, until every pair of date and way has come up once."""
         random = np.random.Generator(np.random.Philox([self.seed, self.splits.index(split)]))
         ambiguous = _ambiguous()
         order, offsets = random.permutation(len(ways)), random.integers(len(ways), size=len(days))
@@ -83,13 +88,14 @@ class Dates(Source):
                     continue
                 seen.add(text)
                 yield {"source": text, "target": day.isoformat()}
-                if len(seen) == count:
+                if len(seen) == getattr(self, f"{split}_examples"):
                     return
-        raise ValueError(self._too_few(split, len(seen)))
+        self._check_count(split, len(seen))
 
-    def _too_few(self, split: str, most: int) -> str:
-        count = getattr(self, f"{split}_examples")
-        return f"there are at most {most:,} {split} examples, not {count:,}; lower data.source.{split}_examples"
+    def _check_count(self, split: str, most: int) -> None:
+        if (count := getattr(self, f"{split}_examples")) > most:
+            field = f"data.source.{split}_examples"
+            raise ValueError(f"there are at most {most:,} {split} examples, not {count:,}; lower {field}")
 
     def _check(self, split: str) -> None:
         check_ranges(self, "data.source")
@@ -103,23 +109,16 @@ class Dates(Source):
             raise ValueError(f"data.source.first_year {self.first_year} is after last_year {self.last_year}")
 
     def _days(self, split: str) -> np.ndarray:
-        """The split's dates, as ordinals; where a date falls depends on the date and the seed alone."""
+        """The ordinals of the split's dates; the split of a date depends on the date and the seed alone."""
         first, last = date(self.first_year, 1, 1).toordinal(), date(self.last_year, 12, 31).toordinal()
         random = np.random.Generator(np.random.Philox([self.seed, len(self.splits)]))
         place = random.random(last + 1)[first:] / HELD_OUT
         chosen = {"validation": place < 1, "test": (place >= 1) & (place < 2), "train": place >= 2}[split]
         return first + np.flatnonzero(chosen)
 
-    def _ways(self) -> "list[Way]":
-        return [way for language in dict.fromkeys(self.languages or LANGUAGES) for way in _ways_of(language)]
-
-
-Way = tuple[dict[tuple[int, int], str], dict[str, dict[int, str]]]
-"""One way to write dates: for each (month, day) a text with placeholders for year and weekday; the weekdays' names."""
-
 
 @functools.cache
-def _ways_of(language: str) -> list[Way]:
+def _ways_of(language: str) -> list[tuple[Templates, Weekdays]]:
     """The ways in which CLDR writes dates in a language."""
     from babel import Locale
     from babel.dates import format_date
@@ -127,20 +126,21 @@ def _ways_of(language: str) -> list[Way]:
     locale = Locale.parse(language)
     patterns = [locale.date_formats[length].pattern for length in ("full", "long", "medium", "short")]
     patterns += [locale.datetime_skeletons[name].pattern for name in SKELETONS if name in locale.datetime_skeletons]
-    names = {"\x02": dict(locale.days["format"]["abbreviated"]), "\x03": dict(locale.days["format"]["wide"])}
+    names = locale.days["format"]
+    weekdays = {SHORT_WEEKDAY: dict(names["abbreviated"]), LONG_WEEKDAY: dict(names["wide"])}
     leap_year = [date(2024, 1, 1) + timedelta(days) for days in range(366)]
-    ways = []
-    for pattern in sorted({_with_placeholders(pattern) for pattern in patterns if "G" not in pattern}):
-        ways.append(({(day.month, day.day): _plain(format_date(day, pattern, locale)) for day in leap_year}, names))
-    return ways
+    return [
+        ({(day.month, day.day): _plain(format_date(day, pattern, locale)) for day in leap_year}, weekdays)
+        for pattern in sorted({_with_placeholders(pattern) for pattern in patterns if "G" not in pattern})
+    ]
 
 
 def _with_placeholders(pattern: str) -> str:
-    """A CLDR pattern that writes placeholders for year and weekday; what stands in quotes is left alone."""
+    """A CLDR pattern that writes placeholders for year and weekday; its quoted parts are kept."""
     parts = pattern.split("'")
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub("EEEE|cccc", "'\x03'", re.sub("(?<![Ec])[Ec]{1,3}(?![Ec])", "'\x02'", parts[i]))
-        parts[i] = re.sub("y+", f"'{YEAR}'", parts[i])
+        parts[i] = re.sub("(?<![Ec])[Ec]{1,3}(?![Ec])", f"'{SHORT_WEEKDAY}'", parts[i])
+        parts[i] = re.sub("y+", f"'{YEAR}'", re.sub("EEEE|cccc", f"'{LONG_WEEKDAY}'", parts[i]))
     return "'".join(parts).replace("''", "")
 
 
@@ -150,11 +150,11 @@ def _plain(text: str) -> str:
 
 
 def _as_read(text: str) -> str:
-    """What a reader makes of a text: letter case, dots, commas and zeros before a number mean nothing."""
+    """A text without what means nothing to a reader: letter case, dots, commas, zeros before a number."""
     return " ".join(re.sub(r"\b0+(?=\d)", "", re.sub("[.,]", " ", text.casefold())).split())
 
 
-def _with_weekday(template: str, weekdays: dict[str, dict[int, str]], weekday: int) -> str:
+def _with_weekday(template: str, weekdays: Weekdays, weekday: int) -> str:
     for placeholder, names in weekdays.items():
         template = template.replace(placeholder, _plain(names[weekday]))
     return template
@@ -164,7 +164,7 @@ def _with_weekday(template: str, weekdays: dict[str, dict[int, str]], weekday: i
 def _ambiguous() -> frozenset[str]:
     """Texts, with a placeholder for the year, that mean different days in some languages.
 
-    Of all languages, so that fewer languages have fewer meanings and not others. The year is a text's only number of
+    All languages count, so that fewer languages have fewer meanings and not others. The year is a text's only number of
     four digits, so that equal texts have equal years and are equal here too. The weekday is written out, with all
     seven names for every day: that covers every year, and a weekday that is spelt like a month ("mar").
     """

@@ -1,4 +1,4 @@
-"""Examples as tasks get them: values of the kinds that they ask for."""
+"""The values of examples, as the kinds that a task needs."""
 
 import hashlib
 import json
@@ -21,19 +21,19 @@ def readable(
 ) -> Iterator[Example]:
     """The examples, with every feature of `kinds` as that kind.
 
-    Those that have an empty or undecodable text are left out and counted in `skipped` by reason. Raises ValueError,
-    with the number of the example, for a feature that is missing or of another kind.
+    Those with an empty or undecodable text are left out and counted in `skipped` by reason. Raises ValueError, with the
+    number of the example, for a feature that is missing or of another kind.
     """
     for number, example in enumerate(examples, 1):
         values = {}
         for name, kind in kinds.items():
             if name not in example:
                 raise ValueError(f"an example has no {name!r}, only {', '.join(example) or 'nothing'}")
-            value, (convert, wanted) = example[name], KINDS[kind]
-            values[name] = convert(value)
+            convert, wanted = KINDS[kind]
+            values[name] = convert(example[name])
             if values[name] is None:
-                is_what = f"column {name!r} of example {number} is {_described(value)}"
-                raise ValueError(f"{is_what}; {needed_by} needs {wanted}")
+                given = f"column {name!r} of example {number} is {_described(example[name])}"
+                raise ValueError(f"{given}; {needed_by} needs {wanted}")
         texts = [value for value in values.values() if isinstance(value, str)]
         if not all(text.strip() for text in texts):
             skipped["empty"] += 1
@@ -50,7 +50,7 @@ def reasons(skipped: Mapping[str, int]) -> str:
 
 
 def digest(examples: Iterable[Any]) -> str:
-    """A hash of examples, or of anything else that JSON, bytes and arrays can say."""
+    """A hash of examples or other values that are JSON, bytes or arrays."""
     state = hashlib.blake2b(digest_size=12)
     for example in examples:
         state.update(json.dumps(example, sort_keys=True, default=_plain).encode())
@@ -58,7 +58,7 @@ def digest(examples: Iterable[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What stands in JSON for a value that it does not know."""
+    """The JSON of bytes or an array: dtype, shape and hash."""
     array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
     return [str(array.dtype), array.shape, hashlib.blake2b(array.tobytes(), digest_size=12).hexdigest()]
 
@@ -66,7 +66,7 @@ def _plain(value: Any) -> Any:
 def _text(value: Any) -> str | None:
     if value is None:
         return ""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else _of(str, value)
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else _only(str)(value)
 
 
 def _label(value: Any) -> str | None:
@@ -87,18 +87,18 @@ def _number(value: Any) -> float | str | None:
     return number if math.isfinite(number) else None
 
 
-def _of(kind: type, value: Any) -> Any:
-    return value if isinstance(value, kind) else None
+def _only(kind: type) -> Callable[[Any], Any]:
+    return lambda value: value if isinstance(value, kind) else None
 
 
 KINDS: dict[Kind, tuple[Callable[[Any], Any], str]] = {
     "text": (_text, "text"),
     "label": (_label, "the name of a label, text or a whole number"),
     "number": (_number, "a finite number"),
-    "bytes": (lambda value: _of(bytes, value), "bytes"),
-    "array": (lambda value: _of(np.ndarray, value), "an array"),
+    "bytes": (_only(bytes), "bytes"),
+    "array": (_only(np.ndarray), "an array"),
 }
-"""For every kind, how a value becomes one (None: it cannot) and what a person is told to give."""
+"""For every kind, the conversion of a value (to None if it cannot be), and its name in messages."""
 
 
 def _described(value: Any) -> str:

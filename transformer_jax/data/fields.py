@@ -1,8 +1,6 @@
-"""What may stand beside a field of an experiment: its range, and whether a resumed run may change it.
+"""Annotations of an experiment's fields: ranges of annotated_types, and whether a resumed run may change them.
 
-    steps: Annotated[int, Ge(1), MAY_CHANGE] = 100_000
-
-Ranges are those of the library annotated_types: Gt, Ge, Lt, Le, Interval, MultipleOf, MinLen, MaxLen and Predicate.
+steps: Annotated[int, Ge(1), MAY_CHANGE] = 100_000
 """
 
 import dataclasses
@@ -16,12 +14,9 @@ from typing import Annotated, Any
 from annotated_types import Ge, GroupedMetadata, Gt, IsNotNan, Le, Lt, MaxLen, MinLen, MultipleOf, Predicate
 
 MAY_CHANGE = "may change"
-"""Beside a field that does not change what is learnt: a resumed run may have another value of it, or of any field of
-the dataclass that it holds."""
+"""A resumed run may change this field, or any field of the dataclass in it: training does not depend on them."""
 NOT_NAN = typing.get_args(IsNotNan[float])[1]
-"""Beside a number that may be infinite."""
-Violation = tuple[str, str, Any]
-"""Path of a field, what is allowed, and its value."""
+"""A number may be infinite."""
 
 
 def check_ranges(config: Any, path: str = "") -> None:
@@ -56,17 +51,18 @@ def is_config(value: Any) -> bool:
 
 
 def join(path: str, name: str) -> str:
-    """The path of a field inside of the part at `path`; that of the whole experiment is empty."""
+    """The path of a field of the dataclass at `path`, which is empty for the whole experiment."""
     return f"{path}.{name}" if path else name
 
 
-def _violations(value: Any, kind: Any, path: str) -> Iterator[Violation]:
+def _violations(value: Any, kind: Any, path: str) -> Iterator[tuple[str, str, Any]]:
+    """The paths of fields that are out of range, with what is allowed and their values."""
     metadata: Sequence[Any] = ()
     if typing.get_origin(kind) is Annotated:
         kind, metadata = kind.__origin__, kind.__metadata__
     if value is None:
         return
-    rules = list(_rules([of for of in metadata if of != NOT_NAN]))
+    rules = list(_rules([annotation for annotation in metadata if annotation != NOT_NAN]))
     if isinstance(value, float) and (math.isnan(value) or math.isinf(value) and NOT_NAN not in metadata):
         yield path, "a number" if NOT_NAN in metadata else "a finite number", value
     elif not all(_holds(rule, value) for rule, _ in rules):
@@ -84,17 +80,17 @@ def _violations(value: Any, kind: Any, path: str) -> Iterator[Violation]:
     elif isinstance(value, tuple | list | Set):
         inside = typing.get_args(kind) or (Any,)
         several = typing.get_origin(kind) is not tuple or inside[-1] is Ellipsis
-        for number, (item, of) in enumerate(zip(value, repeat(inside[0]) if several else inside, strict=False)):
-            yield from _violations(item, of, f"{path}[{number}]")
+        for number, (item, inner) in enumerate(zip(value, repeat(inside[0]) if several else inside, strict=False)):
+            yield from _violations(item, inner, f"{path}[{number}]")
 
 
 def _rules(metadata: Sequence[Any]) -> Iterator[tuple[Callable[[Any], bool], str]]:
-    """What a value has to satisfy, each with its words; annotations that are no ranges are passed over."""
-    for range_ in metadata:
+    """The conditions of a value, each with its words; annotations that are no ranges are passed over."""
+    for annotation in metadata:
         bound: Any
-        match range_:
+        match annotation:
             case GroupedMetadata():
-                yield from _rules(list(range_))
+                yield from _rules(list(annotation))
             case Gt(gt=bound):
                 yield lambda value, bound=bound: value > bound, f"above {bound}"
             case Ge(ge=bound):
@@ -121,7 +117,7 @@ def _holds(rule: Callable[[Any], bool], value: Any) -> bool:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a member of a union can be the one that a value is of."""
+    """Whether a value can be of this member of a union."""
     kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
     kind = typing.get_origin(kind) or kind
     return not isinstance(kind, type) or isinstance(value, (int, float) if kind is float else kind)

@@ -1,4 +1,4 @@
-"""A vocabulary of labels: every text is one of a few whole names."""
+"""A vocabulary of labels."""
 
 import hashlib
 import json
@@ -25,14 +25,13 @@ class Labels:
     """The label of every number."""
 
     def train(self, texts: Iterable[str]) -> "Labels":
-        """The labels of the texts; ValueError where there are none."""
-        names = tuple(sorted({label for text in texts for label in self._parts(text)}))
-        if not names:
-            raise ValueError("there are no labels to learn; check data.source")
-        return Labels(self.many, names)
+        """The labels of the texts; ValueError if they have none."""
+        if names := sorted({label for text in texts for label in self._parts(text)}):
+            return Labels(self.many, tuple(names))
+        raise ValueError("there are no labels to learn; check data.source")
 
     def load(self, directory: Path, name: str) -> "Labels":
-        """What `save` wrote."""
+        """Reads the labels that `save` wrote."""
         path = existing(directory / f"{name}.json", "the labels of the run")
         try:
             return Labels(self.many, tuple(json.loads(path.read_bytes())["labels"]))
@@ -54,15 +53,15 @@ class Labels:
         return hashlib.blake2b(self._content, digest_size=12).hexdigest()
 
     def ids(self, text: str) -> list[int]:
-        """The numbers of the labels in a text (one, unless it has `many`); ValueError for a label that there is not."""
-        for label in (labels := self._parts(text)):
-            if label not in self._numbers:
-                near = did_you_mean(label, self.names)
-                raise ValueError(f"there is no label {label!r} among the {self.vocab_size}{near}")
+        """The numbers of the labels in a text (one, unless it has `many`); ValueError for an unknown label."""
+        labels = self._parts(text)
+        if unknown := [label for label in labels if label not in self._numbers]:
+            near = did_you_mean(unknown[0], self.names)
+            raise ValueError(f"there is no label {unknown[0]!r} among the {self.vocab_size}{near}")
         return [self._numbers[label] for label in labels]
 
     def id(self, label: str) -> int:
-        """The number of one label; ValueError for one that there is not."""
+        """The number of one label; ValueError for an unknown one."""
         (number,) = self.ids(label)
         return number
 

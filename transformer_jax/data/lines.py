@@ -12,29 +12,24 @@ from typing import Any
 from transformer_jax.data.nearest import did_you_mean
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-"""How files are opened, by the ends of their names; others as they are."""
-MARKS = {  # the longer ones first: UTF-16's mark begins that of UTF-32
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""The byte order marks of encodings other than UTF-8."""
+"""Readers of compressed files, by the ends of their names."""
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""Encodings by byte order mark; those of UTF-32 come first, as one of them begins with one of UTF-16."""
 HEAD = 4_096
 """Bytes at the beginning of a file in which UTF-16 without a mark is looked for."""
 
 
 def existing(path: Path, what: str = "") -> Path:
-    """The path of a file that can be read more than once; FileNotFoundError or ValueError where there is none."""
-    present(path, what)
-    if not path.is_file():
+    """The path of a file that can be read more than once; FileNotFoundError or ValueError for anything else."""
+    if not present(path, what).is_file():
         name = f"{path}, {what}," if what else path
         raise ValueError(f"{name} is read more than once: give a file, no pipe or device")
     return path
 
 
 def present(path: Path, what: str = "") -> Path:
-    """The path of whatever can be opened and read; FileNotFoundError, with the nearest name there is, where not."""
+    """The path of whatever can be opened and read; FileNotFoundError, with the nearest name, for anything else."""
     name = f"{path.absolute()}{f', {what},' if what else ''}"
     if path.is_dir():
         raise FileNotFoundError(f"{name} is a directory, not a file")
@@ -47,7 +42,7 @@ def present(path: Path, what: str = "") -> Path:
 
 
 def file_lines(path: Path) -> Iterator[str]:
-    """The lines of a file, as `decoded` gives them; ValueError where it is damaged or not UTF-8."""
+    """The lines of a file, as `decoded` gives them; ValueError if it is damaged or not UTF-8."""
     with OPENERS.get(path.suffix, open)(path, "rb") as file:
         yield from decoded(file, str(path))
 
@@ -60,9 +55,9 @@ def decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
     """
     lines = iter(lines)
     try:
-        first = list(itertools.islice(lines, 1))
-        encoding = next((encoding for mark, encoding in MARKS.items() if first and first[0].startswith(mark)), None)
-        rest = itertools.chain(first, lines)
+        first = next(lines, b"")
+        encoding = next((encoding for mark, encoding in MARKS.items() if first.startswith(mark)), None)
+        rest = itertools.chain([first] if first else [], lines)
         for text in _utf8(rest, name) if encoding is None else _wide(rest, encoding):
             yield text.removesuffix("\n").removesuffix("\r")
     except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
@@ -80,15 +75,16 @@ def _utf8(lines: Iterator[bytes], name: str) -> Iterator[str]:
 
 
 def _wide_encoding(head: bytes) -> str:
-    """The encoding of a file that begins so, where its NULs show that it is UTF-16 or UTF-32; empty where not."""
-    first, second, third, fourth = (head[place::4].count(0) for place in range(4))
-    nuls = first + second + third + fourth
+    """UTF-16 or UTF-32 if the places of its NULs show that a file is in one of them, else an empty text."""
+    zeros = [head[place::4].count(0) for place in range(4)]
+    even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
+    nuls = even + odd
     if nuls < max(2, (0.05 if nuls > 3 else 0.4) * len(head)):  # a text may hold some
         return ""
-    if nuls in (first + third, second + fourth):
-        return "UTF-16BE" if first + third else "UTF-16LE"
+    if not even or not odd:
+        return "UTF-16BE" if even else "UTF-16LE"
     if nuls > 0.4 * len(head):
-        return "UTF-32BE" if first > fourth else "UTF-32LE"
+        return "UTF-32BE" if zeros[0] > zeros[3] else "UTF-32LE"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Which tokens a masked language model has to find (Devlin et al. 2019, section 3.1)."""
+"""Random masks for masked language modelling (Devlin et al. 2019, section 3.1)."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -14,20 +14,20 @@ class Masked(NamedTuple):
     """A batch with masked tokens."""
 
     tokens: Tokens
-    """What the model sees."""
+    """Tokens with masks, the input of the model."""
     chosen: Bool[np.ndarray, "rows length"]
-    """Where it has to predict what stood there."""
+    """Places whose original tokens the model predicts."""
 
 
 def places_to_predict(tokens: Tokens, masked: Masked, most: int) -> tuple[Places, Places]:
-    """The first `most` chosen places of every row, and what stood there; -1 where there are no more."""
+    """The first `most` chosen places of every row and their original tokens, -1 for places beyond the chosen ones."""
     places = np.argsort(~masked.chosen, axis=1, kind="stable")[:, :most]
     labels = np.take_along_axis(np.where(masked.chosen, tokens, -1), places, axis=1)
     return places.astype(np.int32), labels.astype(np.int32)
 
 
 def uniform(seed: int, epoch: int, keys: tuple[int, int], count: int) -> Float[np.ndarray, " count"]:
-    """Numbers from 0 to below 1 that depend on these, on every machine and with every version of NumPy alike."""
+    """Numbers in [0, 1) that depend on seed, epoch and keys alone, not on the machine or NumPy's version."""
     bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, *keys]).random_raw(count)
     return (bits >> np.uint64(11)) * 2.0**-53
 
@@ -47,8 +47,8 @@ def mask_tokens(
 ) -> Masked:
     """Chooses real tokens with probability `rate`: 80 % become the mask, 10 % another token, 10 % stay as they are.
 
-    Tokens of `special` are neither chosen nor put in. With `word_starts` (for every token, whether it begins a word) a
-    word's tokens are chosen together. What is drawn in a row depends on seed, epoch, its `keys` and nothing else.
+    Tokens of `special` are neither chosen nor inserted. With `word_starts` (for every token, whether it begins a word)
+    the tokens of a word are chosen together. The draws of a row depend on seed, epoch and its `keys` alone.
     """
     rows, length = tokens.shape
     draws = np.empty((3, rows, length))

@@ -5,6 +5,6 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of an error message about an unknown name; empty where none is near."""
+    """The end of an error message about an unknown name; empty if none is near."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {near[0]}?" if near else ""

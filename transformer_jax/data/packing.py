@@ -1,4 +1,4 @@
-"""Documents end to end, cut into rows of one length: nothing is padding."""
+"""Packing: documents end to end, cut into rows of one length without padding."""
 
 from functools import lru_cache
 
@@ -36,7 +36,7 @@ class PackedPlan:
         self._lengths = lengths.astype(np.int64)
         self._total = int(self._lengths.sum())
         self.batches_per_epoch = max(self._total // length // rows, 1)
-        # Two epochs: the threads that work ahead may be in the next one.
+        # Two epochs, as the threads that work ahead may be in the next one.
         self._epoch = lru_cache(maxsize=2)(self._deal)
 
     def batch(self, position: int) -> tuple[Places, Places]:
@@ -63,37 +63,33 @@ class PackedPlan:
 class EveryToken(PackedPlan):
     """The rows for evaluation: every token but a document's first is predicted once, in order.
 
-    Documents are laid whole into rows of `length + 1` tokens; one that is longer is cut into windows of that size, each
-    of which begins with the last token of the one before. What is left of a row is filled with the first token of
-    document 0, again and again, each a piece of its own in which nothing is predicted.
+    Rows of `length + 1` tokens hold whole documents; a longer document is cut into windows of that size, each of which
+    begins with the last token of the one before. The rest of a row is filled with the first token of document 0, again
+    and again, each a piece of its own in which nothing is predicted.
     """
 
     def __init__(
         self, lengths: Int[np.ndarray, " documents"], *, length: int, tokens_per_batch: int, batch_multiple: int
     ):
-        rows: list[list[tuple[int, int, int]]] = [[]]
+        rows: list[list[np.ndarray]] = [[]]
         free = length + 1
         for document, size in enumerate(lengths.tolist()):
             for start in range(0, max(size - 1, 1), length):
-                count = min(length + 1, size - start)
-                if count > free:
+                places = np.arange(start, min(start + length + 1, size))
+                if len(places) > free:
                     rows.append([])
                     free = length + 1
-                rows[-1].append((document, start, count))
-                free -= count
+                rows[-1].append(np.stack([np.full_like(places, document), places]))
+                free -= len(places)
         most = most_rows(length, tokens_per_batch, batch_multiple)
         per_batch = min(most, -(-len(rows) // batch_multiple) * batch_multiple)
         self.length = length
         self.shapes = [Shape(per_batch, (length + 1,))]
         self.batches_per_epoch = -(-len(rows) // per_batch)
-        self._documents = np.zeros((self.batches_per_epoch * per_batch, length + 1), np.int64)
-        self._places = np.zeros_like(self._documents)
+        self._documents, self._places = np.zeros((2, self.batches_per_epoch * per_batch, length + 1), np.int64)
         for row, pieces in enumerate(rows):
-            column = 0
-            for document, start, count in pieces:
-                self._documents[row, column : column + count] = document
-                self._places[row, column : column + count] = np.arange(start, start + count)
-                column += count
+            whole = np.concatenate(pieces, axis=1)
+            self._documents[row, : whole.shape[1]], self._places[row, : whole.shape[1]] = whole
 
     def batch(self, position: int) -> tuple[Places, Places]:
         """The document and the place of every token of a batch."""
@@ -103,7 +99,7 @@ class EveryToken(PackedPlan):
 
 
 def segments(places: Places) -> tuple[Places, Places]:
-    """The numbers, from 1, of a row's pieces of documents, and the position of every token in its piece, from 0."""
+    """The number of every token's piece of a document in its row, from 1, and its position in the piece, from 0."""
     columns = np.arange(places.shape[1])[None]
     begins = (places == 0) | (columns == 0)
     begins[:, 1:] |= places[:, 1:] != places[:, :-1] + 1

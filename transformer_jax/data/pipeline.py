@@ -1,4 +1,4 @@
-"""Batches as arrays, made ahead of the device."""
+"""Batches as arrays, prefetched for the device."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +12,14 @@ from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.table import Table
 
 Batch = dict[str, np.ndarray]
-"""Arrays with a row for each example or each piece of packed text.
+"""Arrays with a row for each example or each row of packed text.
 
-Of a plan: every column as `Column` says, and `example` `[rows]`, the index in the table, -1 for an empty row. Of a
-packed plan, all int32: `tokens`, `segments` (from 1) and `positions` (in a segment), `[rows, length + 1]`, and the
-`example` `[rows]` and `place` `[rows]` in it of the first token.
+A plan gives every column as `Column` says, and `example` `[rows]`, the index in the table, -1 for an empty row. A
+packed plan gives int32: `tokens`, `segments` (from 1) and `positions` (in a segment), `[rows, length + 1]`, and the
+`example` `[rows]` of the first token with its `place` `[rows]` there.
 """
 Augment = Callable[[Batch, int], Batch]
-"""From a batch and the number of its epoch to the batch with what is drawn anew in each epoch."""
+"""From a batch and the number of its epoch to the batch with its random choices."""
 
 
 def batches(
@@ -34,7 +34,7 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches from position `start` to `stop` (or for ever), or some of `num_parts` equal parts of their rows.
 
-    Raises ValueError when the rows cannot be divided evenly.
+    Raises ValueError when rows cannot be parted equally.
     """
     for shape in plan.shapes:
         if shape.rows % num_parts:
@@ -43,21 +43,20 @@ def batches(
                 f"set data.batch_multiple to a multiple of {num_parts}"
             )
 
-    grain = _grain()
+    def own(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.split(rows, num_parts)[part] for part in parts])
 
     def make(position: int) -> Batch:
-        def mine(rows: np.ndarray) -> np.ndarray:
-            return np.concatenate([np.split(rows, num_parts)[part] for part in parts])
-
         if isinstance(plan, PackedPlan):
-            documents, places = map(mine, plan.batch(position))
+            documents, places = map(own, plan.batch(position))
             batch = _packed(table, documents, places)
         else:
             bucket, examples = plan.batch(position)
-            batch = {"example": mine(examples).astype(np.int32)}
+            batch = {"example": own(examples).astype(np.int32)}
             batch |= table.batch(batch["example"], plan.shapes[bucket].lengths)
         return augment(batch, position // plan.batches_per_epoch)
 
+    grain = _grain()
     positions = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(make)
     return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
@@ -73,18 +72,13 @@ def empty_batch(columns: Columns, rows: int, length: int, *, packed: bool) -> Ba
 
 def _packed(table: Table, documents: np.ndarray, places: np.ndarray) -> Batch:
     numbers, positions = segments(places)
-    arrays = {
-        "tokens": table.tokens_at(documents, places),
-        "segments": numbers,
-        "positions": positions,
-        "example": documents[:, 0],
-        "place": places[:, 0],
-    }
+    arrays = {"tokens": table.tokens_at(documents, places), "segments": numbers, "positions": positions}
+    arrays |= {"example": documents[:, 0], "place": places[:, 0]}
     return {name: array.astype(np.int32) for name, array in arrays.items()}
 
 
 def _grain() -> Any:
-    """Grain, imported late because that takes a second, without its warning that an older JAX lacks a profiler."""
+    """Imports grain, which takes a second, without its warning that an older JAX lacks a profiler."""
     from absl import logging
 
     verbosity = logging.get_verbosity()

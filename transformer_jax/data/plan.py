@@ -1,4 +1,4 @@
-"""Which examples go together: batches by token budget, with few shapes."""
+"""Plans of batches: examples of similar length, by a budget of tokens, in few shapes."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,11 +12,11 @@ class Shape(NamedTuple):
 
     rows: int
     lengths: tuple[int, ...]
-    """Array length of every feature."""
+    """Lengths of the features' arrays."""
 
     @property
     def tokens(self) -> int:
-        """Of all features, padding included."""
+        """Tokens of all features, padding included."""
         return self.rows * sum(self.lengths)
 
 
@@ -24,8 +24,8 @@ class BatchPlan:
     """The batches of every epoch, a pure function of (seed, epoch, lengths), for all processes together.
 
     Examples are sorted into buckets by their longest feature. All batches of a bucket have one shape, of at most
-    `tokens_per_batch` tokens in the longest feature; the buckets' boundaries are those that give the fewest padded
-    tokens. Every epoch has each example once; the last batch of a bucket is filled up with empty rows (index -1).
+    `tokens_per_batch` tokens in the longest feature; the boundaries of the buckets give the fewest padded tokens. Every
+    epoch has each example once; the last batch of a bucket is filled up with empty rows (index -1).
     Without `shuffle` the batches go from short to long examples, and keep their order within a bucket.
     Raises ValueError when not even `batch_multiple` rows of the longest examples fit.
     """
@@ -42,16 +42,13 @@ class BatchPlan:
     ):
         self.seed, self.shuffle = seed, shuffle
         sizes = _round_up(lengths.max(axis=1))
-        longest = int(sizes.max())
-        if longest * batch_multiple > tokens_per_batch:
-            raise ValueError(
-                f"{batch_multiple} rows (data.batch_multiple) of {longest} tokens are more than data.tokens_per_batch "
-                f"{tokens_per_batch}; set it to {longest * batch_multiple} or lower data.max_length"
-            )
+        most_rows(int(sizes.max()), tokens_per_batch, batch_multiple)
         classes, members = np.unique(sizes, return_inverse=True)
-        # What a bucket from class `start` up to, not including, class `end` would be, for all [start, end] at once.
-        shapes = _round_up(_longest_between(_longest_of(lengths, members, len(classes))))
-        rows = _rows(shapes, tokens_per_batch, batch_multiple)
+        longest = np.zeros((len(classes), lengths.shape[1]), np.int64)
+        np.maximum.at(longest, members, lengths)
+        # The shape of a bucket from class `start` up to, not including, class `end`, for all [start, end] at once.
+        shapes = _round_up(_longest_between(longest))
+        rows = tokens_per_batch // np.maximum(shapes.max(axis=-1), 1) // batch_multiple * batch_multiple
         below = np.concatenate([[0], np.cumsum(np.bincount(members))])
         batches = -(-(below[None, :] - below[:, None]) // rows)
         padded = (batches * rows * shapes.sum(axis=-1)).astype(float)
@@ -65,7 +62,7 @@ class BatchPlan:
         self.batches_per_epoch: int = int(batches[starts, ends].sum())
         self.padding_efficiency: float = float(lengths.sum(dtype=np.int64) / padded[starts, ends].sum())
         """Real tokens among all tokens of an epoch's arrays."""
-        # Two epochs: the threads that work ahead may be in the next one.
+        # Two epochs, as the threads that work ahead may be in the next one.
         self._epoch = lru_cache(maxsize=2)(self._deal)
 
     def batch(self, position: int) -> tuple[int, Int[np.ndarray, " rows"]]:
@@ -104,38 +101,24 @@ def best_cuts(cost: Float[np.ndarray, "points points"], num_pieces: int) -> list
 
 
 def _round_up(lengths: np.ndarray) -> np.ndarray:
-    """To a multiple of 8, or up to 32 of 4: short arrays would be mostly padding."""
+    """Lengths as multiples of 8, and up to 32 of 4, since short arrays would be mostly padding."""
     multiple = np.where(lengths <= 32, 4, 8)
     return -(-lengths // multiple) * multiple
 
 
-def _longest_of(lengths: np.ndarray, members: np.ndarray, classes: int) -> np.ndarray:
-    """The longest length of every feature in every class `[classes, features]`."""
-    longest = np.zeros((classes, lengths.shape[1]), np.int64)
-    for feature in range(lengths.shape[1]):
-        np.maximum.at(longest[:, feature], members, lengths[:, feature])
-    return longest
-
-
 def _longest_between(longest: np.ndarray) -> np.ndarray:
-    """The longest length of every feature in classes `start` to `end - 1`, `[start, end, features]`."""
+    """The largest length of every feature in classes `start` to `end - 1`, `[start, end, features]`."""
     points = len(longest) + 1
     spans = np.zeros((points, points, longest.shape[1]), np.int64)
     spans[:, 1:] = longest * np.triu(np.ones((points, points - 1), bool))[..., None]
     return np.maximum.accumulate(spans, axis=1)
 
 
-def _rows(shapes: np.ndarray, tokens_per_batch: int, batch_multiple: int) -> np.ndarray:
-    """The rows of batches of these lengths `[..., features]`: as many as fit, in multiples."""
-    return tokens_per_batch // np.maximum(shapes.max(axis=-1), 1) // batch_multiple * batch_multiple
-
-
 def most_rows(length: int, tokens_per_batch: int, batch_multiple: int) -> int:
     """The rows of batches of this length; ValueError when not even `batch_multiple` fit."""
-    rows = int(_rows(np.array([[length]]), tokens_per_batch, batch_multiple)[0])
-    if not rows:
-        raise ValueError(
-            f"{batch_multiple} rows (data.batch_multiple) of {length} tokens (data.max_length) are more than "
-            f"data.tokens_per_batch {tokens_per_batch}; set it to {length * batch_multiple}"
-        )
-    return rows
+    if rows := tokens_per_batch // length // batch_multiple * batch_multiple:
+        return rows
+    raise ValueError(
+        f"{batch_multiple} rows (data.batch_multiple) of {length} tokens are more than data.tokens_per_batch "
+        f"{tokens_per_batch}; set it to {length * batch_multiple} or lower data.max_length"
+    )

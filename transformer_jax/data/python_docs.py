@@ -1,4 +1,4 @@
-"""The documentation inside of every CPython: real English and code, a corpus for everyone with no download."""
+"""The documentation that comes with every CPython: English and code, with no download."""
 
 import ast
 import functools
@@ -33,7 +33,7 @@ class PythonDocs(Source):
     """Share of the documents for validation, and as much for test."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The documents of a split; ValueError for one that there is not."""
+        """The documents of a split; ValueError for an unknown one."""
         if split not in SPLITS or not 0 < self.holdout < 0.5:
             raise ValueError(
                 f"splits are {', '.join(SPLITS)} and data.source.holdout is below 0.5, not {split!r}, {self}"
@@ -47,7 +47,7 @@ class PythonDocs(Source):
                 yield {"text": text, "label": label}
 
     def fingerprint(self, split: str) -> str:
-        """The version of Python, and the fields."""
+        """A hash of the version of Python and of the fields."""
         facts = (sys.version, split, self.most_common, self.holdout)
         return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
@@ -57,18 +57,18 @@ def _documents() -> tuple[tuple[str, str], ...]:
     """All documents and their labels, in the order of names of topics and files."""
     from pydoc_data.topics import topics
 
-    found = {text.strip(): TOPICS for _, text in sorted(topics.items())}
+    labels = {text.strip(): TOPICS for _, text in sorted(topics.items())}
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts
         if LEFT_OUT.isdisjoint(parts):
             for text in _docstrings(path):
-                found.setdefault(text, parts[0].removesuffix(".py"))
-    return tuple(found.items())
+                labels.setdefault(text, parts[0].removesuffix(".py"))
+    return tuple(labels.items())
 
 
 def _docstrings(path: Path) -> Iterator[str]:
-    """The docstrings of a module, its classes and its functions; none where it cannot be read."""
+    """The docstrings of a module, its classes and its functions; none if it cannot be read."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError, OSError):

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import inspect
 import itertools
 import json
 import os
@@ -14,15 +15,10 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.lines import existing, file_lines
 
 Example = dict[str, Any]
-"""What one example has, by feature: text, a number, bytes, a NumPy array, or None where it is missing.
-
-Such as {"source": "...", "target": "..."} or {"frames": array, "label": 3}.
-"""
-
+"""The values of an example by feature: text, numbers, bytes, NumPy arrays or None, as {"frames": array, "label": 3}."""
 SPLITS = ("train", "validation", "test")
 LONGEST_CELL = 2**31 - 1
-"""Characters of a text in a .csv file at most: what a C long holds everywhere."""
-
+"""Most characters of a text in a .csv file: what a C long holds everywhere."""
 PREPARE = (  # `tfds build` would need apache_beam and mlcroissant as well
     "run once on a machine with TensorFlow (pip install tensorflow tensorflow-datasets importlib_resources): python -c "
     "\"import tensorflow_datasets as tfds; tfds.builder('{}', data_dir='{}', file_format='array_record')"
@@ -32,19 +28,19 @@ PREPARE = (  # `tfds build` would need apache_beam and mlcroissant as well
 
 @dataclass(frozen=True)
 class Source:
-    """Examples by split. A source of your own overrides `examples`, and `splits` if it has not all three."""
+    """Examples by split. A source of your own overrides `examples`, and `splits` unless it has all three."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that there are."""
+        """The splits that have examples."""
         return SPLITS
 
     def examples(self, split: str) -> Iterable[Example]:
-        """The examples of a split, in an order that is always the same; ValueError for a split that there is not."""
+        """The examples of a split, in an order that is always the same; ValueError for an unknown split."""
         raise NotImplementedError
 
     def fingerprint(self, split: str) -> str | None:
-        """A hash of the split's content where that is cheaper than reading all examples; None: read them."""
+        """A hash of the split's content, or None if reading all examples is as cheap."""
         return None
 
 
@@ -63,8 +59,21 @@ class SplitFiles(Source):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """What has files."""
+        """The splits that have files."""
         return tuple(split for split in SPLITS if getattr(self, split))
+
+    def files(self, split: str) -> list[Path]:
+        """The files of a split, those of `train` for one that is held out; ValueError or FileNotFoundError for none."""
+        _check_split(self, split)
+        directory = Path(self.directory).expanduser().absolute()
+        if not directory.is_dir():
+            raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
+        field = split if getattr(self, split) else "train"
+        return [existing(directory / name, f"data.source.{field}") for name in getattr(self, field)]
+
+    def digest(self, split: str, *facts: Any) -> str:
+        """A hash of the split's files, not of their directory's name, and of what decides how they are read."""
+        return digest_files(self.files(split), facts)
 
 
 @dataclass(frozen=True)
@@ -72,37 +81,33 @@ class HeldOut(SplitFiles):
     """Files of which a part may be held out from training."""
 
     held_out: ClassVar[tuple[str, ...]] = ("validation",)
-    """Splits that have a part of the training files where they have no files of their own."""
+    """Splits that take a part of the training files unless they have files of their own."""
 
     holdout: float = 0.0
-    """Share of the training files that is for validation, where that has no files."""
+    """Share of the training files that is for validation, unless that has files."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """What has files or is held out."""
+        """The splits that have files or are held out."""
         return tuple(split for split in SPLITS if getattr(self, split) or (self.train and self.holds_out(split)))
 
-    def missing(self) -> tuple[str, ...]:
-        """The splits that are held out; ValueError for a share that leaves nothing to learn from."""
+    def holds_out(self, split: str) -> bool:
+        """Whether the split is a part of the training files; ValueError for a share that leaves none to train on."""
+        return bool(self._from_train()) if split == "train" else split in self._from_train()
+
+    def belongs(self, split: str) -> Callable[[str], bool]:
+        """A function that says whether a text falls in the split, which is always true for a split of whole files."""
+        held_out, holdout = self._from_train(), self.holdout
+        return (lambda text: split_of(text, holdout, held_out) == split) if self.holds_out(split) else lambda text: True
+
+    def _from_train(self) -> tuple[str, ...]:
         if not 0 <= self.holdout < 1 / len(self.held_out):
             raise ValueError(f"data.source.holdout is a share below {1 / len(self.held_out):g}, not {self.holdout}")
         return tuple(split for split in self.held_out if self.holdout and not getattr(self, split))
 
-    def holds_out(self, split: str) -> bool:
-        """Whether the split is a part of the training files."""
-        return bool(self.missing()) if split == "train" else split in self.missing()
-
-    def belongs(self, split: str) -> Callable[[str], bool]:
-        """A function that says of a text whether it falls in the split: all do where the split is whole files."""
-        missing, holdout = self.missing(), self.holdout
-        return (lambda text: split_of(text, holdout, missing) == split) if self.holds_out(split) else lambda text: True
-
 
 def split_of(text: str, holdout: float, held_out: Sequence[str] = ("validation", "test")) -> str:
-    """The split of what a text stands for: always the same, and each of `held_out` has a share `holdout` of all texts.
-
-    Validation has the hashes from 0 to the share, test those from there to twice the share.
-    """
+    """The split of a text, by its hash alone: each of `held_out` has a share `holdout` of all texts."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     split = "validation" if place < holdout else "test" if place < 2 * holdout else "train"
@@ -126,13 +131,16 @@ class Files(HeldOut):
     columns: tuple[str, ...] = ()
     """Columns of a table: numbers from 0 (.tsv; default: the first ones) or names (default: those of the features)."""
     holdout: float = 0.0
-    """Share of the training examples held out for validation, and as much for test, where those have no files."""
+    """Share of the training examples held out for validation, and as much for test, unless those have files."""
     holdout_by: str = ""
     """Examples with the same text of this feature fall in the same split; empty: the first feature but `label`."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The examples of a split; ValueError or FileNotFoundError where the files are not as described."""
-        paths = self._paths(split)
+        """The examples of a split; ValueError or FileNotFoundError for files that are not as described."""
+        _check_columns(self)
+        if self.holdout_by and self.holdout_by not in self.features:
+            raise ValueError(f"data.source.holdout_by is one of {', '.join(self.features)}, not {self.holdout_by!r}")
+        paths = self.files(split)
         tables = [table for table in map(_table, paths) if table]
         if tables and len(paths) == 1:
             rows = tables[0](paths[0], self.features, self.columns)
@@ -143,32 +151,24 @@ class Files(HeldOut):
                 f"data.source.{split} names {', '.join(path.name for path in paths)}; give one text file for each of "
                 f"{', '.join(self.features)}, or a single {', '.join(TABLES)} file"
             )
-        return self._held(rows, split) if self.holds_out(split) else rows
+        return self._part(rows, split) if self.holds_out(split) else rows
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of the fields that decide how they are read; not of the directory's name."""
-        paths, names = self._paths(split), getattr(self, split) or self.train
-        facts = (names, self.features, self.columns)
+        """A hash of the files and of the fields that decide how they are read."""
+        facts = (getattr(self, split) or self.train, self.features, self.columns)
         if self.holdout:
             facts += (split, self.holdout, self.holdout_by, bool(self.validation), bool(self.test))
-        return digest_files(paths, facts)
+        return self.digest(split, *facts)
 
-    def _paths(self, split: str) -> list[Path]:
-        _check_columns(self)
-        if self.holdout_by and self.holdout_by not in self.features:
-            raise ValueError(f"data.source.holdout_by is one of {', '.join(self.features)}, not {self.holdout_by!r}")
-        return split_files(self, split)
-
-    def _held(self, rows: Iterable[Example], split: str) -> Iterator[Example]:
-        """The rows of the training files that belong to the split; ValueError where there are none."""
+    def _part(self, rows: Iterable[Example], split: str) -> Iterator[Example]:
+        """The rows of the training files that belong to the split; ValueError if none does."""
         by = self.holdout_by or next((name for name in self.features if name != "label"), self.features[0])
-        belongs, empty = self.belongs(split), True
-        for row in rows:
-            if belongs(_as_text(row[by])):
-                empty = False
-                yield row
-        if empty:
+        belongs = self.belongs(split)
+        part = (row for row in rows if belongs(_as_text(row[by])))
+        if (first := next(part, None)) is None:
             raise ValueError(f"no example falls in the {split} split; data.source.holdout {self.holdout} is too small")
+        yield first
+        yield from part
 
 
 @dataclass(frozen=True)
@@ -178,42 +178,40 @@ class Tfds(Source):
     name: str
     """Such as wmt14_translate/de-en; a version may follow, as in wmt14_translate/de-en:1.0.0."""
     columns: tuple[str, ...] = ()
-    """What the data set calls the features; one within another is written with a dot; empty: like the features."""
+    """The data set's names of the features, a nested one with a dot; empty: those of the features."""
     data_dir: Annotated[str, MAY_CHANGE] = ""
     """Where data sets are prepared; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     train: str = "train"
     """The data set's split of the training examples; slices such as train[:1%] are splits too."""
     validation: str = "validation"
-    """Its split of the validation examples; empty: there is none."""
+    """Its split of the validation examples; empty: none."""
     test: str = "test"
-    """Its split of the test examples; empty: there is none."""
+    """Its split of the test examples; empty: none."""
     features: tuple[str, ...] = ("source", "target")
     """What the columns are called in an example."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that name a split of the data set."""
+        """The splits that name one of the data set."""
         return tuple(split for split in SPLITS if getattr(self, split))
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The examples of a split; FileNotFoundError, with the command to run, where the set is not prepared."""
+        """The examples of a split; FileNotFoundError, with the command to run, for a set that is not prepared."""
         builder = self._builder(split)
         try:
             records = builder.as_data_source(getattr(self, split))
         except NotImplementedError:
-            command = PREPARE.format(self.name, "ANOTHER_DIRECTORY")
-            raise ValueError(
-                f"{builder.data_dir} needs TensorFlow to be read; {command}, for data.source.data_dir"
-            ) from None
-        rows = (_values(record, self.features, self.columns or self.features, self.name) for record in records)
+            command = PREPARE.format(self.name, "ANOTHER_DIRECTORY") + ", for data.source.data_dir"
+            raise ValueError(f"{builder.data_dir} needs TensorFlow to be read; {command}") from None
+        rows = (_values(record, self.features, self.columns, self.name) for record in records)
         # The bytes of a data set are the text that it was given.
         return ({name: _as_text(v) if isinstance(v, bytes) else v for name, v in row.items()} for row in rows)
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files that the split is in, and of the fields that decide how they are read."""
+        """A hash of the split's files and of the fields that decide how they are read."""
         parts = self._builder(split).info.splits[getattr(self, split)].file_instructions
-        ranges = [(part.skip, part.take) for part in parts]
-        return digest_files([Path(part.filename) for part in parts], (ranges, self.features, self.columns))
+        facts = ([(part.skip, part.take) for part in parts], self.features, self.columns)
+        return digest_files([Path(part.filename) for part in parts], facts)
 
     def _builder(self, split: str) -> Any:
         """The reader of the prepared set, checked to have the split."""
@@ -251,19 +249,6 @@ def _check_split(source: Source, split: str) -> None:
         raise ValueError(f"there are no {split} examples, only {known}; set data.source.{split}")
 
 
-def split_files(source: Any, split: str) -> list[Path]:
-    """The files of a split, where those held out stand in the train files; of a source with a directory and `SPLITS`.
-
-    Raises ValueError for a split that the source has not and FileNotFoundError for files that are not there.
-    """
-    _check_split(source, split)
-    directory = Path(source.directory).expanduser().absolute()
-    if not directory.is_dir():
-        raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
-    field = split if getattr(source, split) else "train"
-    return [existing(directory / name, f"data.source.{field}") for name in getattr(source, field)]
-
-
 def digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:
     """A hash of the content of files and of some facts."""
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=12)
@@ -274,9 +259,9 @@ def digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:
 
 
 def _values(record: Any, features: tuple[str, ...], columns: tuple[str, ...], place: str) -> Example:
-    """The values of a record; a column within another is written after a dot."""
+    """The values of a record; the name of a nested column has a dot."""
     example = {}
-    for feature, column in zip(features, columns, strict=True):
+    for feature, column in zip(features, columns or features, strict=True):
         value = record
         for key in column.split("."):
             if not isinstance(value, dict) or key not in value:
@@ -289,7 +274,6 @@ def _values(record: Any, features: tuple[str, ...], columns: tuple[str, ...], pl
 
 
 def _as_text(value: Any) -> str:
-    """A value as text; of bytes, what they encode."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     return "" if value is None else str(value)
@@ -307,12 +291,14 @@ def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
     if not all(column.isdecimal() for column in columns):
         raise ValueError(f"data.source.columns of a .tsv file are numbers from 0, not {', '.join(columns)}")
     places = [int(column) for column in columns] or list(range(len(features)))
-    least, width = max(places) + 1, 0
+    width = 0
     for number, line in enumerate(file_lines(path), 1):
-        cells = line.split("\t") if line else [""] * least
-        if line and not width:
-            width = max(len(cells), least)
-        if line and len(cells) != width:
+        if not line:
+            yield dict.fromkeys(features, "")
+            continue
+        cells = line.split("\t")
+        width = width or max(len(cells), max(places) + 1)
+        if len(cells) != width:
             raise ValueError(f"{path} line {number} has {len(cells)} columns, not {width}")
         yield {feature: cells[place] for feature, place in zip(features, places, strict=True)}
 
@@ -320,24 +306,16 @@ def _tsv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Ite
 def _csv(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
     # The limit of Python's reader holds for the whole process: raised once and not put back, it is the same for all.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    at_end = False
-
-    def lines() -> Iterator[str]:
-        nonlocal at_end
-        for line in file_lines(path):
-            yield f"{line}\n"  # a text in quotes may hold line breaks
-        at_end = True
-
-    rows = csv.reader(lines())
+    lines = (f"{line}\n" for line in file_lines(path))  # a text in quotes may hold line breaks
+    rows = csv.reader(lines)
     try:
         header = next(rows, [])
-        missing = [column for column in columns or features if column not in header]
-        if missing:
+        if missing := [column for column in columns or features if column not in header]:
             raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(header)}; set data.source.columns")
         places = [header.index(column) for column in columns or features]
         first = rows.line_num + 1
         for row in rows:
-            if at_end:  # the reader asked for more than there is
+            if inspect.getgeneratorstate(lines) == inspect.GEN_CLOSED:  # the reader asked for more than the last line
                 raise ValueError(f"{path} line {first} opens a quotation mark that nothing closes")
             if row and len(row) != len(header):
                 raise ValueError(f"{path} line {rows.line_num} has {len(row)} columns, not {len(header)}")
@@ -356,19 +334,17 @@ def _jsonl(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> I
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} line {number} is not JSON: {error}") from None
-        yield _values(record, features, columns or features, f"{path} line {number}")
+        yield _values(record, features, columns, f"{path} line {number}")
 
 
 def _parquet(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:
     from pyarrow import ArrowException, parquet
 
-    columns = columns or features
-    rows = itertools.count(1)
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=list(columns)):
-                for record in batch.to_pylist():
-                    yield _values(record, features, columns, f"{path} row {next(rows)}")
+            batches = file.iter_batches(columns=list(columns or features))
+            for number, record in enumerate((record for batch in batches for record in batch.to_pylist()), 1):
+                yield _values(record, features, columns, f"{path} row {number}")
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a parquet file, or damaged: {' '.join(str(error).split())}") from error
 

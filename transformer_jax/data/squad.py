@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, HeldOut, digest_files, split_files
+from transformer_jax.data.sources import Example, HeldOut
 
 UNITS: dict[str, Callable[[str, int], int]] = {
     "characters": lambda text, start: start,
     "UTF-16 units": lambda text, start: _characters(text, start * 2, "utf-16-le"),
     "UTF-8 bytes": lambda text, start: _characters(text, start, "utf-8"),
 }
-"""What programs count an `answer_start` in, and the character that it stands for."""
+"""From an `answer_start` in the units of some programs to the character at which the answer starts."""
 
 
 @dataclass(frozen=True)
@@ -21,55 +21,51 @@ class Squad(HeldOut):
     """SQuAD files: `question`, `context`, the first `answer`, the character at which that `start`s, and all `answers`.
 
     Answers are written as JSON. A question without one (SQuAD 2.0) has an empty answer: such examples are counted as
-    empty and skipped. What is held out are whole articles.
+    empty and skipped. Articles are held out whole.
     """
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The questions of a split; ValueError for a file that is not as described or an answer that is not there."""
-        belongs = self.belongs(split)
-        for path in split_files(self, split):
+        """The questions of a split; ValueError for another format or an answer that its context does not hold."""
+        for path in self.files(split):
             try:
                 articles = json.loads("\n".join(file_lines(path)))["data"]
-                unit = _unit(path, articles)
-                for article in articles:
-                    if not belongs(article["title"]):
-                        continue
-                    for context, question in _questions([article]):
-                        yield _example(context, question, unit)
+                character_of = _unit(path, articles)
+                if self.holds_out(split):
+                    articles = [article for article in articles if self.belongs(split)(article["title"])]
+                yield from (_example(context, question, character_of) for context, question in _questions(articles))
             except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
                 raise ValueError(f"{path} is not a SQuAD file: {type(error).__name__} {error}") from error
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of the split; not of the directory's name."""
-        return digest_files(split_files(self, split), (split, self.holdout))
+        """A hash of the files and of the split."""
+        return self.digest(split, split, self.holdout)
 
 
 def _questions(articles: list[dict]) -> Iterator[tuple[str, dict]]:
-    """The questions with their contexts."""
+    """The contexts and questions."""
     for article in articles:
         for paragraph in article["paragraphs"]:
-            for question in paragraph["qas"]:
-                yield paragraph["context"], question
+            yield from ((paragraph["context"], question) for question in paragraph["qas"])
 
 
 def _answers(question: dict) -> list[dict]:
-    """The right answers of a question: none where it has no answer in its context."""
+    """The right answers of a question, none if its context does not hold any."""
     answers = [] if question.get("is_impossible") else question["answers"]
     return [answer for answer in answers if answer["text"]]
 
 
 def _unit(path: Path, articles: list[dict]) -> Callable[[str, int], int]:
-    """How the file counts: the unit in which all answers stand where they are said to; ValueError where none is."""
-    missed: dict[str, list[str]] = {}
+    """The unit of the file's offsets, in which every first answer is at its own; ValueError if none fits."""
     first = [(context, answers[0]) for context, question in _questions(articles) if (answers := _answers(question))]
-    for name, place in UNITS.items():
+    missed: dict[str, list[str]] = {}
+    for name, character_of in UNITS.items():
         missed[name] = [
             answer["text"]
             for context, answer in first
-            if not context.startswith(answer["text"], place(context, answer["answer_start"]))
+            if not context.startswith(answer["text"], character_of(context, answer["answer_start"]))
         ]
         if not missed[name]:
-            return place
+            return character_of
     name = min(missed, key=lambda name: len(missed[name]))
     raise ValueError(
         f"{path}: {len(missed[name]):,} of {len(first):,} answers are not at their answer_start, counted in {name} "
@@ -82,7 +78,7 @@ def _characters(text: str, start: int, encoding: str) -> int:
     return len(text.encode(encoding, "surrogatepass")[:start].decode(encoding, "ignore"))
 
 
-def _example(context: str, question: dict, unit: Callable[[str, int], int]) -> Example:
+def _example(context: str, question: dict, character_of: Callable[[str, int], int]) -> Example:
     answers = _answers(question)
     texts = [question["question"], context, *(answer["text"] for answer in answers)]
     if not all(isinstance(text, str) for text in texts):
@@ -91,6 +87,6 @@ def _example(context: str, question: dict, unit: Callable[[str, int], int]) -> E
         "question": question["question"],
         "context": context,
         "answer": answers[0]["text"] if answers else "",
-        "start": str(unit(context, answers[0]["answer_start"])) if answers else "",
+        "start": str(character_of(context, answers[0]["answer_start"])) if answers else "",
         "answers": json.dumps(list(dict.fromkeys(texts[2:])), ensure_ascii=False),
     }

@@ -1,22 +1,16 @@
 """The subword vocabularies of BERT and GPT-2, by the `tokenizers` package of Hugging Face."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from transformer_jax.data.lines import existing
-from transformer_jax.data.tokenizers import (
-    Offsets,
-    TokenizerConfig,
-    encodable,
-    known_ids,
-    training_texts,
-    write_whole,
-)
+from transformer_jax.data.tokenizers import Offsets, Tokenizer, TokenizerConfig, encodable, training_texts
 
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 END_OF_TEXT = "<|endoftext|>"
@@ -33,7 +27,31 @@ TRAINING_TEXTS = 1_000_000
 
 
 @dataclass(frozen=True)
-class WordPiece(TokenizerConfig):
+class Subwords(TokenizerConfig):
+    """A vocabulary of subwords, trained on the corpus or published."""
+
+    path: str = ""
+    vocab_size: int = 8_000
+
+    def train(self, texts: Iterable[str]) -> "SubwordTokenizer":
+        """A vocabulary of the texts, or the one of `path`; ValueError for a vocabulary that cannot be used."""
+        backend = self._read(Path(self.path).expanduser()) if self.path else self._train(texts)
+        # Without the list of special tokens, by which the library would find them in texts.
+        content = json.loads(backend.to_str()) | {"added_tokens": []}
+        return SubwordTokenizer(json.dumps(content, ensure_ascii=False))
+
+    def _restored(self, content: bytes) -> "SubwordTokenizer":
+        return SubwordTokenizer(content.decode())
+
+    def _read(self, path: Path) -> Backend:
+        raise NotImplementedError
+
+    def _train(self, texts: Iterable[str]) -> Backend:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WordPiece(Subwords):
     """BERT's vocabulary (Devlin et al. 2019): whole words and, behind `##`, their continuations.
 
     Punctuation marks and Chinese characters are words of their own.
@@ -42,16 +60,23 @@ class WordPiece(TokenizerConfig):
     path: str = ""
     """A vocab.txt (one piece a line) to use instead of training; vocab_size is then not used."""
     vocab_size: int = 8_000
-    """Tokens, five special ones included; fewer where the text has no more."""
+    """Tokens, five special ones included; fewer if the text has no more."""
     lowercase: bool = True
     """Lower-cases the text and strips its accents."""
 
-    def train(self, texts: Iterable[str]) -> "SubwordTokenizer":
-        """A vocabulary of the texts, or the one of `path`; ValueError where they cannot give one."""
-        if self.path:
-            return self._read(existing(Path(self.path).expanduser(), "data.tokenizer.path"))
-        kept = training_texts(texts, TRAINING_TEXTS)
-        characters = self._learn(kept, 0, []).get_vocab()
+    def _read(self, path: Path) -> Backend:
+        existing(path, "data.tokenizer.path")
+        try:
+            vocabulary = models.WordPiece.read_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{path}, data.tokenizer.path, is not a vocab.txt: {error}") from error
+        if missing := [piece for piece in BERT_SPECIAL[:4] if piece not in vocabulary]:
+            raise ValueError(f"{path}, data.tokenizer.path, is not a vocab.txt of BERT: it has no {missing[0]}")
+        return self._backend(models.WordPiece(vocabulary, unk_token="[UNK]"))
+
+    def _train(self, texts: Iterable[str]) -> Backend:
+        sample = training_texts(texts, TRAINING_TEXTS)
+        characters = self._learn(sample, 0, []).get_vocab()
         if self.vocab_size < len(characters):
             raise ValueError(
                 f"data.tokenizer.vocab_size {self.vocab_size} is too few for the characters of the text; "
@@ -60,22 +85,9 @@ class WordPiece(TokenizerConfig):
         # Equally frequent pairs are merged in the order of their ids, and continuing characters get theirs from a hash
         # table, another order in every process, unless they come first.
         continuing = sorted(piece for piece in characters if piece.startswith("##"))
-        return _finished(self._learn(kept, self.vocab_size, continuing))
+        return self._learn(sample, self.vocab_size, continuing)
 
-    def load(self, directory: Path, name: str) -> "SubwordTokenizer":
-        """Reads the tokenizer that `save` wrote."""
-        return _load(directory, name)
-
-    def _read(self, path: Path) -> "SubwordTokenizer":
-        try:
-            vocabulary = models.WordPiece.read_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{path}, data.tokenizer.path, is not a vocab.txt: {error}") from error
-        if missing := [piece for piece in BERT_SPECIAL[:4] if piece not in vocabulary]:
-            raise ValueError(f"{path}, data.tokenizer.path, is not a vocab.txt of BERT: it has no {missing[0]}")
-        return _finished(self._backend(models.WordPiece(vocabulary, unk_token="[UNK]")))
-
-    def _learn(self, texts: list[str], vocab_size: int, first: list[str]) -> Tokenizer:
+    def _learn(self, texts: list[str], vocab_size: int, first: list[str]) -> Backend:
         backend = self._backend(models.WordPiece(unk_token="[UNK]"))
         special = [*BERT_SPECIAL, *first]
         trainer = trainers.WordPieceTrainer(
@@ -84,8 +96,8 @@ class WordPiece(TokenizerConfig):
         backend.train_from_iterator(texts, trainer)
         return backend
 
-    def _backend(self, model: models.WordPiece) -> Tokenizer:
-        backend = Tokenizer(model)
+    def _backend(self, model: models.WordPiece) -> Backend:
+        backend = Backend(model)
         backend.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
@@ -93,18 +105,35 @@ class WordPiece(TokenizerConfig):
 
 
 @dataclass(frozen=True)
-class ByteBPE(TokenizerConfig):
+class ByteBPE(Subwords):
     """GPT-2's vocabulary (Radford et al. 2019): merges of UTF-8 bytes, so that any text comes back exactly."""
 
     path: str = ""
     """A directory with vocab.json and merges.txt to use instead of training; vocab_size is then not used."""
     vocab_size: int = 8_000
-    """Tokens, 256 bytes and <|endoftext|> included; fewer where the text has no more."""
+    """Tokens, 256 bytes and <|endoftext|> included; fewer if the text has no more."""
 
-    def train(self, texts: Iterable[str]) -> "SubwordTokenizer":
-        """A vocabulary of the texts, or the one of `path`; ValueError where they cannot give one."""
-        if self.path:
-            return self._read(Path(self.path).expanduser())
+    def _read(self, path: Path) -> Backend:
+        def refuse(reason: str, error: Exception | None = None) -> NoReturn:
+            raise ValueError(f"{path.absolute()}, data.tokenizer.path, {reason}") from error
+
+        files = [str(existing(path / name, "of data.tokenizer.path")) for name in ("vocab.json", "merges.txt")]
+        try:
+            vocabulary, merges = models.BPE.read_file(*files)
+        except Exception as error:  # the library raises nothing narrower
+            refuse(f"cannot be read: {error}", error)
+        # The library drops the text of a byte without a token silently, and dies of a merge into nothing.
+        needed = {*pre_tokenizers.ByteLevel.alphabet(), *(left + right for left, right in merges)}
+        if missing := sorted(needed - vocabulary.keys()):
+            refuse(f"is not byte-level BPE: vocab.json has no {missing[0]!r}")
+        if (largest := max(vocabulary.values())) >= 2 * len(vocabulary):
+            refuse(f"has an id {largest} in vocab.json, which is no number of one of {len(vocabulary)} tokens")
+        try:
+            return self._backend(models.BPE(vocabulary, merges))
+        except Exception as error:
+            refuse(f"cannot be used: {error}", error)
+
+    def _train(self, texts: Iterable[str]) -> Backend:
         if self.vocab_size < 257:
             raise ValueError(f"data.tokenizer.vocab_size is at least 257 (bytes and an end), not {self.vocab_size}")
         backend = self._backend(models.BPE())
@@ -116,66 +145,25 @@ class ByteBPE(TokenizerConfig):
             show_progress=False,
         )
         backend.train_from_iterator(training_texts(texts, TRAINING_TEXTS), trainer)
-        return _finished(backend)
+        return backend
 
-    def load(self, directory: Path, name: str) -> "SubwordTokenizer":
-        """Reads the tokenizer that `save` wrote."""
-        return _load(directory, name)
-
-    def _read(self, directory: Path) -> "SubwordTokenizer":
-        files = [str(existing(directory / name, "of data.tokenizer.path")) for name in ("vocab.json", "merges.txt")]
-        try:
-            vocabulary, merges = models.BPE.read_file(*files)
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{directory.absolute()}, data.tokenizer.path, cannot be read: {error}") from error
-        # The library drops the text of a byte without a token silently, and dies of a merge into nothing.
-        needed = {*pre_tokenizers.ByteLevel.alphabet(), *(left + right for left, right in merges)}
-        if missing := sorted(needed - vocabulary.keys()):
-            raise ValueError(
-                f"{directory.absolute()}, data.tokenizer.path, is not byte-level BPE: vocab.json has no {missing[0]!r}"
-            )
-        if max(vocabulary.values()) >= 2 * len(vocabulary):
-            raise ValueError(
-                f"{directory.absolute()}, data.tokenizer.path: vocab.json has the id {max(vocabulary.values())}, "
-                f"which is no number of one of {len(vocabulary)} tokens"
-            )
-        try:
-            return _finished(self._backend(models.BPE(vocabulary, merges)))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{directory.absolute()}, data.tokenizer.path, cannot be used: {error}") from error
-
-    def _backend(self, model: models.BPE) -> Tokenizer:
-        backend = Tokenizer(model)
+    def _backend(self, model: models.BPE) -> Backend:
+        backend = Backend(model)
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         return backend
 
 
-def _finished(backend: Tokenizer) -> "SubwordTokenizer":
-    """A tokenizer without the list of special tokens, by which the library would find them in texts."""
-    content = json.loads(backend.to_str()) | {"added_tokens": []}
-    return SubwordTokenizer(json.dumps(content, ensure_ascii=False))
-
-
-def _load(directory: Path, name: str) -> "SubwordTokenizer":
-    path = existing(directory / f"{name}.json", "the tokenizer of the run")
-    try:
-        return SubwordTokenizer(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{path}, the tokenizer of the run, cannot be read: {error}") from error
-
-
-class SubwordTokenizer:
+class SubwordTokenizer(Tokenizer):
     """A vocabulary of WordPiece or byte-level BPE, from the JSON of the library.
 
-    GPT-2's one special token begins, ends and pads, and stands for what is unknown.
+    GPT-2's one special token is start, end, padding and unknown token.
     """
 
     def __init__(self, content: str):
-        self._content = content
-        self._backend = Tokenizer.from_str(content)
+        super().__init__(content.encode())
+        self._backend = Backend.from_str(content)
         self._wordpiece = isinstance(self._backend.model, models.WordPiece)
-        self.fingerprint = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
         vocabulary = self._backend.get_vocab()
         self.vocab_size = max(vocabulary.values()) + 1  # a file may leave ids out
         if not (ends := [vocabulary[name] for name in ENDS if name in vocabulary]):
@@ -185,15 +173,10 @@ class SubwordTokenizer:
             next((vocabulary[name] for name in names if name in vocabulary), self.eos_id)
             for names in (STARTS, PADDINGS, UNKNOWNS)
         )
-        self.mask_id: int | None = next((vocabulary[name] for name in MASKS if name in vocabulary), None)
-        self._left_out = {self.pad_id, self.bos_id, self.eos_id, self.mask_id}
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
-        return self._backend.encode(encodable(text)).ids
+        self.mask_id = next((vocabulary[name] for name in MASKS if name in vocabulary), None)
+        self.special = {self.pad_id, self.bos_id, self.eos_id, self.mask_id}
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Ids of many texts."""
         return [encoding.ids for encoding in self._backend.encode_batch([encodable(text) for text in texts])]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
@@ -201,21 +184,15 @@ class SubwordTokenizer:
         encoding = self._backend.encode(encodable(text))
         return encoding.ids, encoding.offsets
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special tokens are left out. ValueError for an id outside of the vocabulary."""
-        return self._backend.decode([i for i in known_ids(ids, self.vocab_size) if i not in self._left_out])
+    def _text(self, ids: list[int]) -> str:
+        return self._backend.decode(ids)
 
     def piece(self, token_id: int) -> str:
         """How one token looks to a person; empty for an id that the vocabulary leaves out."""
         return self._backend.id_to_token(token_id) or ""
 
     def starts_word(self, token_id: int) -> bool:
-        """Whether a token begins a word."""
         piece = self.piece(token_id)
         if self._wordpiece:
             return not piece.startswith("##")
-        return token_id in self._left_out or piece.startswith(WHITE_SPACE)
-
-    def save(self, directory: Path, name: str) -> None:
-        """Writes `<name>.json`."""
-        write_whole(directory / f"{name}.json", self._content.encode())
+        return token_id in self.special or piece.startswith(WHITE_SPACE)

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ Encoder = Callable[[list[Example]], Mapping[str, Sequence[Any]]]
 """From examples to the values of every column: lists, arrays, numbers or bytes."""
 
 CHUNK = 1_000
-"""Examples that are encoded at once, and stand together in the file."""
+"""Examples that are encoded at once, into one Arrow batch."""
 
 
 class Table:
-    """The columns of every example, read from the file where they are needed; ValueError for a damaged file."""
+    """The columns of every example, read from a memory-mapped file on demand; ValueError for a damaged file."""
 
     def __init__(self, path: Path, columns: Columns):
         self.columns = columns
@@ -39,11 +39,12 @@ class Table:
         self._values, starts, counts = [], [], []
         for name, column in columns.items():
             dtype = _stored_dtype(column)
-            # One view of the whole file, in which all values of the column have their place.
+            # One view of the whole file, into which the starts are indices.
             self._values.append(np.frombuffer(file, dtype, len(file) // dtype.itemsize))
-            places = [_places(batch.column(name), column, file.address) for batch, _ in batches]
-            starts.append(np.concatenate([start for start, _ in places]))
-            counts.append(np.concatenate([count for _, count in places]))
+            spans = zip(*(_spans(batch.column(name), column, file.address) for batch, _ in batches), strict=True)
+            start, count = map(np.concatenate, spans)
+            starts.append(start)
+            counts.append(count)
         self._starts = np.stack(starts, axis=1)
         self._counts = np.stack(counts, axis=1).astype(np.int32)
         """Numbers that an example has in a column."""
@@ -90,11 +91,11 @@ class Table:
         return self._values[0][self._starts[examples, 0] + places]
 
     def report(self, name: str) -> str:
-        """One line that says what there is, and what was left out and why."""
+        """Counts of examples and items, and of what was left out and why, on one line."""
         totals = zip(self.columns.items(), self.lengths.sum(axis=0, dtype=np.int64).tolist(), strict=True)
-        counts = {column: total for (column, of), total in totals if of.varying}
-        items = " and ".join(f"{total:,} {column}" for column, total in counts.items())
-        if any(np.dtype(self.columns[column].dtype).kind != "f" for column in counts):
+        varying = [(name, column, total) for (name, column), total in totals if column.varying]
+        items = " and ".join(f"{total:,} {name}" for name, _, total in varying)
+        if any(np.dtype(column.dtype).kind != "f" for _, column, _ in varying):
             items = items.removesuffix(" tokens") + " tokens"
         line = ", ".join(filter(None, (f"{name}: {len(self):,} examples", items)))
         return f"{line}; {reasons(self.skipped)}" if self.skipped else line
@@ -109,58 +110,51 @@ def encode_table(
     path: Path,
     skipped: Counter[str],
 ) -> Table:
-    """The table in the file `path`, made from the examples unless it is there.
+    """The table in the file `path`, made from the examples if the file does not exist.
 
     Examples with a column that is empty or has more than `max_length` items are left out and counted in `skipped`,
     beside those that were left out before. Raises ValueError when `encode` does not give the columns or no example is
     left.
     """
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        try:
-            _write(examples, encode, columns, max_length, partial, skipped)
-            # Another process may have been quicker, and may be reading; what it wrote is the same.
-            if not path.is_file():
-                partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    return Table(path, columns)
+    if path.is_file():
+        return Table(path, columns)
 
-
-def _write(
-    examples: Iterable[Example],
-    encode: Encoder,
-    columns: Columns,
-    max_length: int | None,
-    path: Path,
-    skipped: Counter[str],
-) -> None:
-    """Writes a batch for every chunk of examples, and an empty one with what was skipped: it comes last."""
-    schema = pa.schema({name: _arrow_type(column) for name, column in columns.items()})
-    iterator, written = iter(examples), 0
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    def batches(schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        iterator = iter(examples)
         while chunk := list(islice(iterator, CHUNK)):
             encoded = encode(chunk)
             if encoded.keys() != columns.keys():
                 raise ValueError(f"the task's columns are {', '.join(columns)}, but encode gives {', '.join(encoded)}")
-            varying = [column.varying for column in columns.values()]
-            values = [encoded[name] for name in columns]
-            rows = [row for row in zip(*values, strict=True) if _fits(row, varying, max_length, skipped)]
-            if rows:
-                kept = zip(columns.items(), zip(*rows, strict=True), strict=True)
-                arrays = [_arrow_array(values, name, column) for (name, column), values in kept]
-                writer.write_batch(pa.record_batch(arrays, schema))
-            written += len(rows)
-        if not written:
-            raise ValueError("there are no examples to learn from" + (f": {reasons(skipped)}" if skipped else ""))
-        nothing = pa.RecordBatch.from_pylist([], schema)
-        writer.write_batch(nothing, custom_metadata={"skipped": json.dumps(skipped)})
+            rows = zip(*(encoded[name] for name in columns), strict=True)
+            if kept := [row for row in rows if _fits(row, columns.values(), max_length, skipped)]:
+                values = zip(columns.items(), zip(*kept, strict=True), strict=True)
+                yield pa.record_batch([_arrow_array(value, name, column) for (name, column), value in values], schema)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    schema = pa.schema({name: _arrow_type(column) for name, column in columns.items()})
+    try:
+        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            written = 0
+            for batch in batches(schema):
+                writer.write_batch(batch)
+                written += 1
+            if not written:
+                raise ValueError("there are no examples to learn from" + (f": {reasons(skipped)}" if skipped else ""))
+            # What was skipped is known at the end: an empty batch holds it.
+            nothing = pa.RecordBatch.from_pylist([], schema)
+            writer.write_batch(nothing, custom_metadata={"skipped": json.dumps(skipped)})
+        # Another process may have been quicker, and may be reading; what it wrote is the same.
+        if not path.is_file():
+            partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Table(path, columns)
 
 
-def _fits(row: Sequence[Any], varying: Sequence[bool], max_length: int | None, skipped: Counter[str]) -> bool:
+def _fits(row: Sequence[Any], columns: Iterable[Column], max_length: int | None, skipped: Counter[str]) -> bool:
     """Whether every column of varying length has 1 to `max_length` items; the reason is counted."""
-    sizes = [len(value) for value, varies in zip(row, varying, strict=True) if varies]
+    sizes = [len(value) for value, column in zip(row, columns, strict=True) if column.varying]
     if sizes and min(sizes) == 0:
         skipped["empty"] += 1
     elif sizes and max_length is not None and max(sizes) > max_length:
@@ -175,7 +169,7 @@ def _stored_dtype(column: Column) -> np.dtype:
 
 
 def _arrow_type(column: Column) -> pa.DataType:
-    """Numbers, or lists for what has several, of a fixed size where a shape is known; bytes are lists of numbers."""
+    """Numbers, or lists of them, whose size is fixed if it is the same for all; bytes are lists of numbers."""
     kind = pa.from_numpy_dtype(_stored_dtype(column))
     if column.item_shape and not column.decode:
         kind = pa.list_(kind, column.size)
@@ -209,8 +203,8 @@ def _flat(values: Sequence[Any], name: str, column: Column) -> np.ndarray:
     return array.astype(column.dtype, copy=False).reshape(-1)
 
 
-def _places(array: pa.Array, column: Column, file: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the numbers of every row begin, counted from the address of the file, and how many there are."""
+def _spans(array: pa.Array, column: Column, file: int) -> tuple[np.ndarray, np.ndarray]:
+    """Starts, counted from the address of the file, and counts of the numbers of every row."""
     *_, data = array.buffers()
     if column.varying or column.decode:
         ends = array.offsets.to_numpy() * (1 if column.decode else column.size)

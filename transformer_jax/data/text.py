@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformer_jax.data.lines import file_lines
-from transformer_jax.data.sources import Example, HeldOut, digest_files, split_files
+from transformer_jax.data.sources import Example, HeldOut
 
 LINES = 10_000
 """Lines that are read at once."""
@@ -15,32 +15,32 @@ LINES = 10_000
 class Text(HeldOut):
     """Running text: every file is a document, or its parts between separators are. Lines end in a newline alone.
 
-    What is held out are some documents or, where a file is one, the characters at its end.
+    Held out are some documents or, if files are documents, the characters at the end of each.
     """
 
     separator: str = ""
-    """What stands between documents, such as two newlines; empty: every file is one document."""
+    """Text between documents, such as two newlines; empty: every file is one document."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The documents of a split as `text`; ValueError or FileNotFoundError where there are none."""
-        held = self.holds_out(split)
-        for path in split_files(self, split):
+        """The documents of a split as `text`; ValueError or FileNotFoundError if there are none."""
+        belongs = self.belongs(split)
+        for path in self.files(split):
             if self.separator:
-                parts = _parts(file_lines(path), self.separator)
-                yield from ({"text": part} for part in filter(self.belongs(split), parts))
+                yield from ({"text": part} for part in _parts(file_lines(path), self.separator) if belongs(part))
                 continue
             text = "\n".join(file_lines(path))
-            cut = int(len(text) * (1 - self.holdout)) if held else 0
-            yield {"text": text[:cut] if held and split == "train" else text[cut:]}
+            if self.holds_out(split):
+                cut = int(len(text) * (1 - self.holdout))
+                text = text[:cut] if split == "train" else text[cut:]
+            yield {"text": text}
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of how they are cut; not of the directory's name."""
-        facts = (split if self.holds_out(split) else "", self.separator, self.holdout)
-        return digest_files(split_files(self, split), facts)
+        """A hash of the files and of how they are cut."""
+        return self.digest(split, split if self.holds_out(split) else "", self.separator, self.holdout)
 
 
 def _parts(lines: Iterator[str], separator: str) -> Iterator[str]:
-    """What stands between separators, without ever holding more than some lines and a document."""
+    """The texts between separators, read some lines at a time."""
     rest = ""
     while block := list(itertools.islice(lines, LINES)):
         *whole, rest = (rest + "\n".join(block) + "\n").split(separator)

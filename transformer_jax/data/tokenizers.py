@@ -10,10 +10,10 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any
 
 import sentencepiece
 from annotated_types import Ge, Le
@@ -28,12 +28,11 @@ COMPARED = 10_000
 """Training texts that are compared with what comes back from their tokens."""
 
 Offsets = list[tuple[int, int]]
-"""Where tokens stand in their text: [start, end) in its Unicode characters."""
+"""Spans of tokens in their text: [start, end) in its Unicode characters."""
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Turns text into token ids and back."""
+class Tokenizer:
+    """Turns text into token ids and back. A subclass sets the attributes and overrides the methods that raise here."""
 
     vocab_size: int
     pad_id: int
@@ -41,37 +40,52 @@ class Tokenizer(Protocol):
     bos_id: int
     eos_id: int
     mask_id: int | None
-    """None where the vocabulary has no such token."""
-    fingerprint: str
-    """Hash of everything that decides the ids."""
+    """None for a vocabulary without such a token."""
+    special: Set[int | None]
+    """Ids that `decode` leaves out."""
+    suffix = ".json"
+    """Ending of the saved file's name."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        """Content of the saved file."""
+        self.fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
+        """Hash of everything that decides the ids."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens."""
-        ...
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of many texts."""
-        ...
+        raise NotImplementedError
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """The ids of `encode`, and the part of the text that each stands for."""
-        ...
+        raise NotImplementedError
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special tokens are left out. ValueError for an id outside of the vocabulary."""
-        ...
+        """The text of ids without special tokens; ValueError for an id outside of the vocabulary."""
+        ids = [int(token_id) for token_id in ids]
+        for token_id in ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(f"token ids are 0 to {self.vocab_size - 1}, not {token_id}")
+        return self._text([token_id for token_id in ids if token_id not in self.special])
+
+    def _text(self, ids: list[int]) -> str:
+        raise NotImplementedError
 
     def piece(self, token_id: int) -> str:
         """How one token looks to a person."""
-        ...
+        raise NotImplementedError
 
     def starts_word(self, token_id: int) -> bool:
         """Whether a token begins a word (in most vocabularies with the space before it); a special token does."""
-        ...
+        raise NotImplementedError
 
     def save(self, directory: Path, name: str) -> None:
-        """Writes the tokenizer where `load` of its configuration finds it."""
-        ...
+        """Writes the file from which `load` of its configuration makes the tokenizer."""
+        write_whole(directory / f"{name}{self.suffix}", self.content)
 
 
 @dataclass(frozen=True)
@@ -84,24 +98,28 @@ class TokenizerConfig:
 
     def load(self, directory: Path, name: str) -> Tokenizer:
         """Reads the tokenizer that its `save` wrote."""
+        path = existing(directory / f"{name}.json", "the tokenizer of the run")
+        try:
+            return self._restored(path.read_bytes())
+        except Exception as error:  # the package tokenizers raises nothing narrower
+            raise ValueError(f"{path}, the tokenizer of the run, cannot be read: {error}") from error
+
+    def _restored(self, content: bytes) -> Tokenizer:
         raise NotImplementedError
 
 
-WORDS: dict[str, Any] = {"normalization_rule_name": "nmt_nfkc"}
-FAITHFUL: dict[str, Any] = {
+NORMALIZATIONS = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity")
+MODEL_TYPES: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("bpe", "unigram", "word"), {"normalization_rule_name": "nmt_nfkc"}
+)
+MODEL_TYPES["char"] = {
     "normalization_rule_name": "identity",
     "add_dummy_prefix": False,
     "remove_extra_whitespaces": False,
 }
-MODEL_TYPES: dict[str, dict[str, Any]] = {
-    "bpe": {**WORDS, "hard_vocab_limit": True},
-    "unigram": {**WORDS, "hard_vocab_limit": True},
-    "word": {**WORDS, "hard_vocab_limit": False},
-    "char": {**FAITHFUL, "hard_vocab_limit": False},
-}
-"""SentencePiece's settings by the kind of model: characters come back as they were, words are normalised first.
+"""SentencePiece's settings by the type of model: it normalises words, and gives characters back as they were.
 
-Exceptions are characters that it keeps for itself: U+2581 (a space), U+2585, NUL, and the tab before version 0.2.3.
+Except the characters that it reserves: U+2581 (a space), U+2585, NUL, and the tab before version 0.2.3.
 """
 
 
@@ -129,18 +147,24 @@ class SentencePiece(TokenizerConfig):
     """Training looks at this many texts at most, a fixed random choice."""
 
     def train(self, texts: Iterable[str]) -> "SentencePieceTokenizer":
-        """A vocabulary of the texts, or the one of `path`; ValueError where the texts cannot give one."""
+        """A vocabulary of the texts, or the one of `path`; ValueError if the texts are too few for one."""
         if self.path:
             return _read(Path(self.path).expanduser(), "data.tokenizer.path")
-        self._check()
-        kept = training_texts(texts, self.train_sentences)
-        settings = dict(MODEL_TYPES[self.model_type])
-        settings["normalization_rule_name"] = rule = self.normalization or settings["normalization_rule_name"]
-        most = LONGEST.get(self.model_type)
+        check_ranges(self, "data.tokenizer")
+        settings = MODEL_TYPES.get(self.model_type, {})
+        rule = self.normalization or settings.get("normalization_rule_name", "nmt_nfkc")
+        for name, value, known in (
+            ("model_type", self.model_type, MODEL_TYPES),
+            ("normalization", rule, NORMALIZATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"data.tokenizer.{name} is {', '.join(known)}, not {value!r}")
+        sample = training_texts(texts, self.train_sentences)
+        limit = LONGEST.get(self.model_type)
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(kept if most is None else (_divided(text, most) for text in kept)),
+                sentence_iterator=iter(sample if limit is None else (_split_stretches(text, limit) for text in sample)),
                 model_writer=model,
                 vocab_size=self.vocab_size,
                 model_type=self.model_type,
@@ -154,29 +178,20 @@ class SentencePiece(TokenizerConfig):
                 bos_id=2,
                 eos_id=3,
                 control_symbols="<mask>" if self.mask else "",  # one that no text becomes
+                hard_vocab_limit=self.model_type in ("bpe", "unigram"),
                 minloglevel=2,
-                **settings,
+                **{**settings, "normalization_rule_name": rule},
             )
             tokenizer = SentencePieceTokenizer(model.getvalue())
         except (RuntimeError, OSError) as error:
             raise ValueError(self._explain(str(error))) from error
-        if report := _not_given_back(tokenizer, kept[:: -(-len(kept) // COMPARED)], rule):
+        if report := _round_trip_report(tokenizer, sample[:: -(-len(sample) // COMPARED)], rule):
             LOG.warning(report)
         return tokenizer
 
     def load(self, directory: Path, name: str) -> "SentencePieceTokenizer":
         """Reads the tokenizer that `save` wrote."""
         return _read(directory / f"{name}.model", "the tokenizer of the run")
-
-    def _check(self) -> None:
-        check_ranges(self, "data.tokenizer")
-        if self.model_type not in MODEL_TYPES:
-            raise ValueError(f"data.tokenizer.model_type is {', '.join(MODEL_TYPES)}, not {self.model_type!r}")
-        if self.normalization not in ("", "nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"):
-            raise ValueError(
-                f"data.tokenizer.normalization is nmt_nfkc, nmt_nfkc_cf, nfkc, nfkc_cf, identity or empty, "
-                f"not {self.normalization!r}"
-            )
 
     def _explain(self, message: str) -> str:
         """SentencePiece's message in one line."""
@@ -188,8 +203,8 @@ class SentencePiece(TokenizerConfig):
         return f"no vocabulary of {self.vocab_size} tokens could be trained: {' '.join(message.split())}"
 
 
-def _not_given_back(tokenizer: "SentencePieceTokenizer", texts: list[str], rule: str) -> str:
-    """How many texts do not come back from their tokens, white space aside, and what helps; empty: all do."""
+def _round_trip_report(tokenizer: Tokenizer, texts: list[str], rule: str) -> str:
+    """How many texts do not come back from their tokens, white space aside, and what helps; empty if all do."""
     unknown = changed = 0
     lost = Counter[str]()
     for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
@@ -201,9 +216,9 @@ def _not_given_back(tokenizer: "SentencePieceTokenizer", texts: list[str], rule:
             lost.update(set(text) - set(back))
     parts = []
     if changed:
-        way = "nfkc keeps those that join letters, identity all but a few of SentencePiece's own"
         most = max(lost, key=lambda one: (lost[one], one), default="")
         often = f", most often U+{ord(most):04X} {unicodedata.name(most, '')}" if most else ""
+        way = "nfkc keeps those that join letters, identity all but a few of SentencePiece's own"
         parts.append(f"{changed:,} are changed by data.tokenizer.normalization {rule}{often} ({way})")
     if unknown:
         way = "raise data.tokenizer.vocab_size or character_coverage, or set byte_fallback"
@@ -212,24 +227,24 @@ def _not_given_back(tokenizer: "SentencePieceTokenizer", texts: list[str], rule:
     return count + "; ".join(parts) if parts else ""
 
 
-def _divided(text: str, most: int) -> str:
-    """The text with spaces in stretches without one that have more than `most` characters after normalisation."""
-    size = most // 18  # normalisation makes so many of a character at most
+def _split_stretches(text: str, limit: int) -> str:
+    """Puts spaces into stretches without one that have more than `limit` characters after normalisation."""
+    size = limit // 18  # normalisation makes so many of a character at most
 
-    def parts(found: re.Match[str]) -> str:
-        stretch = found[0]
-        if len(unicodedata.normalize("NFKC", stretch).casefold()) <= most:
+    def split(match: re.Match[str]) -> str:
+        stretch = match[0]
+        if len(unicodedata.normalize("NFKC", stretch).casefold()) <= limit:
             return stretch
         return " ".join(stretch[i : i + size] for i in range(0, len(stretch), size))
 
-    return re.sub(f"[^ ]{{{size},}}", parts, text) if len(text) > size else text
+    return re.sub(f"[^ ]{{{size},}}", split, text) if len(text) > size else text
 
 
 def training_texts(texts: Iterable[str], count: int) -> list[str]:
     """At most `count` texts to learn from, each equally likely (reservoir sampling), the same ones every time.
 
-    Not the first ones: large corpora are often several, one after the other. Blank texts do not count; ValueError
-    where there are no others.
+    Not the first ones: large corpora are often several, one after the other. Blank texts do not count; ValueError if
+    all are blank.
     """
     remaining = filter(str.strip, map(encodable, texts))
     chosen = list(itertools.islice(remaining, count))
@@ -255,66 +270,53 @@ def _read(path: Path, what: str) -> "SentencePieceTokenizer":
         raise ValueError(f"{path.absolute()}, {what}, is not a SentencePiece model") from error
 
 
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model, with the ids it came with.
 
     Models from elsewhere may lack special tokens. ALBERT's start and end are [CLS] and [SEP]. A model with no padding
     uses <unk> for it, which is never to be generated either, and one with no start (T5) begins with padding.
     """
 
+    suffix = ".model"
+
     def __init__(self, model: bytes):
-        self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor()
+        super().__init__(model)
+        self._processor: Any = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(model)
-        self.fingerprint = hashlib.blake2b(model, digest_size=12).hexdigest()
-        self.vocab_size: int = self._processor.vocab_size()
-        self.unk_id: int = self._processor.unk_id()
-        self.pad_id = self._special(self._processor.pad_id(), "<pad>", self.unk_id)
-        self.bos_id = self._special(self._processor.bos_id(), "[CLS]", self.pad_id)
-        self.eos_id = self._special(self._processor.eos_id(), "[SEP]", -1)
+        self.vocab_size = self._processor.vocab_size()
+        self.unk_id = self._processor.unk_id()
+        self.pad_id = self._id(self._processor.pad_id(), "<pad>", self.unk_id)
+        self.bos_id = self._id(self._processor.bos_id(), "[CLS]", self.pad_id)
+        self.eos_id = self._id(self._processor.eos_id(), "[SEP]", -1)
         if self.eos_id < 0:
             raise ValueError("the SentencePiece model has no token for the end of a text (</s> or [SEP])")
-        mask = self._special(-1, "<mask>", self._special(-1, "[MASK]", -1))
-        self.mask_id: int | None = mask if mask >= 0 else None
-        self._left_out = {self.pad_id, self.bos_id, self.eos_id, self.mask_id} - {self.unk_id}
+        mask = self._id(-1, "<mask>", self._id(-1, "[MASK]", -1))
+        self.mask_id = mask if mask >= 0 else None
+        self.special = {self.pad_id, self.bos_id, self.eos_id, self.mask_id} - {self.unk_id}
 
-    def _special(self, known: int, piece: str, otherwise: int) -> int:
-        found = self._processor.piece_to_id(piece) if known < 0 else known
-        return otherwise if found == self.unk_id else found
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
-        return self._processor.encode(encodable(text))
+    def _id(self, own: int, piece: str, default: int) -> int:
+        token_id = self._processor.piece_to_id(piece) if own < 0 else own
+        return default if token_id == self.unk_id else token_id
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Ids of many texts."""
         return self._processor.encode([encodable(text) for text in texts], num_threads=1)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """Ids and spans; a span may be empty (the space put before a text) or hold what normalisation took out."""
-        processor: Any = self._processor  # differs between versions
-        if hasattr(processor, "encode_as_offset_mapping"):
-            found = processor.encode_as_offset_mapping(encodable(text))
-            return found["ids"], found["offsets"]
-        pieces = processor.encode(encodable(text), out_type="immutable_proto").pieces
+        if hasattr(self._processor, "encode_as_offset_mapping"):  # older versions lack it
+            mapping = self._processor.encode_as_offset_mapping(encodable(text))
+            return mapping["ids"], mapping["offsets"]
+        pieces = self._processor.encode(encodable(text), out_type="immutable_proto").pieces
         return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special tokens are left out. ValueError for an id outside of the vocabulary."""
-        kept = [token_id for token_id in known_ids(ids, self.vocab_size) if token_id not in self._left_out]
-        return self._processor.decode(kept)
+    def _text(self, ids: list[int]) -> str:
+        return self._processor.decode(ids)
 
     def piece(self, token_id: int) -> str:
-        """How one token looks to a person."""
         return self._processor.id_to_piece(token_id)
 
     def starts_word(self, token_id: int) -> bool:
-        """Whether a token begins a word."""
-        return token_id in self._left_out or self.piece(token_id).startswith("\u2581")
-
-    def save(self, directory: Path, name: str) -> None:
-        """Writes `<name>.model`."""
-        write_whole(directory / f"{name}.model", self._model)
+        return token_id in self.special or self.piece(token_id).startswith("\u2581")
 
 
 @dataclass(frozen=True)
@@ -328,66 +330,40 @@ class Bytes(TokenizerConfig):
         """Needs no text."""
         return ByteTokenizer(mask=self.mask)
 
-    def load(self, directory: Path, name: str) -> "ByteTokenizer":
-        """Reads the tokenizer that `save` wrote."""
-        path = existing(directory / f"{name}.json", "the tokenizer of the run")
-        try:
-            return ByteTokenizer(mask=bool(json.loads(path.read_bytes())["mask"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, the tokenizer of the run, is not what was saved") from error
+    def _restored(self, content: bytes) -> "ByteTokenizer":
+        return ByteTokenizer(mask=bool(json.loads(content)["mask"]))
 
 
-class ByteTokenizer:
-    """Every byte is a token: id = byte + 4; the mask, where there is one, comes last."""
+class ByteTokenizer(Tokenizer):
+    """Every byte is a token with the id byte + 4; the mask comes last."""
 
     pad_id, unk_id, bos_id, eos_id = 0, 1, 2, 3
+    special = {0, 1, 2, 3, 260}
 
     def __init__(self, *, mask: bool = False):
-        self.mask_id: int | None = 260 if mask else None
+        super().__init__(json.dumps({"tokenizer": "bytes", "mask": mask}).encode())
+        self.mask_id = 260 if mask else None
         self.vocab_size = 261 if mask else 260
         self.fingerprint = "bytes and mask" if mask else "bytes"
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
-        return [byte + 4 for byte in text.encode("utf-8", "replace")]
-
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Ids of many texts."""
-        return [self.encode(text) for text in texts]
+        return [[byte + 4 for byte in text.encode("utf-8", "replace")] for text in texts]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """Ids and spans; the bytes of a character share its span."""
         places = (place for place, character in enumerate(encodable(text)) for _ in character.encode())
         return self.encode(text), [(place, place + 1) for place in places]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special tokens are left out, bytes that are no UTF-8 become replacement characters."""
-        kept = (token_id - 4 for token_id in known_ids(ids, self.vocab_size) if 4 <= token_id < 260)
-        return bytes(kept).decode("utf-8", "replace")
+    def _text(self, ids: list[int]) -> str:
+        return bytes(token_id - 4 for token_id in ids).decode("utf-8", "replace")
 
     def piece(self, token_id: int) -> str:
-        """How one token looks to a person."""
-        special = {0: "<pad>", 1: "<unk>", 2: "<s>", 3: "</s>", 260: "<mask>"}
-        return special.get(token_id) or repr(bytes([token_id - 4]))[2:-1]
+        names = {0: "<pad>", 1: "<unk>", 2: "<s>", 3: "</s>", 260: "<mask>"}
+        return names.get(token_id) or repr(bytes([token_id - 4]))[2:-1]
 
     def starts_word(self, token_id: int) -> bool:
-        """Whether a token begins a word: white space does."""
-        return not 4 <= token_id < 260 or bytes([token_id - 4]).isspace()
-
-    def save(self, directory: Path, name: str) -> None:
-        """Writes `<name>.json`, which says that these are bytes."""
-        write_whole(
-            directory / f"{name}.json", json.dumps({"tokenizer": "bytes", "mask": self.mask_id is not None}).encode()
-        )
-
-
-def known_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
-    """The ids as ints; ValueError for one outside of the vocabulary."""
-    found = [int(token_id) for token_id in ids]
-    for token_id in found:
-        if not 0 <= token_id < vocab_size:
-            raise ValueError(f"token ids are 0 to {vocab_size - 1}, not {token_id}")
-    return found
+        """Whether a token is white space or special."""
+        return token_id in self.special or bytes([token_id - 4]).isspace()
 
 
 def write_whole(path: Path, content: bytes) -> None:

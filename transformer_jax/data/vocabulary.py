@@ -1,4 +1,4 @@
-"""The vocabularies of a run: one for all features of text, or one for each, and labels."""
+"""The vocabularies of a run: a tokenizer for all features of text or one for each, and labels."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,14 +22,11 @@ def train_tokenizers(
     examples: Callable[[], Iterable[Example]],
     known: Mapping[str, Vocabulary] = MappingProxyType({}),
 ) -> dict[str, Vocabulary]:
-    """The vocabulary of every feature of `configs`, trained on these examples (or loaded, where its field says so).
-
-    Features whose vocabulary is `known` get that.
-    """
+    """The vocabulary of every feature of `configs`: the one that is `known`, or one trained on these examples."""
     vocabularies: dict[str, Vocabulary] = {}
-    for of in _groups(data, configs).values():
-        texts = (example[feature] for example in examples() for feature in of)
-        vocabularies |= dict.fromkeys(of, known[of[0]] if of[0] in known else configs[of[0]].train(texts))
+    for features in _groups(data, configs).values():
+        first, texts = features[0], (example[feature] for example in examples() for feature in features)
+        vocabularies |= dict.fromkeys(features, known[first] if first in known else configs[first].train(texts))
     return {feature: vocabularies[feature] for feature in configs}
 
 
@@ -40,23 +37,22 @@ def save_tokenizers(
     directory: Path,
 ) -> None:
     """Writes every vocabulary once."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, of in _groups(data, configs).items():
-        vocabularies[of[0]].save(directory, name)
+    for name, features in _groups(data, configs).items():
+        vocabularies[features[0]].save(directory, name)
 
 
 def load_tokenizers(
     data: DataConfig, configs: Mapping[str, VocabularyConfig], directory: Path
 ) -> dict[str, Vocabulary]:
-    """What `save_tokenizers` wrote."""
+    """Reads the vocabularies that `save_tokenizers` wrote."""
     vocabularies: dict[str, Vocabulary] = {}
-    for name, of in _groups(data, configs).items():
-        vocabularies |= dict.fromkeys(of, configs[of[0]].load(directory, name))
+    for name, features in _groups(data, configs).items():
+        vocabularies |= dict.fromkeys(features, configs[features[0]].load(directory, name))
     return {feature: vocabularies[feature] for feature in configs}
 
 
 def _groups(data: DataConfig, configs: Mapping[str, VocabularyConfig]) -> dict[str, list[str]]:
-    """The features that share a vocabulary, by the name under which it is saved: all of text, or each alone."""
+    """The features that share a vocabulary, by the name of its file: all of text, or each alone."""
     groups: dict[str, list[str]] = {}
     for feature, config in configs.items():
         shared = data.shared_vocabulary and config == data.tokenizer
