@@ -1,39 +1,110 @@
-"""The README's examples run."""
+"""The examples of README.md and docs/extending.md run, and docs/FIDELITY.md names files and tests that exist."""
 
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import transformer_jax
 from transformer_jax.cli.main import main
+from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.runs.run import Run
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PACKAGE, TESTS = ROOT / "transformer_jax", ROOT / "tests"
+PAGES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/extending.md")]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 EXPERIMENTS = {
     block.split("\n")[0].removeprefix("# experiment: "): block for block in BLOCKS if "def experiment" in block
 }
+QUICK = ["--train.validation-examples", "0"]
+TRANSLATION = ["--task.decoding.beam-size", "1", "--task.decoding.extra-length", "4"]
+DATES = [*TRANSLATION, "--data.source.test-examples", "8"]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_worked_example_trains_and_evaluates(name, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """Trains an example in a directory of its own, and returns the output."""
     monkeypatch.chdir(tmp_path)
-    Path("example.py").write_text(EXPERIMENTS[name], encoding="utf-8")
-    # More steps than an epoch has batches: the last of those is not full.
-    quick = ["--train.steps", "10", "--mesh.data", "1", "--task.decoding.beam-size", "1"]
-    if "files" in name:
+
+    def run(name, *options):
+        Path("example.py").write_text(EXPERIMENTS[name], encoding="utf-8")
+        status = main(["train", "example.py", *QUICK, *options])
+        captured = capsys.readouterr()
+        assert status == 0, captured.err
+        return captured.out
+
+    return run
+
+
+def test_there_is_an_example_of_each_part():
+    parts = ["your own files", "a source", "a task", "columns", "a model", "a position", "a layer"]
+    assert [*EXPERIMENTS] == parts
+
+
+# More steps than an epoch has batches: the last of those is not full.
+@pytest.mark.parametrize(
+    ("name", "reported"),
+    [("your own files", "bleu"), ("a source", "exact_match"), ("a task", "year_match"), ("a model", "exact_match")],
+)
+def test_an_example_of_translation_trains_and_evaluates(name, reported, train):
+    options = ["--train.steps", "10", "--mesh.data", "1", *(DATES if name in ("a task", "a model") else TRANSLATION)]
+    if name == "your own files":
         Path("data").mkdir()
         for side in ("en", "de"):
             Path("data", f"train.{side}").write_text("".join(f"{side} {n}\n" for n in range(400)), encoding="utf-8")
-        quick += ["--data.tokenizer.vocab-size", "60", "--data.tokens-per-batch", "1024", "--model.d-model", "32"]
-    status = main(["train", "example.py", *quick])
-    captured = capsys.readouterr()
-    assert status == 0, captured.err
-    assert ("bleu" if "files" in name else "exact_match") in captured.out
-    assert "year_match" in captured.out or "task" not in name
+        options += ["--data.tokenizer.vocab-size", "60", "--data.tokens-per-batch", "1024", "--model.d-model", "32"]
+    assert reported in train(name, *options)
 
 
-def test_there_are_examples_for_files_data_task_and_model():
-    assert [*EXPERIMENTS] == ["your own files", "your own data", "your own task", "your own model"]
+def test_an_example_with_columns_learns_and_recognises(train):
+    assert "frames" in train("columns", "--train.steps", "60", "--mesh.data", "1")
+    recogniser = transformer_jax.load("runs/example")
+    examples = list(Run.open("runs/example").experiment.data.source.examples("test"))
+    found = recogniser.predict([" ".join(map(str, example["frames"].ravel())) for example in examples])
+    assert found == recogniser.recognise([example["frames"] for example in examples])
+    assert np.mean([label == str(example["label"]) for label, example in zip(found, examples, strict=True)]) > 0.6
+
+
+def test_a_position_of_ones_own_trains_shards_resumes_is_counted_and_decodes_with_a_cache(train):
+    options = ["--train.steps", "6", "--model.positions.rate", "0.5", *DATES]
+    output = train("a position", *options, "--train.stop-after", "3", "--mesh.tensor", "2", "--mesh.fsdp", "2")
+    train("a position", *options, "--mesh.data", "1")
+    run = Run.open("runs/example")
+    model = run.predictor_of([6]).model
+    parameters = named_parameters(model)
+    factors = {name: value for name, value in parameters.items() if name.endswith("position_bias/factor")}
+    assert [*factors] == ["decoder/position_bias/factor", "encoder/position_bias/factor"]
+    assert all(np.abs(value - 1).max() > 0 for value in factors.values())
+    padding = model.embedding.table.shape[0] - run.experiment.model.vocab_size
+    counted = sum(value.size for value in parameters.values()) - padding * run.experiment.model.d_model
+    assert f"model: {counted:,} parameters" in output
+    assert run.experiment.model.positions.rate == 0.5
+    check_cached_decoding(model)
+
+
+def test_a_layer_of_ones_own_trains_decodes_with_a_cache_and_is_looked_at(train):
+    train("a layer", "--train.steps", "3", "--mesh.data", "1", *DATES)
+    check_cached_decoding(transformer_jax.load("runs/example").model)
+    assert main(["attention", "runs/example", "16.2.2096"]) == 0
+
+
+def check_cached_decoding(model):
+    tokens, lengths = jnp.asarray(np.random.default_rng(0).integers(4, 60, (2, 6)), jnp.int32), jnp.array([6, 4])
+
+    @jax.jit
+    def logits(model):
+        memory = model.encode(tokens, source_lengths=lengths)
+        cache, steps = model.start_cache(memory, lengths, 6), []
+        for i in range(6):
+            step, cache = model.extend(tokens[:, i : i + 1], cache)
+            steps.append(step)
+        return jnp.concatenate(steps, axis=1), model.decode(tokens, memory, memory_lengths=lengths)
+
+    np.testing.assert_allclose(*logits(model), rtol=1e-4, atol=1e-4)
 
 
 def test_modules_work_in_a_project_of_ones_own():
@@ -41,3 +112,25 @@ def test_modules_work_in_a_project_of_ones_own():
     names: dict = {}
     exec(block, names)
     assert names["value"] > 0
+
+
+def test_pages_link_to_files_that_exist():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_table_of_fidelity_names_files_functions_and_tests_that_exist():
+    page = (ROOT / "docs" / "FIDELITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_0-9/]+\.py)(?:::(test_\w+))?`", page)
+    assert len(named) > 30
+    for path, test in named:
+        file = TESTS / path if Path(path).name.startswith("test_") else PACKAGE / path
+        assert file.is_file(), path
+        assert not test or f"def {test}(" in file.read_text(encoding="utf-8"), f"{path} has no {test}"
+    # A path is followed by names of what stands in that file.
+    for path, names in re.findall(r"`([a-z_0-9/]+\.py)`((?:,? `[A-Za-z_.]+`)+)", page):
+        if not Path(path).name.startswith("test_"):
+            text = (PACKAGE / path).read_text(encoding="utf-8")
+            for name in re.findall(r"`([\w.]+)`", names):
+                assert re.search(rf"(def|class) {name.split('.')[-1]}\b", text), f"{path} has no {name}"
