@@ -39,6 +39,13 @@ from .models.encoder_only import EncoderOnly as EncoderOnly
 from .models.encoder_only import EncoderOnlyConfig as EncoderOnlyConfig
 from .models.encoder_only import bert as bert
 from .models.encoder_only import modern_bert as modern_bert
+from .nn.positions import Alibi as Alibi
+from .nn.positions import Learned as Learned
+from .nn.positions import NoPositions as NoPositions
+from .nn.positions import Position as Position
+from .nn.positions import Relative as Relative
+from .nn.positions import Rotary as Rotary
+from .nn.positions import Sinusoidal as Sinusoidal
 from .parallel.mesh import MeshConfig as MeshConfig
 from .runs.run import load as load
 from .tasks.classification import Classification as Classification

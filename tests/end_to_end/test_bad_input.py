@@ -73,8 +73,8 @@ def refusal(place, capfd):
         (["--model.dropout"], "--model.dropout needs"),
         # Values that make no model
         (["--model.num-heads", "3"], "d_model 16 is not a multiple of num_heads 3"),
-        (["--model.d-model", "-16"], "model.d_model must be positive, not -16"),
-        (["--model.dropout", "1.5"], "model.dropout is a probability below 1, not 1.5"),
+        (["--model.d-model", "-16"], "model.d_model must be at least 1 and at most 1048576, not -16"),
+        (["--model.dropout", "1.5"], "model.dropout must be at least 0 and below 1, not 1.5"),
         (["--model.dropout", "nan"], "model.dropout must be a finite number, not nan"),
         (["--model.activation", "rleu"], "unknown activation 'rleu'; known: relu"),
         (["--model.dtype", "float8"], "model.dtype is float32 or bfloat16"),

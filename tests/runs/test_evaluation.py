@@ -93,7 +93,10 @@ def test_every_task_reports_its_loss(task, examples):
     evaluate, model = evaluation(task, ENCODER, examples, ONE, **({"tags": TAGS} if "tags" in task.features else {}))
     columns, batch = task.encode(evaluate.run.tokenizers, examples, max_length=24), {}
     for name, rows in columns.items():
-        batch[name], batch[f"{name}_length"] = padded(rows, len(rows), 24)
+        if task.columns[name].varying:
+            batch[name], batch[f"{name}_length"] = padded(rows, len(rows), 24)
+        else:
+            batch[name] = np.array(rows, task.columns[name].dtype)
     total, weight = jax.jit(task.loss)(model, batch, None)["loss"]
     assert evaluate(model)["loss"] == pytest.approx(float(total / weight), rel=1e-5)
     assert "loss" in task.metrics()
