@@ -17,6 +17,7 @@ from transformer_jax import (
     bert,
     run_experiment,
 )
+from transformer_jax.nn.positions import NoPositions
 
 
 def experiment() -> Experiment:
@@ -41,7 +42,7 @@ def experiment() -> Experiment:
             num_heads=4,
             d_ff=256,
             num_layers=1,
-            positions="none",
+            positions=NoPositions(),
             norm_placement="pre",
             final_norm=True,
             dropout=0.5,
