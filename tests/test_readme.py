@@ -10,7 +10,6 @@ import pytest
 
 import transformer_jax
 from transformer_jax.cli.main import main
-from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -69,30 +68,10 @@ def test_an_example_with_columns_learns_and_recognises(train):
     assert np.mean([label == str(example["label"]) for label, example in zip(found, examples, strict=True)]) > 0.6
 
 
-def test_a_position_of_ones_own_trains_shards_resumes_is_counted_and_decodes_with_a_cache(train):
-    options = ["--train.steps", "6", "--model.positions.rate", "0.5", *DATES]
-    output = train("a position", *options, "--train.stop-after", "3", "--mesh.tensor", "2", "--mesh.fsdp", "2")
-    train("a position", *options, "--mesh.data", "1")
-    run = Run.open("runs/example")
-    model = run.predictor_of([6]).model
-    parameters = named_parameters(model)
-    factors = {name: value for name, value in parameters.items() if name.endswith("position_bias/factor")}
-    assert [*factors] == ["decoder/position_bias/factor", "encoder/position_bias/factor"]
-    assert all(np.abs(value - 1).max() > 0 for value in factors.values())
-    padding = model.embedding.table.shape[0] - run.experiment.model.vocab_size
-    counted = sum(value.size for value in parameters.values()) - padding * run.experiment.model.d_model
-    assert f"model: {counted:,} parameters" in output
-    assert run.experiment.model.positions.rate == 0.5
-    check_cached_decoding(model)
-
-
-def test_a_layer_of_ones_own_trains_decodes_with_a_cache_and_is_looked_at(train):
-    train("a layer", "--train.steps", "3", "--mesh.data", "1", *DATES)
-    check_cached_decoding(transformer_jax.load("runs/example").model)
-    assert main(["attention", "runs/example", "16.2.2096"]) == 0
-
-
-def check_cached_decoding(model):
+@pytest.mark.parametrize(("name", "options"), [("a position", ["--model.positions.rate", "0.5"]), ("a layer", [])])
+def test_an_example_below_the_model_trains_and_decodes_with_a_cache(name, options, train):
+    train(name, "--train.steps", "3", "--mesh.data", "1", *options, *DATES)
+    model, _ = transformer_jax.load("runs/example")
     tokens, lengths = jnp.asarray(np.random.default_rng(0).integers(4, 60, (2, 6)), jnp.int32), jnp.array([6, 4])
 
     @jax.jit

@@ -18,6 +18,7 @@ from transformer_jax import (
     bert,
     run_experiment,
 )
+from transformer_jax.nn.positions import NoPositions
 
 
 def experiment() -> Experiment:
