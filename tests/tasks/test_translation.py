@@ -11,6 +11,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.nn.positions import Learned
 from transformer_jax.tasks.translation import Decoding, Translation, Translator
 
 TOKENIZER = Bytes().train([])
@@ -59,7 +60,7 @@ def test_the_model_takes_the_sizes_of_the_vocabularies():
     [
         (TASK, MODEL, replace(DATA, shared_vocabulary=False), "share_embeddings needs data.shared_vocabulary"),
         (TASK, "a model", DATA, "needs an EncoderDecoderConfig as its model, not str"),
-        (TASK, replace(MODEL, positions="learned", max_length=19), DATA, "max_length 19 is below data.max_length 16"),
+        (TASK, replace(MODEL, positions=Learned(), max_length=19), DATA, "max_length 19 is below data.max_length 16"),
         (replace(TASK, scores=("blue",)), MODEL, DATA, "unknown score 'blue'; known: bleu"),
         (replace(TASK, bleu_tokenize="x"), MODEL, DATA, "unknown task.bleu_tokenize 'x'"),
     ],
@@ -72,7 +73,7 @@ def test_contradictions_are_refused_in_one_line(task, model, data, message):
 
 
 def test_learned_positions_that_just_suffice_are_taken():
-    assert TASK.resolve(replace(MODEL, positions="learned", max_length=20), DATA, SIZES).max_length == 20
+    assert TASK.resolve(replace(MODEL, positions=Learned(), max_length=20), DATA, SIZES).max_length == 20
 
 
 def test_the_loss_counts_every_target_token_and_the_end_but_not_the_start(loss):
