@@ -119,7 +119,7 @@ class Classification(Task):
         return {"examples": len(examples)} | agreement_scores(predicted, right, self.measured)
 
     def samples(self, predictor: "Classifier", examples: Sequence[Example]) -> list[str]:
-        """The beginnings of texts and the labels that the model gives them."""
+        """The beginnings of texts and their most probable labels."""
         texts, lines = self._texts(examples), []
         for text, example, label in zip(texts, examples, predictor.classify(texts), strict=True):
             lines.append(" | ".join(" ".join(part.split())[:80] for part in text))
@@ -139,10 +139,7 @@ class PairClassification(Classification):
 
 
 class Classifier(Predictor):
-    """Labels (or, without `labels`, numbers) for texts.
-
-    Texts that are longer than `max_length` tokens are cut off at their ends, as in training.
-    """
+    """Labels (or, without `labels`, numbers) for texts, which are cut off at `max_length` tokens as in training."""
 
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, labels: Labels | None, *, max_length: int, parts: int):
         super().__init__(model, tokenizer, max_length=max_length)

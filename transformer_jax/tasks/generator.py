@@ -23,7 +23,7 @@ from transformer_jax.tasks.padding import array_width, padded
 from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
 
 TURNS = 2**20
-"""More than the prompts of a call: what a prompt's number is raised by each time that its context is full."""
+"""More than the prompts of a call: a prompt's number is raised by it each time that its context is full."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Generation:
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Chooses among the possible continuations."""
     chunk: Annotated[int, Ge(1)] = 16
-    """Tokens that are generated before anything is looked at or shown."""
+    """Tokens that are generated between two looks at the texts."""
     tokens_per_batch: Annotated[int, Ge(1)] = 8192
-    """Tokens, of prompts and continuations, that are worked on at once."""
+    """Tokens of prompts and continuations in one batch."""
 
 
 class TextGenerator(Predictor):
@@ -143,12 +143,11 @@ class TextGenerator(Predictor):
         return self.refuse_long([[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(texts))])
 
     def _limits(self, lengths: np.ndarray, written: Sequence[Sequence[int]]) -> np.ndarray:
-        """Tokens that every row may get before its context is full: none in a row without a prompt."""
+        """The tokens that every row may get before its context is full: none in a row without a prompt."""
+        left = np.zeros_like(lengths)
+        left[: len(written)] = [self.generation.max_new_tokens - len(ids) for ids in written]
         room = self.max_length + 1 - lengths  # the last token is only predicted
-        room[: len(written)] = np.minimum(
-            room[: len(written)], [self.generation.max_new_tokens - len(ids) for ids in written]
-        )
-        return np.where(lengths > 0, room, 0).astype(np.int32)
+        return np.where(lengths > 0, np.minimum(room, left), 0).astype(np.int32)
 
     def _bounds(self) -> dict[str, Any]:
         """The room for a continuation, the token that ends it, and those that it never has."""

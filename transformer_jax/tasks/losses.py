@@ -35,7 +35,7 @@ def cross_entropy(
 def label_sums(
     logits: Float[Array, "batch length rows"], labels: Int[Array, "batch length"], *, vocab_size: int
 ) -> dict[str, tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Sums and weights of `loss` and `accuracy` where there is a label; -1 is none."""
+    """Sums and weights of `loss` and `accuracy` of the positions that have a label; -1 is none."""
     weights = (labels >= 0).astype(jnp.float32)
     _, losses = cross_entropy(logits, jnp.maximum(labels, 0), vocab_size=vocab_size)
     count, right = jnp.sum(weights), jnp.argmax(logits, axis=-1) == labels

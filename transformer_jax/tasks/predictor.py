@@ -15,7 +15,7 @@ from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.padding import group_by_length, padded
 
 TOKENS_PER_BATCH = 8192
-"""Tokens that a predictor works on at once unless its task says otherwise."""
+"""Tokens in one batch of a predictor, unless its task says otherwise."""
 
 
 class Predictor:

@@ -50,16 +50,15 @@ class Translation(Task):
     decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How translations are searched."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
-    """What evaluation reports of the texts: bleu, compound_split_bleu, chrf, exact_match."""
+    """Scores of an evaluation: bleu, compound_split_bleu, chrf, exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and an end token; a start token, target tokens and an end token."""
         source, target = tokenizers["source"], tokenizers["target"]
-        sources, targets = (
-            tokenizers[name].encode_batch([example[name] for example in examples]) for name in self.features
-        )
+        sources = source.encode_batch([example["source"] for example in examples])
+        targets = target.encode_batch([example["target"] for example in examples])
         return {
             "source": [[*ids, source.eos_id] for ids in sources],
             "target": [[target.bos_id, *ids, target.eos_id] for ids in targets],
@@ -115,10 +114,7 @@ class Translation(Task):
         text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
 
     def evaluate(self, predictor: "Translator", examples: Sequence[Example]) -> dict[str, Any]:
-        """The scores of the translations against the targets.
-
-        Examples that are longer than the model takes are left out and counted as `skipped`.
-        """
+        """The scores of the translations; examples that are longer than the model takes are counted as `skipped`."""
         most = predictor.max_length
         columns = self.encode(predictor.tokenizer._asdict(), examples, max_length=most)
         pairs = zip(*columns.values(), strict=True)
@@ -136,10 +132,9 @@ class Translation(Task):
 
 
 class Hypothesis(NamedTuple):
-    """One translation that a search found."""
+    """One translation of a search."""
 
     text: str
-    """The translation."""
     score: float
     """Log-probability over the length penalty."""
     log_prob: float
@@ -188,7 +183,7 @@ class Translator(Predictor):
     predict = translate
 
     def search(self, lines: Sequence[str], n_best: int = 1) -> list[list[Hypothesis]]:
-        """The `n_best` translations of every line, best first, all different; fewer where the search found fewer.
+        """The `n_best` different translations of every line, best first, or fewer if the search has no more.
 
         Tokens that are other pieces of the same text count once, with the best of their scores.
         """
@@ -203,9 +198,9 @@ class Translator(Predictor):
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
         filled = [i for i, line in enumerate(lines) if line.strip()]
         results = self.for_each(_search, [encoded[i] for i in filled], **self._settings())
-        for line, (tokens, *others) in zip(filled, results, strict=True):
+        for line, result in zip(filled, results, strict=True):
             best: dict[str, Hypothesis] = {}
-            for ids, length, score, log_prob in zip(tokens, *others, strict=True):
+            for ids, length, score, log_prob in zip(*result, strict=True):
                 if length > 0:
                     text = self.tokenizer.decode(ids[:length].tolist())
                     best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
