@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.decoding import beam, greedy
+from transformer_jax.decoding import beam
+from transformer_jax.nn.mask import MASKED
 
 END, VOCAB, HASHES, SENTENCES = 1, 5, 101, 6
 TABLES: np.ndarray = np.random.default_rng(1).normal(0, 2, (SENTENCES, HASHES, VOCAB)).astype(np.float32)
@@ -143,20 +144,25 @@ def test_beam_search_equals_the_same_search_written_with_lists(beam_size, alpha,
 
 
 @pytest.mark.parametrize(("scale", "forbidden"), [(1.0, ()), (1.0, (0, 3)), (1e4, ()), (0.0, (0, 3))])
-def test_beam_one_equals_greedy(scale, forbidden):
-    limits = jnp.array([8, 3, 0, 1, 5, 8], jnp.int32)
-    cache = fresh(tables=TABLES * np.float32(scale))
-    found = search(1, limits, cache=cache, forbidden=forbidden)
+def test_beam_one_is_greedy_search(scale, forbidden):
+    limits, tables = [8, 3, 0, 1, 5, 8], TABLES * np.float32(scale)
+    found = search(1, limits, cache=fresh(tables=tables), forbidden=forbidden)
+    for row, limit in enumerate(limits):
+        text, total = PROMPT[row].tolist(), 0.0
+        while len(text) <= limit and text[1:][-1:] != [END]:
+            log_probs = next_log_probs(row, text, tables)
+            allowed = [END] if len(text) == limit else [i for i in range(VOCAB) if i not in forbidden]
+            text.append(max(allowed, key=lambda i: log_probs[i]))
+            total += log_probs[text[-1]]
+        np.testing.assert_array_equal(found.tokens[row, 0], text[1:] + [0] * (9 - len(text)))
+        np.testing.assert_allclose(found.log_probs[row, 0], total if limit else -np.inf, rtol=1e-5, atol=1e-6)
 
-    @jax.jit
-    def run(cache, prompt, limits):
-        settings = {"end_id": END, "max_new_tokens": limits, "capacity": 8, "forbidden": forbidden}
-        return greedy.greedy_search(step, cache, prompt, **settings)
 
-    tokens, lengths, log_probs = run(cache, jnp.asarray(PROMPT), limits)
-    np.testing.assert_array_equal(found.tokens[:, 0], tokens)
-    np.testing.assert_array_equal(found.lengths[:, 0], lengths)
-    np.testing.assert_array_equal(found.log_probs[:, 0], log_probs)
+def test_rows_that_pad_the_vocabulary_are_no_continuations():
+    logits = jnp.array([[0.5, 2.0, 1.0, MASKED, MASKED]])
+    best, tokens = beam.continuations(logits, jnp.zeros(1), jnp.array([False]), 5, 0, (2,))
+    assert tokens[0, :2].tolist() == [1, 0] and jnp.isfinite(best[0, :2]).all()
+    assert (best[0, 2:] == -jnp.inf).all()
 
 
 def test_a_sentence_does_not_depend_on_its_neighbours_or_their_number():
@@ -301,7 +307,12 @@ def test_limits_beyond_the_capacity_mean_the_capacity():
 
 
 def test_arguments_that_leave_nothing_to_search_are_refused():
-    limits = jnp.full(6, 8, jnp.int32)
-    for wrong, message in [({"beam_size": 0}, "beam_size is 0"), ({"forbidden": (END,)}, "end token")]:
+    arguments = {"prompt": jnp.asarray(PROMPT), **settings(jnp.full(6, 8, jnp.int32))}
+    for wrong, message in [
+        ({"beam_size": 0}, "beam_size is 0"),
+        ({"forbidden": (END,)}, "end token"),
+        ({"capacity": 0}, "capacity is 0"),
+        ({"prompt": arguments["prompt"][:, :0]}, "prompt is empty"),
+    ]:
         with pytest.raises(ValueError, match=message):
-            beam.start(step, reorder, fresh(), jnp.asarray(PROMPT), **settings(limits) | wrong)
+            beam.start(step, reorder, fresh(), **arguments | wrong)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.typing import ArrayLike
 
-from transformer_jax.decoding.greedy import greedy_search
+from transformer_jax.decoding.beam import beam_search
 from transformer_jax.decoding.sampling import (
     Sampling,
     continue_generation,
@@ -123,15 +123,18 @@ def test_temperature_zero_is_greedy_search_but_for_the_end_at_the_limit(forbidde
     state = generate(limits=limits, sampling=GREEDY, forbidden=forbidden)
     prompts, sizes = padded(PROMPTS)
     # Greedy search makes a text end within its limit, so it gets room for an end that does not count here.
-    tokens, lengths, log_probs = greedy_search(
+    greedy = beam_search(
         extend,
+        lambda cache, rows: cache[rows],
         prefill(prompts[:, :-1], sizes - 1)[1],
         prompts[:, -1:],
         end_id=END,
         max_new_tokens=limits + 1,
         capacity=CAPACITY + 1,
         forbidden=forbidden,
+        beam_size=1,
     )
+    tokens, lengths, log_probs = greedy.tokens[:, 0], greedy.lengths[:, 0], greedy.log_probs[:, 0]
     ended = np.asarray(lengths <= limits)
     assert 0 < ended.sum() < len(PROMPTS)
     assert texts(state) == [

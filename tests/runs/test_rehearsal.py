@@ -44,7 +44,7 @@ def run_of(task: Any, **changes: str) -> Run:
     ("task", "changes", "message"),
     [
         (Classification(), {"label": "goood"}, "the test examples cannot be scored: there is no label 'goood'"),
-        (TokenClassification(), {"text": "abcdefghijk"}, "the test .* a word has more than 8 tokens: 'abcdefghijk'"),
+        (TokenClassification(), {"text": "abcdefghijk"}, "the test .* a word of more than 8 tokens: 'abcdefghijk'"),
         (TokenClassification(), {"tags": "O O"}, "the test examples .* 1 words and 2 tags"),
     ],
 )

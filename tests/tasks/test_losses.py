@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.tasks.losses import chunked_cross_entropy, cross_entropy
+from transformer_jax.tasks.losses import cross_entropy, token_losses
 
 LOGITS = np.random.default_rng(0).normal(size=(2, 3, 7)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 7, (2, 3))
@@ -50,7 +50,7 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(chunk):
         def of_chunk(part):
             return logits(part, table)
 
-        return jnp.sum(weights * chunked_cross_entropy(of_chunk, vectors, labels, chunk=chunk, vocab_size=11))
+        return jnp.sum(weights * token_losses(of_chunk, vectors, labels, chunk=chunk, vocab_size=11))
 
     expected = jax.value_and_grad(plain, argnums=(0, 1))(vectors, table)
     found = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1)))(vectors, table)
@@ -64,7 +64,7 @@ def test_chunked_loss_never_holds_all_logits():
             return jnp.einsum("bld,vd->blv", part, table)
 
         labels = jnp.zeros((4, 64), jnp.int32)
-        return jnp.sum(chunked_cross_entropy(logits, vectors, labels, chunk=8, vocab_size=1000))
+        return jnp.sum(token_losses(logits, vectors, labels, chunk=8, vocab_size=1000))
 
     shapes = jax.ShapeDtypeStruct((4, 64, 16), jnp.float32), jax.ShapeDtypeStruct((1000, 16), jnp.float32)
     text = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(*shapes))

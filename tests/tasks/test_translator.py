@@ -45,14 +45,14 @@ def test_scores_are_log_probabilities_over_the_length_penalty(translator):
 
 
 def test_n_best_translations_are_different_texts_with_their_best_scores(translator, monkeypatch):
-    def found(*_):
+    def found(*_, **__):
         ids = [translator.tokenizer.target.encode(text) for text in ("ab", "c", "ab", "d")]
         ids[2].append(translator.tokenizer.target.pad_id)  # other tokens of the same text
         tokens = np.array([[row + [0] * (4 - len(row)) for row in ids]] * 8)
         lengths, scores = np.array([list(map(len, ids))] * 8), np.array([[-1.0, -2.0, -3.0, -4.0]] * 8)
         return BeamResult(*map(jnp.asarray, (tokens, lengths, scores, scores)))
 
-    monkeypatch.setattr(translator, "search_tokens", found)
+    monkeypatch.setattr(translation, "_search", found)
     (best,) = translator.search(["x"], n_best=3)
     assert [(hypothesis.text, hypothesis.score) for hypothesis in best] == [("ab", -1), ("c", -2), ("d", -4)]
 

@@ -1,33 +1,43 @@
-"""Beam search with length normalisation (Wu et al. 2016, section 7; Vaswani et al. 2017, section 6.1)."""
+"""Beam search with length normalisation (Wu et al. 2016, section 7; Vaswani et al. 2017, section 6.1).
+
+With a beam of one hypothesis it is greedy search: the most probable token, again and again.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from transformer_jax.decoding.greedy import Cache, Step, check_search, continuations, prefill
+from transformer_jax.nn.mask import MASKED
+
+Cache = Any
+"""The model's memory of the tokens so far: any pytree."""
+
+Step = Callable[[Int[Array, "rows new"], Cache], tuple[Float[Array, "rows new vocab"], Cache]]
+"""Appends `new` tokens to the cache and returns the logits of the token that follows each of them."""
 
 Reorder = Callable[[Cache, Int[Array, " rows"]], Cache]
 """The cache whose row i is row rows[i] of the one given.
 
 `start` calls it once, to repeat each sentence `beam_size` times. Every later call keeps the number of rows and moves
-them within their sentence only, so what the hypotheses of a sentence share (cross-attention keys) may then stay put.
+them within their sentence only, so what the hypotheses of a sentence share (cross-attention keys) may stay in place.
 """
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Finished:
-    """The best finished hypotheses of each sentence, best first; score -inf, length 0 where there are not so many."""
+    """The best finished hypotheses of each sentence, best first; where there are fewer, the rest have score -inf."""
 
     scores: Float[Array, "batch beam"]
     """Log-probabilities over length penalties."""
     log_probs: Float[Array, "batch beam"]
-    """What the model gives the text with its end token."""
+    """Log-probabilities of the texts with their end tokens."""
     lengths: Int[Array, "batch beam"]
-    """Generated tokens, the end token included."""
+    """Generated tokens, the end token included; 0 for the rest."""
     slots: Int[Array, "batch beam"]
     """The alive hypothesis to which the end token was appended."""
 
@@ -35,14 +45,14 @@ class Finished:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BeamState:
-    """A search under way. A sentence is done when none of its hypotheses is alive."""
+    """A search in progress. A sentence is done when none of its hypotheses is alive."""
 
     cache: Cache
     """Of batch * beam rows; holds every token but the last."""
     last: Int[Array, "batch beam"]
     """The token to feed next."""
     alive: Float[Array, "batch beam"]
-    """Log-probabilities of the hypotheses that have not ended; -inf where there is none."""
+    """Log-probabilities of the hypotheses that have not ended; -inf in free slots."""
     finished: Finished
     """The hypotheses that have ended."""
     tokens: Int[Array, "capacity batch beam"]
@@ -73,7 +83,7 @@ class BeamResult:
     scores: Float[Array, "batch beam"]
     """Log-probabilities over length penalties."""
     log_probs: Float[Array, "batch beam"]
-    """What the model gives the text with its end token."""
+    """Log-probabilities of the texts with their end tokens."""
 
 
 def beam_search(
@@ -82,26 +92,11 @@ def beam_search(
     cache: Cache,
     prompt: Int[Array, "batch prompt_length"],
     *,
-    beam_size: int,
-    end_id: int,
-    max_new_tokens: Int[Array, " batch"],
     capacity: int,
-    alpha: float = 0.6,
-    forbidden: tuple[int, ...] = (),
+    **settings: Any,
 ) -> BeamResult:
-    """The best continuations of `prompt`; see `start` for the arguments and `advance` for the search."""
-    state = start(
-        step,
-        reorder,
-        cache,
-        prompt,
-        beam_size=beam_size,
-        end_id=end_id,
-        max_new_tokens=max_new_tokens,
-        capacity=capacity,
-        alpha=alpha,
-        forbidden=forbidden,
-    )
+    """The best continuations of `prompt`; `start` says what the `settings` are, and `advance` how they are found."""
+    state = start(step, reorder, cache, prompt, capacity=capacity, **settings)
     return result(advance(step, reorder, state, capacity))
 
 
@@ -124,9 +119,16 @@ def start(
     `max_new_tokens` 0 is done at once and has no hypothesis. The cache needs room for prompt_length + capacity - 1
     tokens. Raises ValueError where the arguments leave nothing to search.
     """
-    check_search(prompt, end_id, capacity, forbidden)
+    if prompt.shape[1] < 1:
+        raise ValueError("the prompt is empty: begin it with one token at least, usually the bos token")
+    if capacity < 1:
+        raise ValueError(f"capacity is {capacity}: give room for one token at least")
+    if end_id in forbidden:
+        raise ValueError(f"forbidden holds the end token {end_id}, without which no text can end: take it out")
     if beam_size < 1:
         raise ValueError(f"beam_size is {beam_size}: keep one hypothesis at least")
+    if prompt.shape[1] > 1:
+        _, cache = step(prompt[:, :-1], cache)
     batch = prompt.shape[0]
     limits = jnp.minimum(max_new_tokens, capacity)
     # All hypotheses begin with the same text: only the first of them counts, or the beam would hold it beam_size times.
@@ -134,7 +136,7 @@ def start(
     nothing = jnp.full((batch, beam_size), -jnp.inf, jnp.float32)
     none = jnp.zeros((batch, beam_size), jnp.int32)
     return BeamState(
-        cache=reorder(prefill(step, cache, prompt), jnp.repeat(jnp.arange(batch), beam_size)),
+        cache=reorder(cache, jnp.repeat(jnp.arange(batch), beam_size)),
         last=jnp.repeat(prompt[:, -1:], beam_size, axis=1),
         alive=jnp.where(first, 0.0, nothing),
         finished=Finished(nothing, nothing, none, none),
@@ -149,7 +151,7 @@ def start(
 
 
 def advance(step: Step, reorder: Reorder, state: BeamState, num_tokens: int | Int[Array, ""]) -> BeamState:
-    """The search at most `num_tokens` positions further on; it stops early when every sentence is done.
+    """Continues the search by at most `num_tokens` positions; stops early when every sentence is done.
 
     Of the 2 * beam best extensions at a position, the best `beam` that do not end stay alive, and those that end count
     as finished if they are among the best `beam`. A sentence is done when `beam` hypotheses have finished, or at its
@@ -181,7 +183,7 @@ def result(state: BeamState) -> BeamResult:
 
 
 def length_penalty(length: int | Int[Array, "*shape"], alpha: float) -> Float[Array, "*shape"]:
-    """What log-probabilities are divided by: ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
+    """The divisor of log-probabilities: ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
     return ((5.0 + jnp.asarray(length)) / 6.0) ** alpha
 
 
@@ -203,10 +205,12 @@ def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
     alive, chosen = jax.lax.top_k(jnp.where(ended | full[:, None], -jnp.inf, log_probs), beam)
     parents = jnp.take_along_axis(slots, chosen, axis=1)
     last = jnp.take_along_axis(tokens, chosen, axis=1)
-    rows = jnp.arange(batch)[:, None] * beam + parents
+    if beam > 1:  # a single hypothesis stays where it is, and its cache need not be copied
+        rows = jnp.arange(batch)[:, None] * beam + parents
+        cache = reorder(cache, rows.reshape(-1))
     return replace(
         state,
-        cache=reorder(cache, rows.reshape(-1)),
+        cache=cache,
         last=last.astype(state.last.dtype),
         alive=alive,
         finished=finished,
@@ -225,3 +229,29 @@ def _merge(state: BeamState, ended: Array, log_probs: Array, slots: Array) -> Fi
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.finished, new)
     _, best = jax.lax.top_k(both.scores, log_probs.shape[1])
     return jax.tree.map(lambda array: jnp.take_along_axis(array, best, axis=1), both)
+
+
+def continuations(
+    logits: Float[Array, "rows vocab"],
+    log_probs: Float[Array, " rows"],
+    only_end: Bool[Array, " rows"],
+    count: int,
+    end_id: int,
+    forbidden: tuple[int, ...],
+) -> tuple[Float[Array, "rows count"], Int[Array, "rows count"]]:
+    """The `count` best tokens after each row's text, best first, with the log-probabilities of the text so extended.
+
+    Tokens are ruled out after normalising, so the others keep the probability that the model gives them. A row that has
+    log-probability -inf keeps it, whatever its logits. Everything but two passes over the vocabulary works on `count`
+    numbers a row: a mask as wide as the vocabulary inside of `top_k` was seen to take ten times as long on CPUs.
+    """
+    logits = logits.astype(jnp.float32)
+    highest = jnp.max(logits, axis=-1, keepdims=True)
+    normalizer = jax.nn.logsumexp(logits - highest, axis=-1, keepdims=True)
+    allowed = logits.at[:, jnp.array(forbidden, jnp.int32)].set(-jnp.inf) if forbidden else logits
+    best, tokens = jax.lax.top_k(allowed, count)
+    best = jnp.where(best <= MASKED, -jnp.inf, best)  # rows that only pad the vocabulary
+    the_end = jnp.where(jnp.arange(count)[None] == 0, logits[:, end_id, None], -jnp.inf)
+    best = (jnp.where(only_end[:, None], the_end, best) - highest) - normalizer + log_probs[:, None]
+    tokens = jnp.where(only_end[:, None], end_id, tokens)
+    return jnp.where((log_probs == -jnp.inf)[:, None], -jnp.inf, best), tokens

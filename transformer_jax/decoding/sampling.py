@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from transformer_jax.data.fields import check_ranges
-from transformer_jax.decoding.greedy import Cache, Step
+from transformer_jax.decoding.beam import Cache, Step
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Sampling:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GenerationState:
-    """A generation under way. To end rows from outside, at a stop string for one, take them out of `alive`."""
+    """A generation in progress. To end rows from outside, such as at a stop string, take them out of `alive`."""
 
     cache: Cache
     """Holds every token but the last."""
     last: Int[Array, " batch"]
     """The token to feed next."""
     tokens: Int[Array, "batch capacity"]
-    """What has been generated, 0 after the end."""
+    """Generated tokens, 0 after the end."""
     lengths: Int[Array, " batch"]
     """Generated tokens, an end token included."""
     log_probs: Float[Array, " batch"]
-    """What the model gives the generated tokens, whatever `sampling` makes of its logits."""
+    """Log-probabilities of the generated tokens by the model's own logits, not those that `sampling` changed."""
     alive: Bool[Array, " batch"]
     """Rows that have neither ended nor reached their limit."""
     limits: Int[Array, " batch"]
@@ -52,13 +52,13 @@ class GenerationState:
     keys: Key[Array, " batch"]
     """The randomness of each row; that of a token follows from it and the number of tokens before."""
     seen: Bool[Array, "batch vocabulary"] | None
-    """The tokens of prompt and text, where there is a repetition penalty."""
+    """The tokens of prompt and text, which a repetition penalty needs."""
     position: Int[Array, ""]
     """Number of the token to generate next, from 0."""
     sampling: Sampling = field(metadata={"static": True})
     """How tokens are chosen."""
     end_id: int | None = field(metadata={"static": True})
-    """The token that ends a text; None: nothing does but the limit."""
+    """The token that ends a text; None: only the limit does."""
     forbidden: tuple[int, ...] = field(metadata={"static": True})
     """Tokens that are never generated."""
 
@@ -78,7 +78,7 @@ def start_generation(
     end_id: int | None = None,
     forbidden: tuple[int, ...] = (),
 ) -> GenerationState:
-    """Chooses the first token from `logits`, what follows the prompts; `cache` holds the whole prompts.
+    """Chooses the first token from `logits`, those after the prompts; `cache` holds the whole prompts.
 
     The prompts stand at the right end of `prompt`, behind their padding. A text ends with `end_id` or, without it, at
     `max_new_tokens` of its row or `capacity`; with `max_new_tokens` 0 a row generates nothing. The cache needs room for
@@ -113,9 +113,9 @@ def start_generation(
 
 
 def continue_generation(extend: Step, state: GenerationState, steps: int | Int[Array, ""]) -> GenerationState:
-    """The generation at most `steps` tokens further on; it stops early when no row is alive.
+    """Continues the generation by at most `steps` tokens, with the same texts however many calls share the steps.
 
-    However the steps are cut into calls, the texts are the same.
+    Stops early when no row is alive.
     """
     stop = state.position + steps
 
@@ -161,16 +161,16 @@ def filtered_logits(
 
 
 def cut_at(text: str, stops: Sequence[str], *, more: bool = False) -> tuple[str, bool]:
-    """The text in front of the stop string that is complete first, and whether there is one.
+    """The text in front of the stop string that is complete first, and whether the text has one.
 
     With `more`, for a text that is still growing, an end that could be the beginning of a stop string is held back: the
     result is then always the beginning of the results for the longer texts. Raises ValueError for an empty stop string.
     """
     if "" in stops:
         raise ValueError("a stop string is empty, and every text begins with that: leave it out")
-    found = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
-    if found:
-        return text[: min(found)[1]], True
+    matches = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
+    if matches:
+        return text[: min(matches)[1]], True
     beginnings = [stop[:size] for stop in stops for size in range(1, len(stop))] if more else []
     held_back = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
     return text[: len(text) - held_back], False

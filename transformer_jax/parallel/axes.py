@@ -1,7 +1,7 @@
 """Names of array dimensions, and the mesh axes that shard each of them.
 
-Parameters and activations name their dimensions ("logical axes"); a run names its mesh. The one table between the two
-is `MESH_AXES`. Every sharding (parameters, optimizer state, batches, checkpoints) is derived from it.
+Parameters and activations name their dimensions ("logical axes"), a run names its mesh, and `MESH_AXES` maps one to the
+other. Every sharding (parameters, optimizer state, batches, checkpoints) is derived from that table.
 """
 
 import math
@@ -15,17 +15,9 @@ from jaxtyping import Array
 MESH_AXES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "length": ("sequence",),
-    "replicated": (),
-    "positions": (),
-    "buckets": (),
-    "token_types": (),
-    "outputs": (),
-    "layers": (),
-    "vocab": ("tensor",),
-    "heads": ("tensor",),
-    "mlp": ("tensor",),
-    "head_dim": (),
     "embed": ("fsdp",),
+    **dict.fromkeys(("vocab", "heads", "mlp"), ("tensor",)),
+    **dict.fromkeys(("head_dim", "layers", "positions", "buckets", "token_types", "outputs", "replicated"), ()),
 }
 
 
@@ -51,14 +43,14 @@ def sharding(axes: Sequence[str], mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def check_divides(name: str, shape: Sequence[int], axes: Sequence[str], where: NamedSharding) -> None:
-    """Raises ValueError, with the sizes that would do, if the mesh does not divide a dimension of a parameter."""
+    """Raises ValueError, with the possible sizes, if the mesh does not divide a dimension of a parameter."""
     for axis, size, split in zip(axes, shape, where.spec, strict=True):
         names = (split,) if isinstance(split, str) else tuple(split or ())
         devices = math.prod(where.mesh.shape[mesh_axis] for mesh_axis in names)
         if names and size % devices:
             good = [str(number) for number in range(1, size + 1) if size % number == 0]
-            listed = ", ".join(good if len(good) <= 12 else [*good[:12], "..."])
-            raise ValueError(f"mesh.{names[0]} {devices} does not divide {axis} of {name}, {size}; it can be {listed}")
+            some = ", ".join(good if len(good) <= 12 else [*good[:12], "..."])
+            raise ValueError(f"mesh.{names[0]} {devices} does not divide {axis} of {name}, {size}; it can be {some}")
 
 
 def constrain(x: Array, axes: Sequence[str]) -> Array:
@@ -74,10 +66,9 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
 
 
 def take_rows(array: Array, rows: Array, *, axis: int) -> Array:
-    """The array whose row i of the batch, along `axis`, is row `rows[i]` of this one; each lies on the same device.
+    """Takes `rows` of the batch along `axis`, each of which must be on the device that gets it.
 
-    So it is in a search, where hypotheses move within their sentence: told of it, the compiler need not gather all rows
-    on every device.
+    So it is in a search, whose hypotheses move within their sentence: no device need gather all rows.
     """
     mesh, number = jax.sharding.get_abstract_mesh(), devices_of("batch")
     if number == 1 or array.shape[axis] % number or rows.shape[0] % number:
@@ -88,17 +79,15 @@ def take_rows(array: Array, rows: Array, *, axis: int) -> Array:
     def take(part: Array, rows: Array) -> Array:
         return jnp.take(part, rows - jax.lax.axis_index(names) * part.shape[axis], axis=axis)
 
-    sharded = jax.shard_map(
-        take, mesh=mesh, in_specs=(where, PartitionSpec(names)), out_specs=where, axis_names={*names}
-    )
-    return sharded(array, rows)
+    specs = {"in_specs": (where, PartitionSpec(names)), "out_specs": where}
+    return jax.shard_map(take, mesh=mesh, axis_names={*names}, **specs)(array, rows)
 
 
 def parts(axis: str, mesh: Mesh | AbstractMesh) -> int:
-    """The number of shards that a mesh makes of a dimension with this name."""
+    """The number of shards of a dimension with this name on a mesh."""
     return math.prod(mesh.shape.get(name, 1) for name in MESH_AXES[axis])
 
 
 def devices_of(axis: str) -> int:
-    """The number of shards that the current mesh makes of a dimension with this name; 1 without a mesh."""
+    """The number of shards of a dimension with this name on the current mesh; 1 without a mesh."""
     return parts(axis, jax.sharding.get_abstract_mesh())

@@ -6,6 +6,7 @@ sparsity.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 GIB = 2.0**30
 
@@ -19,7 +20,7 @@ class Chip:
     memory: float
     """Bytes."""
     flops: float
-    """Peak of matrix products in bfloat16 (float16 where there is no bfloat16)."""
+    """Peak of matrix products in bfloat16, or float16 on a chip without bfloat16."""
     float32_flops: float
     """Peak of those of float32 arrays as JAX multiplies them: in bfloat16 on TPUs, in TF32 from Ampere on."""
     memory_bandwidth: float
@@ -46,18 +47,13 @@ class Chip:
         return self.float32_flops if dtype == "float32" else self.flops
 
 
-POD = 2**16
-
-
-def _tpu(kinds: tuple[str, ...], memory: float, flops: float, memory_bandwidth: float, link_bandwidth: float) -> Chip:
-    return Chip(kinds, memory, flops, flops, memory_bandwidth, link_bandwidth, links=2, together=POD)
-
+_TPU: dict[str, Any] = {"links": 2, "together": 2**16}
 
 CHIPS = {
-    "v4": _tpu(("TPU v4",), 32 * GIB, 275e12, 1.2e12, 45e9),
-    "v5e": _tpu(("TPU v5 lite", "TPU v5e"), 16 * GIB, 197e12, 0.81e12, 45e9),
-    "v5p": _tpu(("TPU v5", "TPU v5p"), 95 * GIB, 459e12, 2.8e12, 90e9),
-    "v6e": _tpu(("TPU v6 lite", "TPU v6e"), 32 * GIB, 918e12, 1.6e12, 90e9),
+    "v4": Chip(("TPU v4",), 32 * GIB, 275e12, 275e12, 1.2e12, 45e9, **_TPU),
+    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 16 * GIB, 197e12, 197e12, 0.81e12, 45e9, **_TPU),
+    "v5p": Chip(("TPU v5", "TPU v5p"), 95 * GIB, 459e12, 459e12, 2.8e12, 90e9, **_TPU),
+    "v6e": Chip(("TPU v6 lite", "TPU v6e"), 32 * GIB, 918e12, 918e12, 1.6e12, 90e9, **_TPU),
     "t4": Chip(("Tesla T4",), 16e9, 65e12, 8.1e12, 0.32e12, 16e9),
     "a100": Chip(("NVIDIA A100-SXM4-80GB",), 80e9, 312e12, 156e12, 2.0e12, 300e9),
     "a100-40gb": Chip(("NVIDIA A100-SXM4-40GB",), 40e9, 312e12, 156e12, 1.555e12, 300e9),

@@ -1,4 +1,4 @@
-"""The mesh of a run: how many devices shard the batch, the parameters and the layers' width."""
+"""The mesh of a run: the devices that shard the batch, the parameters and the layers' width."""
 
 import math
 from collections import Counter
@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
@@ -29,7 +28,7 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Arranges these devices, by default all, in a mesh; raises ValueError if the sizes do not fit their number.
 
-    Slices of TPUs, which a slower network connects, are laid along the axis `data`.
+    TPU slices, which a slower network connects, lie along the axis `data`.
     """
     sizes, devices = asdict(config), jax.devices() if devices is None else devices
     wrong = {axis: size for axis, size in sizes.items() if size < 1 and size != -1}
@@ -39,39 +38,32 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if inferred:
         sizes[inferred[0]] = max(len(devices) // fixed, 1)
-    total = math.prod(sizes.values())
-    if total > len(devices) or (inferred and len(devices) % fixed):
+    total, most = math.prod(sizes.values()), len(devices)
+    if total > most or (inferred and most % fixed):
         named = " x ".join(f"mesh.{axis} {size}" for axis, size in asdict(config).items() if size > 1)
-        good = [str(number) for number in range(1, len(devices) + 1) if len(devices) % number == 0]
-        raise ValueError(f"{named} does not fit {len(devices)} devices; the product can be {', '.join(good)}")
+        good = [str(number) for number in range(1, most + 1) if most % number == 0]
+        raise ValueError(f"{named} does not fit {most} devices; the product can be {', '.join(good)}")
     if len({device.process_index for device in devices[:total]}) < len({device.process_index for device in devices}):
-        raise ValueError(f"the mesh {sizes} leaves processes without a device; make it as large as all {len(devices)}")
-    axis_types = (AxisType.Auto,) * len(sizes)
-    shape, devices = tuple(sizes.values()), devices[:total]
+        raise ValueError(f"the mesh {sizes} leaves processes without a device; make it as large as all {most}")
+    shape, devices, axis_types = tuple(sizes.values()), devices[:total], (AxisType.Auto,) * len(sizes)
     slices = Counter(getattr(device, "slice_index", 0) for device in devices)
     if len(slices) == 1:
         return jax.make_mesh(shape, tuple(sizes), axis_types=axis_types, devices=devices)
     if len(set(slices.values())) > 1:
         raise ValueError(f"the mesh {sizes} takes {[*slices.values()]} devices of the slices; take as many of each")
     if sizes["data"] % len(slices):
-        raise ValueError(
-            f"mesh.data {sizes['data']} is not a multiple of {len(slices)}, the number of slices: no other axis may "
-            "cross the slower network between them"
-        )
-    return Mesh(_over_slices(shape, devices, len(slices)), tuple(sizes), axis_types=axis_types)
+        problem = f"mesh.data {sizes['data']} is not a multiple of {len(slices)}, the number of slices"
+        raise ValueError(f"{problem}: no other axis may cross the slower network between them")
+    # Only the first axis crosses the network between slices.
+    outer, inner = (len(slices),) + (1,) * (len(shape) - 1), (shape[0] // len(slices), *shape[1:])
+    arranged = mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
+    return Mesh(arranged, tuple(sizes), axis_types=axis_types)
 
 
 def local_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of all devices of this process; they share the parameters out if those of `config` do, else copy them."""
-    divided = config.fsdp != 1 or config.tensor != 1
-    return make_mesh(MeshConfig(data=1, fsdp=-1) if divided else MeshConfig(), jax.local_devices())
-
-
-def _over_slices(shape: tuple[int, ...], devices: Sequence[Any], slices: int) -> np.ndarray:
-    """Orders devices so that only the first axis crosses the slow network between slices."""
-    outer = (slices,) + (1,) * (len(shape) - 1)
-    inner = (shape[0] // slices, *shape[1:])
-    return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
+    """A mesh of all devices of this process, with sharded parameters if `config` shards them, otherwise replicated."""
+    sharded = config.fsdp != 1 or config.tensor != 1
+    return make_mesh(MeshConfig(data=1, fsdp=-1) if sharded else MeshConfig(), jax.local_devices())
 
 
 def described(mesh: Mesh | Mapping[str, int]) -> str:

@@ -2,7 +2,7 @@
 
 checkpoints/
   1000/              see checkpoint_folder.py; has this name only once all of it is written
-  damaged/2000/      damaged, and set aside
+  damaged/2000/      damaged, and moved away
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from transformer_jax.parallel.distributed import barrier, is_first
 from transformer_jax.runs.checkpoint_folder import (
@@ -37,7 +37,7 @@ from transformer_jax.runs.checkpoint_folder import (
 
 DAMAGED = "damaged"
 UNFINISHED = ocp.utils.TMP_DIR_SUFFIX
-"""What Orbax adds to the name of a folder while it writes it."""
+"""Orbax's addition to the name of an unfinished folder."""
 
 # Errors of Orbax are raised here with one line; its log would repeat them with tracebacks.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -50,17 +50,16 @@ class Restored:
     step: int
     model: dict[str, Array]
     optimizer: dict[str, Array] | None
-    """None where it was not asked for."""
+    """None if it was not asked for."""
     state: dict[str, Any]
     metrics: dict[str, float]
 
 
 class Checkpoints:
-    """The checkpoints of one run: the `keep` newest, and the best by the metric `best` ("": none) where it was saved.
+    """The checkpoints of one run: the `keep` newest, and the earliest best by the metric `best` ("": none), if saved.
 
-    Of equally good ones the earliest is the best. `save`, `restore_latest`, `wait` and `close` are for the one run that
-    trains; the rest only reads, creates and deletes nothing, and may be used meanwhile by others. With several
-    processes all of them make the same calls.
+    `save`, `restore_latest`, `wait` and `close` are for the one run that trains; the other methods only read, and
+    others may use them meanwhile. If there are several processes, all make the same calls.
     """
 
     def __init__(self, directory: Path, *, keep: int = 3, best: str = "", higher_is_better: bool = True):
@@ -77,7 +76,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Others know of a loss that is not finite. Of any other error they do not, and would be waited for in vain.
+        # All processes meet a loss that is not finite; after any other error, this one would wait for them in vain.
         if kind is None or issubclass(kind, FloatingPointError) or jax.process_count() == 1:
             self.close()
 
@@ -92,8 +91,8 @@ class Checkpoints:
     ) -> None:
         """Saves in the background; the arrays may be donated or overwritten as soon as this returns.
 
-        A step that is there already stays as it is. Raises FloatingPointError when an array holds an infinity or NaN,
-        and OSError when this checkpoint or the one before it cannot be written.
+        A step that is saved already stays as it is. Raises FloatingPointError when an array has an infinity or NaN, and
+        OSError when this checkpoint or the one before it cannot be written.
         """
         self.wait()
         if step in self.steps():
@@ -115,7 +114,7 @@ class Checkpoints:
             self._writer.save(self._folder(step), args=ocp.args.Composite(**arguments))
 
     def wait(self) -> None:
-        """Returns when the last save is complete, and deletes what is no longer kept; OSError when the save failed."""
+        """Waits until the last save is complete, and deletes old checkpoints; OSError when the save failed."""
         if self._writer is not None:
             with self._saving():
                 self._writer.wait_until_finished()
@@ -138,19 +137,16 @@ class Checkpoints:
         return sorted(int(folder.name) for folder in folders if folder.name.isdecimal() and folder.is_dir())
 
     def best_step(self) -> int | None:
-        """The step with the best metric; None where no metric is named or none was saved.
-
-        Raises OSError when a checkpoint cannot be read.
-        """
+        """The step with the best metric, if any was saved; OSError when a checkpoint cannot be read."""
         scored = [(self._score(step), -step) for step in self.steps()]
         value, step = max(scored, default=(-math.inf, 0))
         return -step if value > -math.inf else None
 
     def restore(self, step: int, *, model: Templates, optimizer: Templates | None = None) -> Restored:
-        """The checkpoint of a step, on the devices that the templates name; without `optimizer`, that is not read.
+        """Reads the checkpoint of a step to the devices that the templates name; the optimizer only on request.
 
         Raises FileNotFoundError when there is no such step, CheckpointDamaged when it is not what was saved, ValueError
-        when it is whole but holds other arrays than are asked for, and OSError when it cannot be read.
+        when it is whole but has other arrays than were asked for, and OSError when it cannot be read.
         """
         folder = self._folder(step)
         facts = read_facts(folder)
@@ -159,10 +155,10 @@ class Checkpoints:
         return Restored(step, parameters, rest, facts["state"], facts["metrics"])
 
     def restore_latest(self, *, model: Templates, optimizer: Templates) -> Restored | None:
-        """The newest checkpoint that is whole; None where there never was one.
+        """Reads the newest whole checkpoint; None if none was ever saved.
 
-        Damaged ones are set aside with a warning, and what an interrupted save left is removed. Raises
-        CheckpointDamaged when there were checkpoints and none is whole, ValueError when one holds other arrays than are
+        Damaged ones are moved away with a warning, and the remains of an interrupted save are deleted. Raises
+        CheckpointDamaged when there were checkpoints and none is whole, ValueError when one has other arrays than were
         asked for, and OSError, with everything left in its place, when the newest cannot be read.
         """
         self.wait()
@@ -188,8 +184,8 @@ class Checkpoints:
     def _finish(self) -> None:
         """Adds state.json when Orbax has written the arrays; called by its thread, on the first process.
 
-        The folder still has its temporary name then. Should Orbax come to rename it first, a step that is killed in
-        between has no state.json, and so counts as damaged.
+        The folder still has its temporary name then. If Orbax renamed it first, a step that is killed in between would
+        have no state.json, and so count as damaged.
         """
         folder = self._folder(self._facts["step"])
         unfinished = folder.with_name(folder.name + UNFINISHED)
@@ -206,18 +202,17 @@ class Checkpoints:
     def _delete_old(self) -> None:
         """Deletes complete checkpoints that are neither new nor the best; half deleted ones count as unfinished.
 
-        Deletes none while one cannot be read, which may be the best.
+        Deletes none while one cannot be read: it may be the best.
         """
         old = set(self.steps()[: -self._keep])
         try:
-            doomed_steps = old - {self.best_step()} if old else old
+            old -= {self.best_step()} if old else set()
         except OSError as error:
             print(f"warning: no old checkpoint is deleted now: {error}", file=sys.stderr, flush=True)
             return
-        for step in doomed_steps:
-            doomed = self._directory / f"{step}{UNFINISHED}-deleted"
-            self._folder(step).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        for step in old:
+            renamed = self._folder(step).rename(self._directory / f"{step}{UNFINISHED}-deleted")
+            shutil.rmtree(renamed, ignore_errors=True)
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
@@ -229,7 +224,7 @@ class Checkpoints:
 
 
 def storable(directory: Path) -> Path:
-    """The absolute path of a directory in which checkpoints can be; ValueError for a name that is no UTF-8."""
+    """The absolute path of a directory for checkpoints; ValueError for a name that is no UTF-8."""
     path = Path(directory).absolute()
     try:
         str(path).encode()
@@ -239,35 +234,23 @@ def storable(directory: Path) -> Path:
 
 
 def average(checkpoints: Checkpoints, steps: Sequence[int], model: Templates) -> dict[str, Array]:
-    """The mean of the parameters at these steps (Vaswani et al. 2017, section 6.1), taken in float32.
-
-    Reads one checkpoint after the other, as `Checkpoints.restore` does.
-    """
+    """The mean, taken in float32, of the parameters at these steps (Vaswani et al. 2017, section 6.1)."""
     if not steps:
         raise ValueError("there are no checkpoints to average; name at least one step")
     mean: dict[str, Array] = {}
     for count, step in enumerate(steps, 1):
-        new = checkpoints.restore(step, model=model).model
-        mean = _blend(mean or new, new, jnp.float32(count))
+        for name, value in checkpoints.restore(step, model=model).model.items():
+            new = value.astype(jnp.float32)
+            old = mean.get(name, new)
+            mean[name] = old + (new - old) / count
     return {name: value.astype(model[name].dtype) for name, value in mean.items()}
-
-
-@jax.jit
-def _blend(mean: dict[str, Array], new: dict[str, Array], count: Float[Array, ""]) -> dict[str, Array]:
-    """The mean of `count` values from the last of them and the mean of the others."""
-
-    def blend(old: Array, value: Array) -> Array:
-        old, value = old.astype(jnp.float32), value.astype(jnp.float32)
-        return old + (value - old) / count
-
-    return jax.tree.map(blend, mean, new)
 
 
 @functools.cache
 def _silence_failed_writes() -> None:
-    """Drops what TensorStore and asyncio print of writes that end after the save they belong to has failed.
+    """Silences TensorStore and asyncio about writes that end after their save has failed.
 
-    On a full disk that is a traceback for every array, beside the one error that is raised.
+    On a full disk they print a traceback for every array, beside the one error that is raised.
     """
     show = sys.unraisablehook
 

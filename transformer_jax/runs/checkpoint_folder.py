@@ -31,13 +31,11 @@ STATE = "state.json"
 Templates = Mapping[str, jax.ShapeDtypeStruct]
 """Arrays by name as they are wanted: shape, type and sharding (None: on one device)."""
 Facts = dict[str, Any]
-"""What state.json holds: step, metrics, state, arrays (by item and name), files."""
+"""The content of state.json: step, metrics, state, arrays (by item and name), files."""
 
 T = TypeVar("T")
-
-
 PAUSES = (0.5, 2.0, 8.0)
-"""Seconds after which a failed read is tried again, one after the other: a network disk may be back by then."""
+"""Seconds before each further try of a failed read: a network disk may be back by then."""
 
 
 class CheckpointDamaged(ValueError):
@@ -62,10 +60,7 @@ def write_facts(folder: Path, facts: Facts) -> None:
 
 
 def read_facts(folder: Path) -> Facts:
-    """The content of state.json.
-
-    Raises FileNotFoundError when there is no such checkpoint, CheckpointDamaged, and OSError when it cannot be read.
-    """
+    """The content of state.json; FileNotFoundError for no such checkpoint, CheckpointDamaged, or OSError."""
     return _together(folder, lambda: _facts_here(folder))
 
 
@@ -75,7 +70,10 @@ def facts_here(folder: Path) -> Facts:
 
 
 def _facts_here(folder: Path) -> Facts:
-    text = _bytes(folder / STATE)
+    try:
+        text = (folder / STATE).read_bytes()
+    except FileNotFoundError:
+        raise _missing(folder, STATE) from None
     try:
         sealed = json.loads(text)
         facts = sealed["facts"]
@@ -88,10 +86,10 @@ def _facts_here(folder: Path) -> Facts:
 
 
 def read_arrays(folder: Path, item: str, facts: Facts, templates: Templates) -> dict[str, Array]:
-    """The arrays of an item on the devices that the templates name, equal to what was saved.
+    """The arrays of an item, as they were saved, on the devices that the templates name.
 
-    Raises CheckpointDamaged when they are not, ValueError when other arrays were saved than are asked for, and OSError
-    when whole files cannot be read.
+    Raises CheckpointDamaged when they are not as saved, ValueError when other arrays were saved than were asked for,
+    and OSError when whole files cannot be read.
     """
     saved = facts["arrays"][item]
     stored = {name: _former(name) if _former(name) in saved else name for name in templates}
@@ -100,9 +98,9 @@ def read_arrays(folder: Path, item: str, facts: Facts, templates: Templates) -> 
     if not templates:
         return {}  # Orbax refuses to write an item without arrays
     names = [name for name in sorted(facts["files"]) if name.startswith(f"{item}/")]
-    mine = names[jax.process_index() :: jax.process_count()]
-    # Before Orbax reads: where that fails it leaves reads behind, which then fail in its threads.
-    _together(folder, lambda: _check_files(folder, mine, facts["files"]))
+    mine = {name: facts["files"][name] for name in names[jax.process_index() :: jax.process_count()]}
+    # Before Orbax reads: after a failure it leaves reads behind, which then fail in its threads.
+    _together(folder, lambda: _check_files(folder, mine))
     arrays = _together(folder, lambda: _arrays_here(folder / item, templates))
     hashes, _ = fingerprints(arrays)
     wrong = [name for name, array in saved.items() if hashes[name] != array["fingerprint"]]
@@ -117,22 +115,15 @@ def _former(name: str) -> str:
     return re.sub(r"\b(en|de)coder_input/", "", name)
 
 
-def _check_files(folder: Path, names: Sequence[str], saved: Mapping[str, str]) -> None:
-    """Raises CheckpointDamaged unless these files of the checkpoint have the fingerprints that were saved."""
-    for name in names:
+def _check_files(folder: Path, saved: Mapping[str, str]) -> None:
+    """Raises CheckpointDamaged unless the checkpoint's files have these fingerprints."""
+    for name, fingerprint in saved.items():
         try:
-            same = file_fingerprint(folder / name) == saved[name]
+            same = file_fingerprint(folder / name) == fingerprint
         except FileNotFoundError:
             raise _missing(folder, name) from None
         if not same:
             raise _damaged(folder, f"{name} is not what was saved")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise _missing(path.parent, path.name) from None
 
 
 def _arrays_here(folder: Path, templates: Templates) -> dict[str, Array]:
@@ -151,16 +142,16 @@ def _damaged(folder: Path, problem: str) -> CheckpointDamaged:
 
 
 def _missing(folder: Path, name: str) -> Exception:
-    """The error for a file that is not there: one was lost, or the whole checkpoint was deleted meanwhile."""
+    """The error for a missing file: it was lost, or the whole checkpoint was deleted meanwhile."""
     if folder.is_dir():
         return _damaged(folder, f"{name} is missing")
     return FileNotFoundError(f"there is no checkpoint {folder}; training may have deleted it meanwhile")
 
 
 def _patiently(folder: Path, read: Callable[[], T]) -> T:
-    """The result of `read`, which is tried again after each of `PAUSES` unless its error would stay the same.
+    """Returns the result of `read`, and tries again after each of `PAUSES` unless its error would stay the same.
 
-    Raises OSError when it fails to the end, which is no damage: fingerprints alone show that.
+    Raises OSError when every try fails, which is no damage: only fingerprints show that.
     """
     failure: Exception = OSError()
     for pause in (0, *PAUSES):
@@ -171,15 +162,12 @@ def _patiently(folder: Path, read: Callable[[], T]) -> T:
             raise
         except Exception as error:
             failure = error
-    tries = f"in {len(PAUSES) + 1} tries"
-    raise OSError(f"{folder} cannot be read {tries}, and is left as it is: {reason(failure)}") from failure
+    tries, why = len(PAUSES) + 1, reason(failure)
+    raise OSError(f"{folder} cannot be read in {tries} tries, and is left as it is: {why}") from failure
 
 
 def _together(folder: Path, read: Callable[[], T]) -> T:
-    """`_patiently`, in several processes: where it fails in one of them it fails in all, so that none waits.
-
-    Damage that one of them found is CheckpointDamaged in all.
-    """
+    """Calls `_patiently` in all processes; if one fails, all do, so that none waits: CheckpointDamaged for damage."""
     result, problem = None, None
     try:
         result = _patiently(folder, read)
@@ -210,7 +198,7 @@ def _kind(array: Array | jax.ShapeDtypeStruct) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Why a file could not be read or written, on one line: the system's own words where it is the system's error."""
+    """Says on one line why a file could not be read or written, in the system's own words if they are known."""
     number = re.search(r"(?:os_error_code='|OS error )(\d+)", str(error))  # as TensorStore names it
     if number or (isinstance(error, OSError) and error.strerror):
         return os.strerror(int(number[1])) if number else str(cast(OSError, error).strerror)

@@ -1,9 +1,9 @@
-"""Scores of a model on examples: its loss, by the path of training, and the metrics of its predictions."""
+"""Scores of a model on examples: its loss, computed as in training, and the metrics of its predictions."""
 
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,15 +24,15 @@ from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import device_batches
 
 PROBES = 20
-"""Examples that show how a task encodes text."""
+"""Examples whose encoding identifies how a task encodes text."""
 SEED = 0
-"""What an evaluation draws, such as masks, is drawn from this seed in epoch 0: the same every time."""
+"""Seed of random choices, such as masks: with epoch 0, they are the same in every evaluation."""
 
 
 class Evaluation:
     """Scores models of a run on examples, which are encoded once, here; call it with a model.
 
-    The table is kept in `cache`, or thrown away in the end. Raises ValueError for examples that cannot be encoded.
+    The table is kept in `cache`, if given. Raises ValueError for examples that cannot be encoded.
     """
 
     def __init__(self, run: Run, examples: list[Example], mesh: Mesh, cache: Path | None = None):
@@ -45,7 +45,7 @@ class Evaluation:
         self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
     def __call__(self, model: Any) -> dict[str, Any]:
-        """The metrics by name, and `COUNTS`; of several processes, all call this together."""
+        """The metrics by name, and `COUNTS`; all processes call this together."""
         task, data = self.run.experiment.task, self.run.experiment.data
         predictor = task.predictor(model, self.run.tokenizers, data)
         with jax.set_mesh(self.mesh):
@@ -53,10 +53,15 @@ class Evaluation:
             return {"examples": len(self.examples)} | metrics | task.evaluate(predictor, self.examples)
 
     def sums(self, model: Any) -> dict[str, tuple[float, float]]:
-        """What the task's loss sums up over all examples: sums and weights."""
+        """The sums and weights of the task's loss and other metrics over all examples."""
         task, stop = self.run.experiment.task, self.plan.batches_per_epoch
         batches = device_batches(task, self.run.tokenizers, self.table, self.plan, self.mesh, seed=SEED, stop=stop)
-        return added(jax.device_get([self._sums(model, batch) for batch in batches]))
+        totals: dict[str, tuple[float, float]] = {}
+        for sums in jax.device_get([self._sums(model, batch) for batch in batches]):
+            for name, (total, weight) in sums.items():
+                before = totals.get(name, (0.0, 0.0))
+                totals[name] = before[0] + float(total), before[1] + float(weight)
+        return totals
 
 
 def evaluate(run: Run, steps: list[int], examples: list[Example]) -> dict[str, Any]:
@@ -65,33 +70,16 @@ def evaluate(run: Run, steps: list[int], examples: list[Example]) -> dict[str, A
     return Evaluation(run, examples, mesh)(run.model_of(steps, mesh))
 
 
-def added(batches: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, tuple[float, float]]:
-    """The sums and weights of several batches together."""
-    totals: dict[str, tuple[float, float]] = {}
-    for sums in batches:
-        for name, (total, weight) in sums.items():
-            before = totals.get(name, (0.0, 0.0))
-            totals[name] = before[0] + float(total), before[1] + float(weight)
-    return totals
-
-
 def evaluation_plan(experiment: Experiment, table: Table, devices: int) -> BatchPlan | PackedPlan:
-    """The batches that have every example of a table once, in order, with rows that so many devices can divide."""
+    """The batches that have every example of a table once, in order, their rows a multiple of the devices."""
     data = experiment.data
     multiple = math.lcm(data.batch_multiple, devices)
+    # A plan of single rows rounds lengths up to multiples of at most 8.
+    longest = data.max_length if experiment.task.packed else int(table.lengths.max()) + 7
+    size = {"tokens_per_batch": max(data.tokens_per_batch, longest * multiple), "batch_multiple": multiple}
     if experiment.task.packed:
-        tokens = max(data.tokens_per_batch, data.max_length * multiple)
-        return EveryToken(table.lengths[:, 0], length=data.max_length, tokens_per_batch=tokens, batch_multiple=multiple)
-    # The plan rounds lengths up to multiples of at most 8.
-    tokens = max(data.tokens_per_batch, (int(table.lengths.max()) + 7) * multiple)
-    return BatchPlan(
-        table.lengths,
-        tokens_per_batch=tokens,
-        num_buckets=data.num_buckets,
-        batch_multiple=multiple,
-        seed=SEED,
-        shuffle=False,
-    )
+        return EveryToken(table.lengths[:, 0], length=data.max_length, **size)
+    return BatchPlan(table.lengths, num_buckets=data.num_buckets, seed=SEED, shuffle=False, **size)
 
 
 def encoded_split(
@@ -102,9 +90,9 @@ def encoded_split(
     text: str,
     directory: Path,
 ) -> Table:
-    """The table of the examples that `read` gives, as the task encodes them; made unless `directory` has it.
+    """The table of the examples of `read`, encoded by the task; made unless `directory` has it.
 
-    Its key changes whenever their fingerprint `text`, a vocabulary or what the task encodes does.
+    Its key changes with their fingerprint `text`, the vocabularies and the task's encoding.
     """
     task, data = experiment.task, experiment.data
     max_length = None if task.packed else data.max_length

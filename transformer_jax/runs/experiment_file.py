@@ -1,10 +1,9 @@
-"""An experiment as a value on disk: read from its Python file, written as plain JSON, compared field by field.
+"""An experiment on disk: read from its Python file, written as plain JSON, compared field by field.
 
-The class of a part comes from the experiment's file; the JSON names it and holds its fields. Two class attributes, both
-optional, widen that:
+The class of a part comes from the experiment's file; the JSON has its name and fields. A class may have two attributes:
 
-kinds            a mapping (or a classmethod that returns one) from names to classes that may stand in for this class,
-                 each constructible without arguments; `--model.positions NAME` chooses one
+kinds            a mapping (or a classmethod that returns one) from names to classes that may replace this class, each
+                 constructible without arguments; `--model.positions NAME` chooses one
 upgraded(tree)   a classmethod that turns the JSON of this class, as any version wrote it, into today's fields
 """
 
@@ -53,9 +52,9 @@ def from_tree(default: T, tree: Any) -> T:
 
 
 def upgrade(default: Any, tree: Any, kind: Any = Any) -> Any:
-    """A tree that an older version wrote, in today's fields; those that the older version did not have stay absent.
+    """A tree that an older version wrote, in today's fields; newer fields stay absent.
 
-    `default` is an experiment with the same classes, and `kind` the type that its field is declared with.
+    `default` is an experiment with the same classes, and `kind` the declared type of its field.
     """
     if not isinstance(tree, dict):
         return tree
@@ -70,7 +69,7 @@ def upgrade(default: Any, tree: Any, kind: Any = Any) -> Any:
 
 
 def kinds_of(value: Any, kind: Any) -> Mapping[str, type]:
-    """The classes that may stand in a field, by name; empty unless its value or declared type has `kinds`."""
+    """The classes that a field may have, by name; empty unless its value or declared type has `kinds`."""
     while typing.get_origin(kind) is Annotated:
         kind = kind.__origin__
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
@@ -83,13 +82,13 @@ def kinds_of(value: Any, kind: Any) -> Mapping[str, type]:
 
 
 def choices(experiment: Any, path: str = "") -> dict[str, Mapping[str, type]]:
-    """The path of every field whose class can be chosen by name, and the classes that there are."""
-    found: dict[str, Mapping[str, type]] = {}
+    """The path of every field whose class can be chosen by name, and its classes."""
+    fields: dict[str, Mapping[str, type]] = {}
     for name, value, kind in declared(experiment):
         where, kinds = join(path, name), kinds_of(value, kind)
-        found |= {where: kinds} if kinds else {}
-        found |= choices(value, where) if is_config(value) else {}
-    return found
+        fields |= {where: kinds} if kinds else {}
+        fields |= choices(value, where) if is_config(value) else {}
+    return fields
 
 
 def replaced(experiment: T, path: str, value: Any) -> T:
@@ -105,24 +104,24 @@ def flatten(experiment: Any) -> dict[str, Any]:
 
 
 def field_types(experiment: Any) -> dict[str, Any]:
-    """The type that every field of `flatten` was declared with."""
+    """The declared type of every field of `flatten`."""
     return {path: kind for path, _, kind in _leaves(experiment, "")}
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """The fields of `old` that are others in `new`, by path, with both values; None where `new` lacks the field.
+    """The fields of `old` that differ in `new`, by path, with both values; None if `new` lacks the field.
 
-    Fields that only `new` has are left out: an older version wrote `old`. Of a part that is of another class only
-    that is told, as `data.source.class`.
+    Fields that only `new` has are left out: an older version wrote `old`. A part of another class counts as one
+    difference, such as `data.source.class`.
     """
     if not (isinstance(old, dict) and isinstance(new, dict) and "class" in old):
         return {} if old == new else {path: (old, new)}
     if old["class"] != new.get("class"):
         return {join(path, "class"): (old["class"], new.get("class"))}
-    found: dict[str, tuple[Any, Any]] = {}
+    changed: dict[str, tuple[Any, Any]] = {}
     for name in old:
-        found |= differences(old[name], new.get(name), join(path, name))
-    return found
+        changed |= differences(old[name], new.get(name), join(path, name))
+    return changed
 
 
 def load_experiment_file(path: str | Path, function: str = "experiment") -> Experiment:
@@ -141,12 +140,12 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
     make_importable(path)
     try:
         exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), module.__dict__)
-        found = getattr(module, function, None)
-        result = found() if callable(found) else None
+        make = getattr(module, function, None)
+        result = make() if callable(make) else None
     except Exception as error:
         del sys.modules[module.__name__]
         raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}") from error
-    if found is None:
+    if make is None:
         raise ValueError(f"{path} has no function {function}(); define one that returns an Experiment")
     if not isinstance(result, Experiment):
         raise ValueError(f"{function}() in {path} must return an Experiment, not {result!r}")
@@ -159,15 +158,15 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
 
 
 def needed(kind: Any) -> str:
-    """The values that a field of this type takes, in words."""
-    arguments = typing.get_args(kind)
+    """Describes the values of a field of this type."""
+    arguments, origin = typing.get_args(kind), typing.get_origin(kind)
     if kind in WORDS:
         return WORDS[kind]
-    if typing.get_origin(kind) is Literal:
+    if origin is Literal:
         return " or ".join(map(repr, arguments))
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType):
         return " or ".join(map(needed, arguments))
-    if typing.get_origin(kind) is tuple:
+    if origin is tuple:
         several = arguments[-1] is Ellipsis
         return f"values that are each {needed(arguments[0])}" if several else ", then ".join(map(needed, arguments))
     return getattr(kind, "__name__", str(kind))
@@ -194,13 +193,8 @@ def _plain(value: Any, path: str) -> Any:
         raise ValueError(f"{path} is {value!r}, which cannot be saved as JSON") from None
 
 
-def _fits(part: Any, kind: Any) -> bool:
-    """Whether a value is of the dataclass that its field is declared with, if it is one."""
-    return not dataclasses.is_dataclass(kind) or isinstance(part, typing.cast(type, kind))
-
-
 def _template(default: Any, tree: Any, kind: Any) -> Any:
-    """An instance of the class that the tree names: `default`, or one of the `kinds` that its field may hold."""
+    """An instance of the class that the tree names: `default`, or one of the field's `kinds`."""
     named = tree.get("class") if isinstance(tree, dict) else None
     if named == type(default).__name__:
         return default
@@ -211,38 +205,35 @@ def _template(default: Any, tree: Any, kind: Any) -> Any:
 def _from_tree(default: Any, tree: Any, kind: Any, path: str) -> Any:
     """The dataclass of a tree in today's fields."""
     template = _template(default, tree, kind)
-    if not isinstance(tree, dict) or tree.get("class") != type(template).__name__:
-        saved = tree.get("class") if isinstance(tree, dict) else repr(tree)
-        ours = type(template).__name__
+    saved, ours = tree.get("class") if isinstance(tree, dict) else repr(tree), type(template).__name__
+    if not isinstance(tree, dict) or saved != ours:
         raise ValueError(f"{path or 'the experiment'} was saved as {saved}, but its file makes it a {ours}")
     fields = {name: value for name, value, _ in declared(template)}
     for name in sorted(tree.keys() - {"class", *fields}):
         near = did_you_mean(join(path, name), [join(path, known) for known in fields])
         raise ValueError(f"the saved experiment has an unknown field {join(path, name)}{near}")
     hints = typing.get_type_hints(type(template))
-    saved = {
-        name: _value(value, tree[name], hints[name], join(path, name)) for name, value in fields.items() if name in tree
-    }
+    saved = {name: _value(fields[name], tree[name], hints[name], join(path, name)) for name in fields if name in tree}
     return dataclasses.replace(template, **saved)
 
 
 def _value(default: Any, tree: Any, kind: Any, path: str) -> Any:
     """The value of one field, of its declared type."""
-    if not _fits(default, kind):
+    if dataclasses.is_dataclass(kind) and not isinstance(default, typing.cast(type, kind)):
         raise ValueError(f"{path} needs a {needed(kind)}, not {default!r}")
     if tree is None and type(None) in typing.get_args(kind):
         return None
     if is_config(_template(default, tree, kind)):
         return _from_tree(default, tree, kind, path)
+    problem = None
     try:
-        value = CONVERTER.structure(tree, kind)
-        # Structuring is lenient ("3" is taken for an int); what does not come back as it was had another type.
-        same = _plain(value, path) == tree
+        value = CONVERTER.structure(tree, typing.cast(Any, kind))
+        # Structuring is lenient (it makes "3" an int): a value of another type does not come back as it was.
+        if _plain(value, path) == tree:
+            return value
     except Exception as error:  # Every type has errors of its own.
-        raise ValueError(f"{path} needs {needed(kind)}, not {tree!r}") from error
-    if not same:
-        raise ValueError(f"{path} needs {needed(kind)}, not {tree!r}")
-    return value
+        problem = error
+    raise ValueError(f"{path} needs {needed(kind)}, not {tree!r}") from problem
 
 
 def _place(error: Exception, path: Path) -> str:

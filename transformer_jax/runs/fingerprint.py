@@ -1,9 +1,9 @@
-"""Fingerprints of arrays, files and JSON, by which a checkpoint that changed is found out.
+"""Fingerprints of arrays, files and JSON, which show that a checkpoint has changed.
 
-Those of arrays are computed where the arrays lie, no device gathers anything, and have 32 bits. Every element is mixed
-with its position, the results are added modulo 2^32. The mixing is a bijection of the element's bits, so one changed
-element (of at most 32 bits) always changes the sum; other changes, exchanged elements among them, go unseen once in
-2^32. The sum does not depend on how the array is cut into shards.
+Those of arrays have 32 bits, and are computed on the arrays' devices without gathering. Every element is mixed with its
+position, and the results are added modulo 2^32. The mixing is a bijection of the element's bits, so one changed element
+(of at most 32 bits) always changes the sum; one in 2^32 other changes, such as exchanged elements, goes unseen. The sum
+does not depend on the array's sharding.
 """
 
 import hashlib
@@ -32,22 +32,19 @@ def file_fingerprint(path: Path) -> str:
 
 
 def json_fingerprint(tree: Any) -> str:
-    """SHA-256 of a tree of what JSON knows, whatever the order of its keys."""
+    """SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 @jax.jit
 def _measure(arrays: dict[str, Array]) -> dict[str, tuple[UInt32[Array, ""], Bool[Array, ""]]]:
-    return {name: (_fingerprint(array), _is_finite(array)) for name, array in arrays.items()}
-
-
-def _fingerprint(array: Array) -> UInt32[Array, ""]:
-    words = _words(array)
-    return jnp.sum(_mix(words ^ _mix(_positions(words.shape))), dtype=jnp.uint32)
-
-
-def _is_finite(array: Array) -> Bool[Array, ""]:
-    return jnp.isfinite(array).all() if jnp.issubdtype(array.dtype, jnp.inexact) else jnp.array(True)
+    """The fingerprint of every array, and whether all of it is finite."""
+    measured = {}
+    for name, array in arrays.items():
+        words, is_float = _words(array), jnp.issubdtype(array.dtype, jnp.inexact)
+        fingerprint = jnp.sum(_mix(words ^ _mix(_positions(words.shape))), dtype=jnp.uint32)
+        measured[name] = fingerprint, jnp.isfinite(array).all() if is_float else jnp.array(True)
+    return measured
 
 
 def _words(array: Array) -> UInt32[Array, "..."]:

@@ -1,4 +1,4 @@
-"""Files beside an experiment's file that it imports: found without running them, kept with the run."""
+"""Files beside an experiment's file that it imports: listed without running them, copied to the run."""
 
 import contextlib
 import shutil
@@ -11,7 +11,7 @@ INSTALLED = {"transformer_jax", *sys.stdlib_module_names}
 
 
 def imported_files(file: Path) -> dict[str, Path]:
-    """The modules that stand in the file's directory and are imported by it or by each other, with their files."""
+    """The modules in the file's directory that it imports, directly or through each other, with their files."""
     directory = file.parent.absolute()
     finder = ModuleFinder([str(directory)], excludes=list(INSTALLED))
     with contextlib.suppress(SyntaxError):  # which its execution reports
@@ -23,7 +23,7 @@ def imported_files(file: Path) -> dict[str, Path]:
 
 
 def make_importable(file: Path) -> None:
-    """Lets the file import those beside it, as `python FILE` does, also where others of their names are loaded."""
+    """Lets the file import those beside it, as `python FILE` does, even if others of their names are loaded."""
     files = imported_files(file)
     for name, place in files.items():
         loaded = getattr(sys.modules.get(name), "__file__", None)

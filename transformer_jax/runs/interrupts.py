@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop at the next step, so that the run can save first."""
+"""Stops a run by SIGTERM or Ctrl-C at the next step, so that it can save first."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """A signal came in the middle of something that can be given up."""
+    """A signal came during work that can be abandoned."""
 
 
 class Interrupts:
-    """While entered, the first SIGTERM or Ctrl-C is remembered; a second Ctrl-C ends the process at once.
+    """Remembers the first SIGTERM or Ctrl-C while entered; a second Ctrl-C ends the process at once.
 
-    Of several processes, which `agree` on a number, each then has the `signal` at the same `check`.
+    Several processes, which `agree` on a number, all have the `signal` at the same `check`.
     """
 
     def __init__(self, agree: Callable[[int], int] | None = None) -> None:
@@ -51,7 +51,7 @@ class Interrupts:
 
     @property
     def exit_status(self) -> int:
-        """What a shell reports of a process that this signal ended: 143 for SIGTERM, 130 for Ctrl-C."""
+        """The status of a process that this signal ended, as shells report it: 143 for SIGTERM, 130 for Ctrl-C."""
         return 128 + (self.signal or 0)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""From an experiment to a run that can start: everything that a user can get wrong is found here."""
+"""From an experiment to a run that can start; reports everything that a user can get wrong."""
 
 import contextlib
 import fcntl
@@ -27,26 +27,18 @@ from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.evaluation import Evaluation, encoded_split
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.rehearsal import check_evaluation
-from transformer_jax.runs.run import (
-    SOURCE,
-    VALIDATION,
-    Run,
-    averaged,
-    open_checkpoints,
-    read_tree,
-    write_experiment,
-)
+from transformer_jax.runs.run import SOURCE, VALIDATION, Run, averaged, open_checkpoints, read_tree, write_experiment
 from transformer_jax.runs.warm_start import Origin, fitting, table
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
 
 TEXT = "text.fingerprint"
-"""File in the run directory: what the training text was."""
+"""File in the run directory: the fingerprint of the training text."""
 LOCK = ".lock"
-"""File in the run directory: whoever trains there holds it."""
+"""File in the run directory, locked by the process that trains there."""
 WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
-"""What preparation leaves in a run directory, before the experiment makes it a run."""
+"""Names that preparation adds to a run directory before `experiment.json` makes it a run."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
 
@@ -64,15 +56,15 @@ class Prepared:
     text: str
     """Fingerprint of the text."""
     initial: dict[str, np.ndarray]
-    """Parameters of another run to begin from, by name; none where training begins from nothing."""
+    """Parameters of another run to begin from, by name, if any."""
     lock: IO[str] | None
-    """Held by the first process as long as the run may be written to."""
+    """Of the first process: keeps other commands from writing to the run."""
 
 
 def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
-    """Reads the text, makes vocabulary and batches, and writes the run directory; of several processes, the first does.
+    """Reads the text, makes vocabulary and batches, and (the first process alone) writes the run directory.
 
-    Raises ValueError or OSError for anything that cannot work; a directory that was created for it is then removed.
+    Raises ValueError or OSError for anything that cannot work, and removes a directory that it created.
     """
     storable(directory)
     check_train(experiment)
@@ -85,7 +77,7 @@ def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
 
 
 def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark: str) -> Prepared:
-    """Prepares a new run, or one that is there, and holds its lock."""
+    """Prepares a new run, or one that exists, and keeps its lock."""
     resumed = Run.exists(directory)
     if resumed:
         _check_same(experiment, directory)
@@ -111,7 +103,7 @@ def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark:
 
 
 def _follow(experiment: Experiment, directory: Path, mesh: Mesh, mark: str) -> Prepared:
-    """Opens what the first process has prepared, which has left its mark there."""
+    """Opens the run that the first process has prepared and marked."""
     if not Run.exists(directory) or (directory / LOCK).read_text() != mark:
         raise ValueError(f"{directory} of the first process is not seen here; name one that all share, --workdir RUN")
     changed = changes(read_tree(directory), _with_sizes(experiment, directory))
@@ -123,22 +115,24 @@ def _follow(experiment: Experiment, directory: Path, mesh: Mesh, mark: str) -> P
 def _prepare(
     experiment: Experiment, file: Path | None, directory: Path, mesh: Mesh, lock: IO[str] | None, resumed: bool
 ) -> Prepared:
-    task, data = experiment.task, experiment.data
+    task, data, place = experiment.task, experiment.data, experiment.train.initialize_from
     kinds = task.vocabularies(data)
-    origin = _origin(experiment, directory)
+    # A run that has checkpoints takes nothing more from another.
+    origin = Origin.open(place) if place and not open_checkpoints(directory, experiment).steps() else None
     if resumed:
         tokenizers = load_tokenizers(data, kinds, directory / "tokenizer")
     else:
         known = origin.tokenizers(data, kinds) if origin else {}
         for tokenizer in {tokenizer.fingerprint: tokenizer for tokenizer in known.values()}.values():
-            print(f"vocabulary of {experiment.train.initialize_from}: {tokenizer.vocab_size:,} tokens", flush=True)
+            print(f"vocabulary of {place}: {tokenizer.vocab_size:,} tokens", flush=True)
         tokenizers = train_tokenizers(data, kinds, lambda: task.readable(data.source.examples("train")), known)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
-    text = _fingerprint(experiment)
-    if resumed:
-        _check_text(directory, text)
+    known_text = data.source.fingerprint("train")
+    text = digest(data.source.examples("train")) if known_text is None else known_text
+    if resumed and (directory / TEXT).read_text(encoding="utf-8").strip() != text:
+        raise ValueError(f"the run in {directory} began with other training text; use another --workdir")
     encoded = encoded_split(experiment, tokenizers, lambda: data.source.examples("train"), "train", text, cache)
     print(encoded.report("train"), flush=True)
     plan = _plan(experiment, encoded)
@@ -157,7 +151,7 @@ def _prepare(
     initial = origin.parameters() if origin else {}
     if initial:
         copies = fitting(experiment.model, initial)
-        print(f"from {experiment.train.initialize_from}:\n{table(experiment.model, initial, copies)}", flush=True)
+        print(f"from {place}:\n{table(experiment.model, initial, copies)}", flush=True)
     return Prepared(run, mesh, encoded, plan, validation, text, initial, lock)
 
 
@@ -173,28 +167,17 @@ def _size(experiment: Experiment) -> str:
     return f"{line}, {still:,} of them frozen" + (f", others adapted with rank {rank}" if rank else "")
 
 
-def _origin(experiment: Experiment, directory: Path) -> Origin | None:
-    """The run to begin from; None where there is none, or where this run has begun already."""
-    place = experiment.train.initialize_from
-    if not place or open_checkpoints(directory, experiment).steps():
-        return None
-    return Origin.open(place)
-
-
 def _plan(experiment: Experiment, table: Table) -> BatchPlan | PackedPlan:
     data = experiment.data
-    size: dict[str, Any] = {
-        "tokens_per_batch": data.tokens_per_batch,
-        "batch_multiple": data.batch_multiple,
-        "seed": experiment.train.seed,
-    }
+    size: dict[str, Any] = {"tokens_per_batch": data.tokens_per_batch, "batch_multiple": data.batch_multiple}
+    size["seed"] = experiment.train.seed
     if experiment.task.packed:
         return PackedPlan(table.lengths[:, 0], length=data.max_length, **size)
     return BatchPlan(table.lengths, num_buckets=data.num_buckets, **size)
 
 
 def _validation(run: Run, mesh: Mesh, cache: Path) -> Evaluation | None:
-    """What is scored during training; None where the source has no validation split."""
+    """The evaluation during training; None without validation examples."""
     count = run.experiment.train.validation_examples
     if not count or "validation" not in run.experiment.data.source.splits:
         return None
@@ -206,19 +189,6 @@ def _validation(run: Run, mesh: Mesh, cache: Path) -> Evaluation | None:
     if skipped:
         print(f"validation: {len(examples):,} examples; {reasons(skipped)}", flush=True)
     return evaluation
-
-
-def _check_text(directory: Path, text: str) -> None:
-    """Raises ValueError when the training text is not the one that the run began with."""
-    if (directory / TEXT).read_text(encoding="utf-8").strip() != text:
-        raise ValueError(f"the run in {directory} began with other training text; use another --workdir")
-
-
-def _fingerprint(experiment: Experiment) -> str:
-    """The source's own fingerprint of its training text, or a hash of every example."""
-    source = experiment.data.source
-    known = source.fingerprint("train")
-    return digest(source.examples("train")) if known is None else known
 
 
 def check_train(experiment: Experiment) -> None:
@@ -239,16 +209,15 @@ def check_train(experiment: Experiment) -> None:
             f"train.checkpoint {train.checkpoint} needs more than the {saved} that {train.steps} steps with "
             f"train.save_every {train.save_every} leave; lower train.save_every, or set train.checkpoint to last"
         )
-    if train.checkpoint == "best" and not (
-        train.best and train.validation_examples and "validation" in data.source.splits
-    ):
+    scored = train.best and train.validation_examples and "validation" in data.source.splits
+    if train.checkpoint == "best" and not scored:
         raise ValueError(
             "train.checkpoint best needs validation examples, train.validation_examples and train.best; or take last"
         )
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:
-    """Goes through one training step without data or memory, with a made-up vocabulary: ValueError if it cannot be."""
+    """Traces one training step without data or memory, with a made-up vocabulary; ValueError if it cannot be made."""
     task, data, train = experiment.task, experiment.data, experiment.train
     check_batches(experiment, mesh)
     model = task.resolve(experiment.model, data, dict.fromkeys(task.vocabularies(data), 8))
@@ -269,9 +238,9 @@ def _check_same(experiment: Experiment, directory: Path) -> None:
 
 
 def _with_sizes(experiment: Experiment, directory: Path) -> Experiment:
-    """The experiment with what its task fills in, of a run's vocabularies."""
+    """The experiment with the model's sizes that follow from a run's vocabularies."""
     task, data = experiment.task, experiment.data
-    # What the task fills in was saved; where this experiment cannot have it, the comparison says why.
+    # A saved experiment has these sizes; if they cannot be computed, the comparison says why.
     with contextlib.suppress(ValueError, OSError, KeyError):
         tokenizers = load_tokenizers(data, task.vocabularies(data), directory / "tokenizer")
         sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
@@ -283,9 +252,8 @@ def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
     """The fields in which a saved experiment differs from this one, those that may change left out; empty: none."""
     changed = changes(old, experiment)
     free = tuple(changeable(experiment))
-    refused = {
-        path: pair for path, pair in changed.items() if not any(f"{path}.".startswith(f"{one}.") for one in free)
-    }
+    fixed = [path for path in changed if not any(f"{path}.".startswith(f"{one}.") for one in free)]
+    refused = {path: changed[path] for path in fixed}
     if "train.steps" in changed and depends_on_steps(experiment.optimizer):
         refused["train.steps"] = changed["train.steps"]
     return listed(refused)
@@ -306,7 +274,7 @@ def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def _lock(directory: Path) -> IO[str]:
-    """The directory's lock, held until it is closed; raises ValueError when another process trains there."""
+    """Locks the directory until the file is closed; raises ValueError when another process trains there."""
     file = (directory / LOCK).open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,11 +36,8 @@ class Profiler:
             self._tracing = False
 
 
-def costliest(directory: Path, count: int = 10) -> list[tuple[str, float, float]]:
-    """The operations of the newest trace with the most time: name, seconds in all, and share of all operations' time.
-
-    Raises FileNotFoundError if the directory holds no trace.
-    """
+def report(directory: Path, count: int = 10) -> str:
+    """Lists the costliest operations of the newest trace, a line each; FileNotFoundError if there is no trace."""
     traces = sorted(directory.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     if not traces:
         raise FileNotFoundError(f"there is no trace in {directory}: was the run long enough?")
@@ -55,10 +52,5 @@ def costliest(directory: Path, count: int = 10) -> list[tuple[str, float, float]
                     if "::" not in event.name and event.name.split(".")[0] not in CONTAINERS:
                         seconds[event.name] += event.duration_ns * 1e-9
     total = sum(seconds.values()) or 1.0
-    return [(name, value, value / total) for name, value in seconds.most_common(count)]
-
-
-def report(directory: Path) -> str:
-    """Lists the costliest operations, a line each."""
-    rows = [f"  {share:6.1%}  {1e3 * value:9.2f} ms  {name}" for name, value, share in costliest(directory)]
+    rows = [f"  {value / total:6.1%}  {1e3 * value:9.2f} ms  {name}" for name, value in seconds.most_common(count)]
     return "\n".join([f"the costliest operations of the steps traced in {directory}:", *rows])

@@ -1,4 +1,4 @@
-"""What evaluation will need, tried before the first step: a finished training is not lost to a missing file."""
+"""The checks of evaluation before the first step: a finished training is not lost to a missing file."""
 
 from transformer_jax.runs.run import Run
 
@@ -22,7 +22,6 @@ def check_evaluation(run: Run) -> None:
             for start in range(0, len(examples), CHUNK):
                 chunk = examples[start : start + CHUNK]
                 task.check_evaluation(run.tokenizers, chunk, max_length=data.max_length)
-        except ImportError as error:
-            raise ValueError(f"the {split} examples cannot be scored: a package is missing: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"the {split} examples cannot be scored: {error}") from error
+        except (ImportError, ValueError) as error:
+            why = f"a package is missing: {error}" if isinstance(error, ImportError) else error
+            raise ValueError(f"the {split} examples cannot be scored: {why}") from error

@@ -34,7 +34,7 @@ from transformer_jax.training.step import abstract_model, model_shardings
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
 TAKEN = (SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
-"""Names in a run directory that no imported file may have."""
+"""Names that belong to a run directory: no imported file may have them."""
 VALIDATION = "validation_"
 """In front of the names of metrics of the validation examples."""
 
@@ -67,9 +67,9 @@ class Run:
         return cls(directory, experiment, load_tokenizers(data, task.vocabularies(data), directory / "tokenizer"))
 
     def examples(self, split: str, most: int | None = None) -> tuple[list[Example], dict[str, int]]:
-        """The (first) examples of a split, and how many before them were skipped as empty or undecodable.
+        """The first `most` examples of a split (None: all), and the number of those skipped as empty or undecodable.
 
-        Raises ValueError for a split that there is not.
+        Raises ValueError for an unknown split.
         """
         source = self.experiment.data.source
         if split not in source.splits:
@@ -79,11 +79,11 @@ class Run:
         return list(itertools.islice(examples, most)), dict(skipped)
 
     def checkpoints(self) -> Checkpoints:
-        """The checkpoints, to read."""
+        """The checkpoints, for reading."""
         return open_checkpoints(self.directory, self.experiment)
 
     def checkpoint_steps(self, checkpoint: str | None = None) -> list[int]:
-        """The steps that `last`, `best`, a number or `average:N` stands for; None is the experiment's own choice.
+        """The steps of `last`, `best`, a number or `average:N`; None is the experiment's own choice.
 
         Raises ValueError when there are no such checkpoints.
         """
@@ -95,22 +95,21 @@ class Run:
             raise ValueError(f"{self.directory} has no checkpoint yet; train it first")
         if checkpoint == "last":
             return steps[-1:]
-        if checkpoint == "best":
-            if best is None:
-                metric = self.experiment.train.best
-                why = f"no evaluation gave a number for {metric}" if metric else "train.best names no metric"
-                raise ValueError(f"{self.directory} has no best checkpoint: {why}; use --checkpoint last")
-            return [best]
+        if checkpoint == "best" and best is None:
+            metric = self.experiment.train.best
+            why = f"no evaluation gave a number for {metric}" if metric else "train.best names no metric"
+            raise ValueError(f"{self.directory} has no best checkpoint: {why}; use --checkpoint last")
+        if count > len(steps):
+            raise ValueError(
+                f"{checkpoint} needs {count} checkpoints, but only {len(steps)} are kept: {steps}; "
+                f"use --checkpoint last or average:{len(steps)}"
+            )
         if count:
-            if len(steps) < count:
-                raise ValueError(
-                    f"{checkpoint} needs {count} checkpoints, but only {len(steps)} are kept: {steps}; "
-                    f"use --checkpoint last or average:{len(steps)}"
-                )
             return steps[-count:]
-        if int(checkpoint) in steps:
-            return [int(checkpoint)]
-        raise ValueError(f"no checkpoint of step {checkpoint}; there are {steps}")
+        step = best if checkpoint == "best" else int(checkpoint)
+        if step not in steps:
+            raise ValueError(f"no checkpoint of step {checkpoint}; there are {steps}")
+        return [step]
 
     def predictor(self, checkpoint: str | None = None) -> Any:
         """The task's predictor with the parameters of a checkpoint, or of the average of several."""
@@ -121,7 +120,10 @@ class Run:
         return self.experiment.task.predictor(self.model_of(steps, mesh), self.tokenizers, self.experiment.data)
 
     def model_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
-        """The model with the mean of the parameters at these steps, on a mesh; None: on all devices of this process."""
+        """The model with the mean of the parameters at these steps, on a mesh; None: on all devices of this process.
+
+        Raises ValueError unless the vocabularies are those of training.
+        """
         model = abstract_model(self.experiment.model)
         where = model_shardings(model, local_mesh(self.experiment.mesh) if mesh is None else mesh)
         templates = {
@@ -130,18 +132,15 @@ class Run:
         }
         with self.checkpoints() as checkpoints:
             parameters = average(checkpoints, steps, templates)
-        self._check_tokenizers(steps[-1])
+        step = steps[-1]
+        saved = read_facts(self.directory / "checkpoints" / str(step))["state"].get("tokenizers", {})
+        for name, fingerprint in saved.items():
+            if self.tokenizers[name].fingerprint != fingerprint:
+                raise ValueError(f"the {name} tokenizer in {self.directory} is not the one of its checkpoint {step}")
         return replace_parameters(model, parameters)
 
-    def _check_tokenizers(self, step: int) -> None:
-        """Raises ValueError unless the vocabularies are those that the checkpoint was trained with."""
-        saved = read_facts(self.directory / "checkpoints" / str(step))["state"].get("tokenizers", {})
-        wrong = [name for name, fingerprint in saved.items() if self.tokenizers[name].fingerprint != fingerprint]
-        if wrong:
-            raise ValueError(f"the {wrong[0]} tokenizer in {self.directory} is not the one of its checkpoint {step}")
-
     def write_average(self, steps: list[int], directory: Path) -> Path:
-        """A run directory of its own, whose only checkpoint is the mean of the parameters at these steps.
+        """Writes a run directory whose only checkpoint is the mean of the parameters at these steps.
 
         It can be evaluated and used like any run, but not trained further. Raises ValueError if it exists.
         """
@@ -153,17 +152,13 @@ class Run:
         write_experiment(directory, replace(self.experiment, train=train), self.directory / SOURCE)
         fingerprints = {name: tokenizer.fingerprint for name, tokenizer in self.tokenizers.items()}
         with open_checkpoints(directory, self.experiment) as checkpoints:
-            checkpoints.save(
-                steps[-1],
-                model=named_parameters(model),
-                optimizer={},
-                state={"average_of": steps, "tokenizers": fingerprints},
-            )
+            state = {"average_of": steps, "tokenizers": fingerprints}
+            checkpoints.save(steps[-1], model=named_parameters(model), optimizer={}, state=state)
         return directory
 
 
 def averaged(checkpoint: str) -> int:
-    """How many checkpoints `average:N` takes, 0 for another name; ValueError for what is no name of a checkpoint."""
+    """The N of `average:N`, 0 for another name of a checkpoint; ValueError for anything else."""
     kind, _, count = checkpoint.partition(":")
     if kind == "average" and count.isdecimal() and int(count) > 0:
         return int(count)
@@ -182,7 +177,7 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> An
 
 
 def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
-    """The checkpoints of a run, with what its experiment says of keeping them."""
+    """The checkpoints of a run, kept as its experiment says."""
     best = experiment.train.best
     higher = experiment.task.metrics().get(best.removeprefix(VALIDATION)) == "higher"
     return Checkpoints(directory / "checkpoints", keep=experiment.train.keep, best=best, higher_is_better=higher)
@@ -197,12 +192,12 @@ def read_tree(directory: Path) -> dict[str, Any]:
 
 
 def write_experiment(directory: Path, experiment: Experiment, file: Path) -> None:
-    """Saves the resolved experiment, last and atomically: a directory with experiment.json is a whole run."""
+    """Saves the resolved experiment, last and atomically: a directory with experiment.json is a complete run."""
     copy_imported(file, directory, TAKEN)
     if file.resolve() != (directory / SOURCE).resolve():
         shutil.copyfile(file, directory / SOURCE)
     partial = directory / f"{EXPERIMENT}.partial"
     text = json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n"
-    # What is no UTF-8 in the name of a file becomes an escape of JSON.
+    # Bytes of a file's name that are no UTF-8 become an escape of JSON.
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(directory / EXPERIMENT)

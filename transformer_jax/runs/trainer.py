@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,6 @@ from jaxtyping import Array
 from transformer_jax.nn.parameters import named_parameters, partition, replace_parameters
 from transformer_jax.parallel.distributed import Agreement, is_first, leave
 from transformer_jax.runs.checkpoint import Checkpoints
-from transformer_jax.runs.evaluation import Evaluation
 from transformer_jax.runs.experiment_file import to_tree
 from transformer_jax.runs.interrupts import Interrupted, Interrupts
 from transformer_jax.runs.metrics import MetricsLog
@@ -22,13 +21,7 @@ from transformer_jax.runs.profiling import Profiler
 from transformer_jax.runs.run import VALIDATION, open_checkpoints
 from transformer_jax.runs.warm_start import fitting, with_copies
 from transformer_jax.tasks.task import COUNTS
-from transformer_jax.training.step import (
-    TrainState,
-    abstract_state,
-    device_batches,
-    init_state,
-    make_update,
-)
+from transformer_jax.training.step import TrainState, abstract_state, device_batches, init_state, make_update
 from transformer_jax.training.throughput import Throughput
 
 DROPOUT = 2**31 - 1
@@ -38,10 +31,8 @@ DROPOUT = 2**31 - 1
 def train(prepared: Prepared, *, profile: bool = False) -> bool:
     """Trains from the newest checkpoint, or from the beginning, to `train.steps`; False if it stopped before.
 
-    With `profile` a few steps are traced for XProf.
-
-    Raises SystemExit with 143 or 130 after saving when SIGTERM or Ctrl-C came, and FloatingPointError at the step whose
-    loss or gradient is not finite, before it reaches a checkpoint.
+    With `profile` a few steps are traced for XProf. Raises SystemExit with 143 or 130 after saving when SIGTERM or
+    Ctrl-C came, and FloatingPointError at the step whose loss or gradient is not finite, before any checkpoint.
     """
     agree = Agreement(prepared.mesh) if jax.process_count() > 1 else None
     with jax.set_mesh(prepared.mesh), Interrupts(agree) as interrupts:
@@ -54,7 +45,7 @@ def train(prepared: Prepared, *, profile: bool = False) -> bool:
 
 
 class Trainer:
-    """One run in progress. The order of things at a step is in `run`."""
+    """One run in progress; `run` has the order of events at a step."""
 
     def __init__(self, prepared: Prepared, interrupts: Interrupts, *, profile: bool = False):
         self.prepared = prepared
@@ -69,23 +60,25 @@ class Trainer:
         self.throughput = Throughput(prepared.mesh.devices.flat, dtype)
 
     def run(self) -> bool:
-        """Steps, each followed by what falls due: a row of metrics, an evaluation, a checkpoint.
+        """Makes steps, each followed by what is due: a row of metrics, an evaluation, a checkpoint.
 
-        The metrics of a step are fetched after the next one has been dispatched, so that the device never waits; only
-        before an evaluation or a checkpoint everything is fetched and checked.
+        The metrics of a step are fetched after the next one has been dispatched, so that the device never waits; all
+        are fetched and checked before an evaluation or a checkpoint.
         """
-        last = min(self.config.steps, self.config.stop_after or self.config.steps)
-        with open_checkpoints(self.prepared.run.directory, self.experiment) as checkpoints:
+        steps, seed, task = self.config.steps, self.config.seed, self.experiment.task
+        run, table, plan, mesh = self.prepared.run, self.prepared.table, self.prepared.plan, self.prepared.mesh
+        last = min(steps, self.config.stop_after or steps)
+        with open_checkpoints(run.directory, self.experiment) as checkpoints:
             state, start = self._restore(checkpoints)
             if start >= last:
-                self._say_done(start)
-                return start >= self.config.steps
-            with MetricsLog(
-                self.prepared.run.directory, total_steps=self.config.steps, resume_step=start, enabled=is_first()
-            ) as log:
+                what = "finished" if start >= steps else "stopped as train.stop_after says"
+                print(f"this run has {what}: {start} of {steps} steps", flush=True)
+                return start >= steps
+            with MetricsLog(run.directory, total_steps=steps, resume_step=start, enabled=is_first()) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
-                profiler = Profiler(self.prepared.run.directory, start) if self.profile else None
-                for step, batch in enumerate(self._batches(start, last), start + 1):
+                profiler = Profiler(run.directory, start) if self.profile else None
+                batches = device_batches(task, run.tokenizers, table, plan, mesh, seed=seed, start=start, stop=last)
+                for step, batch in enumerate(batches, start + 1):
                     self.throughput.add(self.flops, state, batch, self.key)
                     if profiler:
                         profiler.before(step - 1)
@@ -104,17 +97,20 @@ class Trainer:
                         ending = ending or self.interrupts.signal is not None
                         if ending or self._due(step, self.config.save_every):
                             save(scores)
-                        if ending and step < self.config.steps:
+                        if ending and step < steps:
                             log.message(f"stopped and saved at step {step:,}; the same command goes on from there")
                         self.throughput.resume()
                     if ending:
                         break
-        return step >= self.config.steps
+        return step >= steps
 
     def _pause(
         self, log: MetricsLog, state: TrainState, step: int, metrics: Mapping[str, Array], save: Callable[[], None]
     ) -> dict[str, Any]:
-        """Fetches what is due, evaluates where that is due, and writes the step's row; returns the scores."""
+        """Fetches and writes the step's row, evaluated if that is due; returns the scores, none after a signal.
+
+        Calls `save` before an error of the evaluation is raised.
+        """
         due = self._due(step, self.config.evaluate_every) or step == self.config.steps
         evaluate = self.prepared.validation
         if not due or evaluate is None or self.interrupts.signal is not None:
@@ -122,27 +118,20 @@ class Trainer:
             self.throughput.pause()
             return {}
         values = self._fetch(step, metrics)
-        speed = self.throughput.lap()
+        speed, scores = self.throughput.lap(), {}
         self.throughput.pause()
-        scores = self._evaluate(evaluate, state, save)
-        log.write(values | speed | scores)
-        return scores
-
-    def _evaluate(self, evaluate: Evaluation, state: TrainState, save: Callable[[], None]) -> dict[str, Any]:
-        """Validation scores; none when a signal comes in between. `save` is called before an error is raised."""
         try:
             with self.interrupts.giving_up():
-                scores = evaluate(state.model)
+                for name, value in evaluate(state.model).items():
+                    if isinstance(value, numbers.Real) and name not in COUNTS:
+                        scores[VALIDATION + name] = float(value)
         except Interrupted:
-            return {}
+            scores = {}
         except Exception:
-            save()  # what was learnt is not lost with the scores
+            save()  # training is not lost with the scores
             raise
-        return {
-            VALIDATION + name: float(value)
-            for name, value in scores.items()
-            if isinstance(value, numbers.Real) and name not in COUNTS
-        }
+        log.write(values | speed | scores)
+        return scores
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
         values = self._fetch(step, metrics)
@@ -150,7 +139,7 @@ class Trainer:
             log.write(values | self.throughput.lap())
 
     def _fetch(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
-        """The row of a step, once the device has it; FloatingPointError when loss or gradient are not finite."""
+        """Waits for the row of a step; FloatingPointError when its loss or gradient is not finite."""
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(values[name]):
@@ -173,7 +162,7 @@ class Trainer:
         )
 
     def _facts(self, step: int) -> dict[str, Any]:
-        """What a checkpoint holds beside arrays."""
+        """The part of a checkpoint that is no array."""
         return {
             "step": step,
             "data_position": step,
@@ -184,52 +173,41 @@ class Trainer:
         }
 
     def _restore(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
-        """The newest state that is whole, or a fresh one."""
+        """The state of the newest whole checkpoint, or a fresh one."""
         config, mesh = self.experiment.model, self.prepared.mesh
         fresh = abstract_state(config, self.optimizer, mesh, self.frozen)
-        found = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=named_leaves(fresh.optimizer))
-        if found is None:
+        leaves = named_leaves(fresh.optimizer)
+        newest = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=leaves)
+        if newest is None:
             return self._initialized(init_state(config, self.optimizer, self.config.seed, mesh, self.frozen)), 0
-        refused = refused_changes(found.state["experiment"], self.experiment)
+        refused = refused_changes(newest.state["experiment"], self.experiment)
         if refused:
-            raise ValueError(f"the checkpoint of step {found.step} is of another experiment: {refused}")
-        expected = self._facts(found.step)
+            raise ValueError(f"the checkpoint of step {newest.step} is of another experiment: {refused}")
+        expected = self._facts(newest.step)
         for name in ("tokenizers", "text"):
-            if found.state[name] != expected[name]:
-                raise ValueError(
-                    f"the checkpoint of step {found.step} was trained on other {name}; use another --workdir"
-                )
-        restored = found.optimizer or {}
-        leaves = [restored[name] for name in named_leaves(fresh.optimizer)]
-        optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), leaves)
-        print(f"going on from step {found.step:,}", flush=True)
-        step = jax.device_put(np.int32(found.step), fresh.step.sharding)
-        return TrainState(replace_parameters(fresh.model, found.model), optimizer, step), found.step
+            if newest.state[name] != expected[name]:
+                raise ValueError(f"checkpoint {newest.step} was trained on other {name}; use another --workdir")
+        saved = newest.optimizer or {}
+        optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), [saved[name] for name in leaves])
+        print(f"going on from step {newest.step:,}", flush=True)
+        step = jax.device_put(np.int32(newest.step), fresh.step.sharding)
+        return TrainState(replace_parameters(fresh.model, newest.model), optimizer, step), newest.step
 
     def _initialized(self, state: TrainState) -> TrainState:
-        """The state before the first step, with what is taken from another run."""
+        """The state before the first step, with the parameters that are copied from another run."""
         old = self.prepared.initial
         if not old:
             return state
         copies = fitting(self.experiment.model, old)
         where = jax.tree.map(lambda leaf: leaf.sharding, state)
         new = jax.device_put(with_copies(named_parameters(state.model), old, copies), named_parameters(where.model))
-        # An optimizer may keep something of what the parameters were.
+        # An optimizer may keep a copy of the first parameters.
         init = jax.jit(self.optimizer.init, out_shardings=where.optimizer)
         optimizer = init(partition(new, self.frozen)[0])
         return TrainState(replace_parameters(state.model, new), optimizer, state.step)
 
-    def _batches(self, start: int, stop: int) -> Iterator[Mapping[str, Array]]:
-        prepared, task, seed = self.prepared, self.experiment.task, self.config.seed
-        tokenizers, table, plan = prepared.run.tokenizers, prepared.table, prepared.plan
-        return device_batches(task, tokenizers, table, plan, prepared.mesh, seed=seed, start=start, stop=stop)
-
     def _due(self, step: int, every: int) -> bool:
         return every > 0 and step % every == 0
-
-    def _say_done(self, step: int) -> None:
-        what = "finished" if step >= self.config.steps else "stopped as train.stop_after says"
-        print(f"this run has {what}: {step} of {self.config.steps} steps", flush=True)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from transformer_jax.training.step import abstract_model
 
 PREFIX = ("layers", "vocab", "positions")
 """Axes along which the common beginning is taken; all others have to be equal."""
-
-
 LEAST = 0.01
 """The share of a model's values that has to fit."""
 
@@ -44,22 +42,19 @@ class Origin:
         """The run's vocabularies for the features of text in `kinds`; ValueError where they are of another kind."""
         theirs = self.run.experiment.data
         if type(theirs.tokenizer) is not type(data.tokenizer):
+            one, other = type(theirs.tokenizer).__name__, type(data.tokenizer).__name__
             raise ValueError(
-                f"the vocabulary of {self.run.directory} is {type(theirs.tokenizer).__name__}, data.tokenizer is "
-                f"{type(data.tokenizer).__name__}; set it to the same"
+                f"the vocabulary of {self.run.directory} is {one}, data.tokenizer is {other}; set it to the same"
             )
         of_text = {
             feature: self.run.tokenizers[feature]
             for feature, kind in self.run.experiment.task.vocabularies(theirs).items()
             if kind == theirs.tokenizer
         }
-        one = (
-            next(iter(of_text.values()))
-            if len({tokenizer.fingerprint for tokenizer in of_text.values()}) == 1
-            else None
-        )
-        found = {feature: of_text.get(feature, one) for feature, kind in kinds.items() if kind == data.tokenizer}
-        return {feature: tokenizer for feature, tokenizer in found.items() if tokenizer is not None}
+        distinct = {tokenizer.fingerprint: tokenizer for tokenizer in of_text.values()}
+        shared = next(iter(distinct.values())) if len(distinct) == 1 else None
+        ours = {feature: of_text.get(feature, shared) for feature, kind in kinds.items() if kind == data.tokenizer}
+        return {feature: tokenizer for feature, tokenizer in ours.items() if tokenizer is not None}
 
     def parameters(self) -> dict[str, np.ndarray]:
         """The run's parameters by name."""
@@ -98,18 +93,16 @@ def fitting(model: Any, old: Mapping[str, np.ndarray]) -> list[Copy]:
             if _fits(mine, old_shape, axes[name][len(place) :]):
                 common = tuple(slice(min(one, other)) for one, other in zip(mine, old_shape, strict=True))
                 copies.append(Copy(name, (*place, *common), old_name, (*source, *common)))
-    taken = sum(math.prod(_sizes(copy.place)) for copy in copies)
-    if taken < LEAST * sum(map(math.prod, shapes.values())):
+    taken = _share(copies, shapes)
+    if taken < LEAST:
         what = "next to nothing" if taken else "no parameter"
-        raise ValueError(
-            f"{what} fits: there are {', '.join(sorted(old)[:5])}, ... but the model has "
-            f"{', '.join(sorted(shapes)[:5])}, ... and other sizes"
-        )
+        theirs, ours = (", ".join(sorted(names)[:5]) for names in (old, shapes))
+        raise ValueError(f"{what} fits: there are {theirs}, ... but the model has {ours}, ... and other sizes")
     return copies
 
 
 def table(model: Any, old: Mapping[str, np.ndarray], copies: Sequence[Copy]) -> str:
-    """What is taken, what is new and what is left, a line for each parameter."""
+    """Lists the parameters that are taken, new and left, a line for each."""
     shapes = _shapes(named_parameters(abstract_model(model)))
     rows = []
     for name, shape in shapes.items():
@@ -122,35 +115,33 @@ def table(model: Any, old: Mapping[str, np.ndarray], copies: Sequence[Copy]) -> 
             rows.append(("taken", name, shape, f"{layers}from {names}"))
         elif sources[0].old != name:
             rows.append(("taken", name, shape, f"from {sources[0].old}"))
-        elif shape != old[name].shape:
-            rows.append(("taken", name, shape, f"the beginning that it shares with {old[name].shape}"))
         else:
-            rows.append(("taken", name, shape, ""))
+            why = "" if shape == old[name].shape else f"the beginning that it shares with {old[name].shape}"
+            rows.append(("taken", name, shape, why))
     used = {copy.old for copy in copies}
     rows += [("left", name, old[name].shape, "") for name in old if name not in used and name not in shapes]
     width = max(len(name) for _, name, *_ in rows)
-    lines = (
+    lines = [
         f"  {what:<6} {name:<{width}}  {'x'.join(map(str, shape)):<14} {why}".rstrip()
         for what, name, shape, why in rows
-    )
-    taken = sum(math.prod(_sizes(copy.place)) for copy in copies)
-    whole = sum(map(math.prod, shapes.values()))
-    return "\n".join([*lines, f"  taken in all: {100 * taken / whole:.1f} % of the parameters"])
+    ]
+    return "\n".join([*lines, f"  taken in all: {100 * _share(copies, shapes):.1f} % of the parameters"])
 
 
 def with_copies(
     parameters: Mapping[str, Array], old: Mapping[str, np.ndarray], copies: Sequence[Copy]
 ) -> dict[str, Any]:
-    """The parameters with those parts of old ones."""
+    """The parameters after the copies from old ones."""
     new = dict(parameters)
     for copy in copies:
         new[copy.name] = new[copy.name].at[copy.place].set(old[copy.old][copy.source])
     return new
 
 
-def _sizes(place: tuple[int | slice, ...]) -> list[int]:
-    """Of a part of an array."""
-    return [part.stop for part in place if isinstance(part, slice)]
+def _share(copies: Sequence[Copy], shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """The share of a model's values that the copies fill."""
+    sizes = [math.prod(part.stop for part in copy.place if isinstance(part, slice)) for copy in copies]
+    return sum(sizes) / sum(map(math.prod, shapes.values()))
 
 
 def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -158,6 +149,4 @@ def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _fits(one: tuple[int, ...], other: tuple[int, ...], axes: tuple[str, ...]) -> bool:
-    if len(one) != len(other):
-        return False
-    return all(a == b or axis in PREFIX for a, b, axis in zip(one, other, axes, strict=True))
+    return len(one) == len(other) and all(a == b or axis in PREFIX for a, b, axis in zip(one, other, axes, strict=True))

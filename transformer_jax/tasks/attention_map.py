@@ -1,4 +1,4 @@
-"""What a predictor tells of its model's attention."""
+"""The attention weights of a model for one input."""
 
 from dataclasses import dataclass
 

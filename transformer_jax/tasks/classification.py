@@ -40,7 +40,7 @@ class Classification(Task):
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the target probability that is spread over all labels."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ()
-    """What evaluation reports: accuracy, f1 (the mean over labels), matthews; of numbers pearson, spearman.
+    """Scores of an evaluation: accuracy, f1 (the mean over labels), matthews; of numbers pearson, spearman.
     Empty: accuracy, or both correlations."""
 
     @property
@@ -66,14 +66,9 @@ class Classification(Task):
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The joined parts of texts, the length of the first, and a label's id or a number."""
-        texts = [[example[name] for name in self.features[:-1]] for example in examples]
-        labels = [example["label"] for example in examples]
-        encoded = join_parts(tokenizers["text"], texts, max_length)
-        return {
-            "tokens": [tokens for tokens, _ in encoded],
-            "first": [first for _, first in encoded],
-            "label": [float(label) if self.regression else tokenizers["label"].id(label) for label in labels],
-        }
+        tokens, first = zip(*join_parts(tokenizers["text"], self._texts(examples), max_length), strict=True)
+        number = float if self.regression else tokenizers["label"].id
+        return {"tokens": [*tokens], "first": [*first], "label": [number(example["label"]) for example in examples]}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         """The model with its sizes; ValueError where data, task and model contradict each other."""
@@ -93,23 +88,16 @@ class Classification(Task):
         if self.regression:
             errors = jnp.square(outputs[:, 0] - label)
             return {"loss": (jnp.sum(jnp.where(weights > 0, errors, 0)), count)}
-        smoothing = self.label_smoothing
-        losses, plain = cross_entropy(
-            outputs[:, None], label[:, None], vocab_size=outputs.shape[-1], label_smoothing=smoothing
-        )
+        settings = {"vocab_size": outputs.shape[-1], "label_smoothing": self.label_smoothing}
+        losses, plain = cross_entropy(outputs[:, None], label[:, None], **settings)
         right = (jnp.argmax(outputs, axis=-1) == label).astype(jnp.float32)
         rows = {"loss": losses[:, 0], "nll": plain[:, 0], "accuracy": right}
         return {name: (jnp.sum(values * weights), count) for name, values in rows.items()}
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "Classifier":
         """The model with `classify`, `probabilities` and `embed`."""
-        return Classifier(
-            model,
-            tokenizers["text"],
-            None if self.regression else tokenizers["label"],
-            max_length=data.max_length,
-            parts=len(self.features) - 1,
-        )
+        labels, parts = None if self.regression else tokenizers["label"], len(self.features) - 1
+        return Classifier(model, tokenizers["text"], labels, max_length=data.max_length, parts=parts)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         """The loss, and the scores of labels."""
@@ -121,23 +109,26 @@ class Classification(Task):
         agreement_scores(np.array([0, 1]), np.array([0, 1]), self.measured)
 
     def evaluate(self, predictor: "Classifier", examples: Sequence[Example]) -> dict[str, Any]:
-        """The scores: of the most probable labels in percent, of numbers from -1 to 1."""
+        """Scores of the most probable labels, in percent, or of numbers, from -1 to 1."""
         labels = [example["label"] for example in examples]
-        outputs = predictor.outputs([[example[name] for name in self.features[:-1]] for example in examples])
-        if self.regression:
-            right, predicted = np.array([float(label) for label in labels]), outputs[:, 0]
+        outputs = predictor.outputs(self._texts(examples))
+        if predictor.labels is None:
+            right, predicted = np.array(labels, float), outputs[:, 0]
         else:
-            right, predicted = np.array([predictor.label_id(label) for label in labels]), outputs.argmax(axis=1)
+            right, predicted = np.array([predictor.labels.id(label) for label in labels]), outputs.argmax(axis=1)
         return {"examples": len(examples)} | agreement_scores(predicted, right, self.measured)
 
     def samples(self, predictor: "Classifier", examples: Sequence[Example]) -> list[str]:
-        """The beginnings of texts and the labels that the model gives them."""
-        labels = predictor.classify([[example[name] for name in self.features[:-1]] for example in examples])
-        lines = []
-        for example, label in zip(examples, labels, strict=True):
-            lines.append(" | ".join(" ".join(example[name].split())[:80] for name in self.features[:-1]))
+        """The beginnings of texts and their most probable labels."""
+        texts, lines = self._texts(examples), []
+        for text, example, label in zip(texts, examples, predictor.classify(texts), strict=True):
+            lines.append(" | ".join(" ".join(part.split())[:80] for part in text))
             lines.append(f"  -> {label}" + ("" if label == example["label"] else f"  (not {example['label']})"))
         return lines
+
+    def _texts(self, examples: Sequence[Example]) -> list[list[str]]:
+        """The parts of every text."""
+        return [[example[name] for name in self.features[:-1]] for example in examples]
 
 
 @dataclass(frozen=True)
@@ -148,10 +139,7 @@ class PairClassification(Classification):
 
 
 class Classifier(Predictor):
-    """Labels (or, without `labels`, numbers) for texts.
-
-    Texts that are longer than `max_length` tokens are cut off at their ends, as in training.
-    """
+    """Labels (or, without `labels`, numbers) for texts, which are cut off at `max_length` tokens as in training."""
 
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, labels: Labels | None, *, max_length: int, parts: int):
         super().__init__(model, tokenizer, max_length=max_length)
@@ -167,7 +155,7 @@ class Classifier(Predictor):
         return [self.labels.names[best] for best in outputs.argmax(axis=1)]
 
     def predict(self, lines: Sequence[str]) -> list[str]:
-        """What `classify` gives, as text; the parts of a pair stand in one line with a tab between them."""
+        """The labels or numbers of `classify` as text; a line has the parts of a pair with a tab between them."""
         return [str(label) for label in self.classify([line.split("\t", self.parts - 1) for line in listed(lines)])]
 
     def probabilities(self, texts: Sequence[Text]) -> list[dict[str, float]]:
@@ -183,12 +171,6 @@ class Classifier(Predictor):
         joined = self._joined(texts)
         rows = self.for_each(_outputs, [ids for ids, _ in joined], [first for _, first in joined])
         return np.stack(rows) if rows else np.zeros((0, 1), np.float32)
-
-    def label_id(self, label: str) -> int:
-        """The number of a label; ValueError for one that there is not."""
-        if self.labels is None:
-            raise ValueError("a model of numbers has no labels")
-        return self.labels.id(label)
 
     def encoded(self, texts: Sequence[Text]) -> list[list[int]]:
         """The tokens of every text, cut off where it is too long."""

@@ -14,22 +14,16 @@ from jaxtyping import Array
 
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
-from transformer_jax.decoding.beam import beam_search
-from transformer_jax.decoding.sampling import (
-    GenerationState,
-    Sampling,
-    continue_generation,
-    cut_at,
-    start_generation,
-)
+from transformer_jax.decoding.beam import BeamResult, beam_search
+from transformer_jax.decoding.sampling import GenerationState, Sampling, continue_generation, cut_at, start_generation
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
 from transformer_jax.tasks.padding import array_width, padded
-from transformer_jax.tasks.predictor import Predictor, listed
+from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
 
 TURNS = 2**20
-"""More than the prompts of a call: what a prompt's number is raised by each time that its context is full."""
+"""More than the prompts of a call: a prompt's number is raised by it each time that its context is full."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +44,9 @@ class Generation:
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Chooses among the possible continuations."""
     chunk: Annotated[int, Ge(1)] = 16
-    """Tokens that are generated before anything is looked at or shown."""
+    """Tokens that are generated between two looks at the texts."""
     tokens_per_batch: Annotated[int, Ge(1)] = 8192
-    """Tokens, of prompts and continuations, that are worked on at once."""
+    """Tokens of prompts and continuations in one batch."""
 
 
 class TextGenerator(Predictor):
@@ -67,9 +61,9 @@ class TextGenerator(Predictor):
     def generate(self, prompts: Sequence[str], **changes: Any) -> list[str]:
         """The continuation of every prompt; an empty prompt gives a text from its beginning.
 
-        `changes` are other values of `Generation` and `Sampling`, such as `max_new_tokens=20, temperature=0.5`. What a
-        prompt gets depends on the seed and its place in the list, not on the others. Raises ValueError for a
-        prompt that leaves no room in the context.
+        `changes` are other values of `Generation` and `Sampling`, such as `max_new_tokens=20, temperature=0.5`. A
+        continuation depends on the seed, its prompt and the prompt's place in the list, not on the other prompts.
+        Raises ValueError for a prompt that leaves no room in the context.
         """
         if changes:
             return self.changed(**changes).generate(prompts)
@@ -101,7 +95,7 @@ class TextGenerator(Predictor):
             shown = text
 
     def changed(self, **changes: Any) -> "TextGenerator":
-        """The same model with other values of `Generation` and `Sampling`; ValueError for those that cannot be."""
+        """The same model with other values of `Generation` and `Sampling`; ValueError for invalid ones."""
         generation = self.generation
         try:
             of_sampling = {name: changes.pop(name) for name in list(changes) if hasattr(generation.sampling, name)}
@@ -149,16 +143,15 @@ class TextGenerator(Predictor):
         return self.refuse_long([[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(texts))])
 
     def _limits(self, lengths: np.ndarray, written: Sequence[Sequence[int]]) -> np.ndarray:
-        """Tokens that every row may get before its context is full: none in a row without a prompt."""
+        """The tokens that every row may get before its context is full: none in a row without a prompt."""
+        left = np.zeros_like(lengths)
+        left[: len(written)] = [self.generation.max_new_tokens - len(ids) for ids in written]
         room = self.max_length + 1 - lengths  # the last token is only predicted
-        room[: len(written)] = np.minimum(
-            room[: len(written)], [self.generation.max_new_tokens - len(ids) for ids in written]
-        )
-        return np.where(lengths > 0, room, 0).astype(np.int32)
+        return np.where(lengths > 0, np.minimum(room, left), 0).astype(np.int32)
 
-    def _forbidden(self) -> tuple[int, ...]:
-        tokenizer = self.tokenizer
-        return tuple(sorted({tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id} - {tokenizer.eos_id, -1}))
+    def _bounds(self) -> dict[str, Any]:
+        """The room for a continuation, the token that ends it, and those that it never has."""
+        return {"capacity": min(self.generation.max_new_tokens, self.max_length), **end_and_forbidden(self.tokenizer)}
 
     def _sample(self, prompts: list[list[int]], lines: list[int], rows: int) -> Iterator[list[str]]:
         """The texts of all prompts, longer each time."""
@@ -179,10 +172,8 @@ class TextGenerator(Predictor):
                 self._limits(lengths, written),
                 np.int32(generation.seed),
                 seen,
-                capacity=min(generation.max_new_tokens, self.max_length),
                 sampling=generation.sampling,
-                end_id=self.tokenizer.eos_id,
-                forbidden=self._forbidden(),
+                **self._bounds(),
             )
             while True:
                 shown, lengths, alive = to_host((state.tokens, state.lengths, state.alive))
@@ -215,9 +206,7 @@ class TextGenerator(Predictor):
             self._limits(lengths, [[]] * len(prompts)),
             beam_size=generation.beam_size,
             alpha=generation.length_penalty,
-            capacity=min(generation.max_new_tokens, self.max_length),
-            end_id=self.tokenizer.eos_id,
-            forbidden=self._forbidden(),
+            **self._bounds(),
         )
         tokens, ends = to_host((result.tokens, result.lengths))
         decoded = [self.tokenizer.decode(ids[:end].tolist()) for ids, end in zip(tokens[:, 0], ends[:, 0], strict=True)]
@@ -230,31 +219,15 @@ def _start(
     tokens: Array,
     lengths: Array,
     row_ids: Array,
-    limits: Array,
+    max_new_tokens: Array,
     seed: Array,
     seen: Array | None,
-    *,
-    capacity: int,
-    sampling: Sampling,
-    end_id: int,
-    forbidden: tuple[int, ...],
+    **settings: Any,
 ) -> GenerationState:
-    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + capacity)
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
     logits, cache = model.prefill(tokens, lengths, cache)
-    return start_generation(
-        logits,
-        cache,
-        tokens,
-        lengths,
-        seed=seed,
-        row_ids=row_ids,
-        max_new_tokens=limits,
-        capacity=capacity,
-        sampling=sampling,
-        seen=seen,
-        end_id=end_id,
-        forbidden=forbidden,
-    )
+    arrays = {"seed": seed, "row_ids": row_ids, "max_new_tokens": max_new_tokens, "seen": seen}
+    return start_generation(logits, cache, tokens, lengths, **arrays, **settings)
 
 
 @partial(jax.jit, donate_argnums=1)
@@ -263,33 +236,12 @@ def _continue(model: DecoderOnly, state: GenerationState, done: Array, steps: Ar
 
 
 @partial(jax.jit, static_argnames=("beam_size", "alpha", "capacity", "end_id", "forbidden"))
-def _beam(
-    model: DecoderOnly,
-    tokens: Array,
-    lengths: Array,
-    limits: Array,
-    *,
-    beam_size: int,
-    alpha: float,
-    capacity: int,
-    end_id: int,
-    forbidden: tuple[int, ...],
-) -> Any:
-    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + capacity)
+def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Array, **settings: Any) -> BeamResult:
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
     if tokens.shape[1] > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
-    return beam_search(
-        model.extend,
-        DecoderOnlyCache.take,
-        cache,
-        tokens[:, -1:],
-        beam_size=beam_size,
-        end_id=end_id,
-        max_new_tokens=limits,
-        capacity=capacity,
-        alpha=alpha,
-        forbidden=forbidden,
-    )
+    last = tokens[:, -1:]
+    return beam_search(model.extend, DecoderOnlyCache.take, cache, last, max_new_tokens=max_new_tokens, **settings)
 
 
 @jax.jit

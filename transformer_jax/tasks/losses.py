@@ -35,17 +35,15 @@ def cross_entropy(
 def label_sums(
     logits: Float[Array, "batch length rows"], labels: Int[Array, "batch length"], *, vocab_size: int
 ) -> dict[str, tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Sums and weights of `loss` and `accuracy` where there is a label; -1 is none."""
+    """Sums and weights of `loss` and `accuracy` of the positions that have a label; -1 is none."""
     weights = (labels >= 0).astype(jnp.float32)
     _, losses = cross_entropy(logits, jnp.maximum(labels, 0), vocab_size=vocab_size)
     count, right = jnp.sum(weights), jnp.argmax(logits, axis=-1) == labels
     return {"loss": (jnp.sum(losses * weights), count), "accuracy": (jnp.sum(right * weights), count)}
 
 
-LARGE_VOCABULARY = 16_384
-"""From here on the logits of a whole batch are never held, unless that is asked for."""
-CHUNK = 64
-"""Positions of a row whose logits exist at once then."""
+LARGE_VOCABULARY, CHUNK = 16_384, 64
+"""With so many tokens or more, logits exist for only so many positions of each row at a time, by default."""
 
 
 def token_losses(
@@ -56,30 +54,16 @@ def token_losses(
     vocab_size: int,
     chunk: int | None = None,
 ) -> Float[Array, "batch length"]:
-    """The cross-entropy of every label in nats, `chunk` positions of a row at a time (0: all at once).
+    """The cross-entropy of every label in nats, given `logits(vectors)`, of `chunk` positions of each row at a time.
 
-    None: all at once where the vocabulary is small.
-    """
-    if chunk is None:
-        chunk = CHUNK if vocab_size >= LARGE_VOCABULARY else 0
-    if not 0 < chunk < labels.shape[1]:
-        return cross_entropy(logits(vectors), labels, vocab_size=vocab_size)[1]
-    return chunked_cross_entropy(logits, vectors, labels, chunk=chunk, vocab_size=vocab_size)
-
-
-def chunked_cross_entropy(
-    logits: Callable[[Float[Array, "batch chunk d_model"]], Float[Array, "batch chunk rows"]],
-    vectors: Float[Array, "batch length d_model"],
-    labels: Int[Array, "batch length"],
-    *,
-    chunk: int,
-    vocab_size: int,
-) -> Float[Array, "batch length"]:
-    """`cross_entropy` of `logits(vectors)` without ever holding the logits of more than `chunk` positions of each row.
-
-    The backward pass computes them again, chunk by chunk: a third product for the memory of all logits.
+    The backward pass computes them again, chunk by chunk: a third product for the memory of all logits. With 0 all are
+    computed at once, and with None if the vocabulary is small.
     """
     batch, length, _ = vectors.shape
+    if chunk is None:
+        chunk = CHUNK if vocab_size >= LARGE_VOCABULARY else 0
+    if not 0 < chunk < length:
+        return cross_entropy(logits(vectors), labels, vocab_size=vocab_size)[1]
 
     def in_chunks(array: Array) -> Array:
         widths = [(0, 0), (0, -length % chunk)] + [(0, 0)] * (array.ndim - 2)

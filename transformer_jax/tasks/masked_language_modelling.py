@@ -30,7 +30,7 @@ class MaskedLanguageModelling(RunningText):
     """Learns `text`, documents packed end to end in rows of `data.max_length`, other tokens masked in every epoch."""
 
     head: ClassVar[str] = "language_model"
-    """What the model has."""
+    """The model's head."""
 
     rate: Annotated[float, Gt(0), Lt(1)] = 0.15
     """Share of the tokens that have to be predicted; 80 % of them are masked, 10 % changed, 10 % left."""
@@ -38,14 +38,13 @@ class MaskedLanguageModelling(RunningText):
     """All tokens of a word are chosen together."""
 
     def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
-        """What `to_predict` gives, and which tokens belong together."""
+        """The arrays of `to_predict`, and the documents and positions of the tokens."""
         # The plan's rows begin with the last token of another row, which only causal models need.
         tokens, segments, positions = (batch[name][:, :-1] for name in ("tokens", "segments", "positions"))
         keys = np.stack([batch["example"], batch["place"]], axis=1)
         settings = mask_settings(tokenizers["text"], self.whole_words)
-        masked = mask_tokens(
-            tokens, np.ones(tokens.shape, bool), keys, seed=seed, epoch=epoch, rate=self.rate, **settings
-        )
+        real = np.ones(tokens.shape, bool)
+        masked = mask_tokens(tokens, real, keys, seed=seed, epoch=epoch, rate=self.rate, **settings)
         return self.to_predict(tokens, masked) | {"segments": segments, "positions": positions}
 
     def to_predict(self, tokens: np.ndarray, masked: Masked) -> Batch:
@@ -80,17 +79,14 @@ class MaskedLanguageModelling(RunningText):
         return {"loss": "lower", "accuracy": "higher"}
 
     def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Loss, perplexity and accuracy (in percent) of the tokens to predict, chosen once for all as in training."""
+        """Loss, perplexity and shares (in percent) of what is predicted; masks are drawn once, as in training."""
         means = means_of(sums)
-        return {
-            "tokens": int(sums["loss"][1]),
-            "loss": means["loss"],
-            "perplexity": math.exp(min(means["loss"], 700)),
-            "accuracy": 100 * means["accuracy"],
-        }
+        shares = {name: 100 * means[name] for name in ("accuracy", "next_sentence") if name in means}
+        perplexity = math.exp(min(means.get("nll", means["loss"]), 700))
+        return {"tokens": int(sums["loss"][1]), "loss": means["loss"], "perplexity": perplexity, **shares}
 
     def samples(self, predictor: "MaskFiller", examples: Sequence[Example]) -> list[str]:
-        """The beginnings of documents with a word masked, and what is put there."""
+        """The beginnings of documents with a word masked, and the word predicted there."""
         lines = []
         for example in examples:
             words = example["text"].split()[:20]
@@ -104,16 +100,11 @@ class MaskedLanguageModelling(RunningText):
 
 @lru_cache(maxsize=8)
 def mask_settings(tokenizer: Tokenizer, whole_words: bool) -> dict[str, Any]:
-    """What `mask_tokens` needs to know of a vocabulary; ValueError where that has no mask."""
-    mask_id = mask_of(tokenizer)
-    starts = np.array([tokenizer.starts_word(i) for i in range(tokenizer.vocab_size)]) if whole_words else None
-    special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, mask_id}
-    return {
-        "mask_id": mask_id,
-        "vocab_size": tokenizer.vocab_size,
-        "special": frozenset(special),
-        "word_starts": starts,
-    }
+    """The arguments of `mask_tokens` that follow from a vocabulary; ValueError for one that has no mask."""
+    mask_id, vocab_size = mask_of(tokenizer), tokenizer.vocab_size
+    starts = np.array([tokenizer.starts_word(i) for i in range(vocab_size)]) if whole_words else None
+    special = frozenset({tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, mask_id})
+    return {"mask_id": mask_id, "vocab_size": vocab_size, "special": special, "word_starts": starts}
 
 
 def mask_of(tokenizer: Tokenizer) -> int:
@@ -134,7 +125,7 @@ class MaskFiller(Predictor):
     def candidates(self, text: str, count: int = 5) -> list[list[tuple[str, float]]]:
         """For every mask of the text, the `count` most probable tokens and their probabilities.
 
-        Raises ValueError for a text without a mask and for one of more than `max_length` tokens.
+        Raises ValueError for a text that has no mask or is too long.
         """
         ids = self.encoded([text])[0]
         places = [place for place, token in enumerate(ids) if token == self.tokenizer.mask_id]
@@ -160,10 +151,7 @@ class MaskFiller(Predictor):
     predict = fill
 
     def follows(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """How probable it is that the second text of every pair follows from the first.
-
-        Raises ValueError for a model that was not trained for `NextSentence`.
-        """
+        """The probability that the second text of a pair follows; ValueError unless trained by `NextSentence`."""
         joined = join_parts(self.tokenizer, [list(pair) for pair in pairs], self.max_length)
         follows = self.for_each(_follows, [ids for ids, _ in joined], [first for _, first in joined])
         return [float(probability) for probability in follows]
@@ -180,11 +168,10 @@ class MaskFiller(Predictor):
         return self.refuse_long([self._ids(text) for text in listed(texts)])
 
     def _ids(self, text: str) -> list[int]:
-        tokenizer = self.tokenizer
-        ids = [tokenizer.bos_id]
-        for number, part in enumerate(text.split(self.mask)):
-            ids += [mask_of(tokenizer)] * (number > 0) + (tokenizer.encode(part) if part.strip() else [])
-        return [*ids, tokenizer.eos_id]
+        tokenizer, ids = self.tokenizer, []
+        for part in text.split(self.mask):
+            ids += [mask_of(tokenizer), *(tokenizer.encode(part) if part.strip() else [])]
+        return [tokenizer.bos_id, *ids[1:], tokenizer.eos_id]
 
 
 @jax.jit

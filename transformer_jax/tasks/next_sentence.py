@@ -1,6 +1,5 @@
 """Masked language modelling with next-sentence prediction (Devlin et al. 2019, section 3.1)."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -17,7 +16,7 @@ from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling, mask_settings
 from transformer_jax.tasks.padding import padded
-from transformer_jax.tasks.task import Sums, Tokenizers, means_of
+from transformer_jax.tasks.task import Sums, Tokenizers
 from transformer_jax.tasks.text_pairs import token_types
 
 SPECIAL = 3
@@ -50,7 +49,7 @@ class NextSentence(MaskedLanguageModelling):
         return {"tokens": rows, "other": rows[far:] + rows[:far]}
 
     def augment(self, batch: Batch, tokenizers: Tokenizers, *, seed: int, epoch: int) -> Batch:
-        """What `to_predict` gives of the pairs, with the length of their first part and whether the second follows."""
+        """The arrays of `to_predict` for pairs, the length of their first part and whether the second part follows."""
         tokenizer = tokenizers["text"]
         documents, others = (_texts(batch, name) for name in ("tokens", "other"))
         pairs, first, follows = [], [], []
@@ -93,18 +92,7 @@ class NextSentence(MaskedLanguageModelling):
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         """Of the tokens to predict, and of the pairs."""
-        return {"loss": "lower", "accuracy": "higher", "next_sentence": "higher"}
-
-    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
-        """What `loss` sums up, shares in percent, of pairs and masks that are drawn once for all."""
-        means = means_of(sums)
-        return {
-            "tokens": int(sums["loss"][1]),
-            "loss": means["loss"],
-            "perplexity": math.exp(min(means["nll"], 700)),
-            "accuracy": 100 * means["accuracy"],
-            "next_sentence": 100 * means["next_sentence"],
-        }
+        return {**super().metrics(), "next_sentence": "higher"}
 
 
 def _texts(batch: Batch, column: str) -> list[list[int]]:

@@ -15,13 +15,13 @@ from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.padding import group_by_length, padded
 
 TOKENS_PER_BATCH = 8192
-"""Tokens that a predictor works on at once unless its task says otherwise."""
+"""Tokens in one batch of a predictor, unless its task says otherwise."""
 
 
 class Predictor:
     """A model with its tokenizer, into which it unpacks: `model, tokenizer = predictor`. A task's own adds `predict`.
 
-    The rows of a batch are divided over the devices on which the model's parameters lie. Where these belong to several
+    The rows of a batch are sharded over the devices on which the model's parameters lie. If these belong to several
     processes, all make the same calls: each works on its rows, and all get all results.
     """
 
@@ -32,13 +32,13 @@ class Predictor:
         self.tokens_per_batch = tokens_per_batch
         self.mesh = mesh_of(model)
         self.row_multiple = 1 if self.mesh is None else parts("batch", self.mesh)
-        """Into how many parts the rows of a batch are divided."""
+        """The number of shards of a batch's rows."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.tokenizer))
 
     def embed(self, texts: Sequence[Any]) -> list[list[float]]:
-        """A vector for every text: the mean of its tokens' vectors behind the last layer, special tokens included."""
+        """A vector for every text: the mean of its tokens' vectors after the last layer, special tokens included."""
         vectors = self.for_each(_mean_vectors, self.encoded(texts), vectors_of=self.vectors_of)
         return [vector.tolist() for vector in vectors]
 
@@ -49,10 +49,8 @@ class Predictor:
 
     def encoded(self, texts: Sequence[Any]) -> list[list[int]]:
         """The tokens of every text as the model reads them; ValueError for a text that is too long."""
-        tokenizer = self.tokenizer
-        return self.refuse_long(
-            [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))]
-        )
+        bos_id, eos_id = self.tokenizer.bos_id, self.tokenizer.eos_id
+        return self.refuse_long([[bos_id, *ids, eos_id] for ids in self.tokenizer.encode_batch(listed(texts))])
 
     def refuse_long(self, encoded: list[list[int]]) -> list[list[int]]:
         """The token ids of lines; ValueError for a line of more than `max_length`: nothing is cut off silently."""
@@ -62,11 +60,11 @@ class Predictor:
         return encoded
 
     def for_each(self, program: Callable[..., Any], *columns: Sequence[Any], **settings: Any) -> list[Any]:
-        """The row that `program(model, *arrays, **settings)`, a compiled function, gives for every item of the columns.
+        """Calls `program(model, *arrays, **settings)`, a compiled function, on batches; returns a row for every item.
 
-        That is an array or, where the program gives several, a tuple of them.
-        A column has a list of tokens for every item, which becomes tokens `[rows, width]`, padded on the right, and
-        lengths `[rows]`; or a number, which becomes an array `[rows]`. The first column has tokens.
+        A row is an array or, of a program with several outputs, a tuple of them. A column has a list of tokens for
+        every item, which becomes tokens `[rows, width]`, padded on the right, and lengths `[rows]`; or a number, which
+        becomes an array `[rows]`. The first column has tokens.
         """
         lists = [column for column in columns if len(column) and not isinstance(column[0], int)]
         sizes = [max(map(len, items)) for items in zip(*lists, strict=True)]
@@ -85,41 +83,46 @@ class Predictor:
         return results
 
     def groups(self, sizes: Sequence[int], extra: int = 0) -> Iterator[tuple[list[int], int, int]]:
-        """Indices of sequences that are worked on together, and the width and rows of their array."""
+        """Indices of the sequences of each batch, and the width and rows of its array."""
         return group_by_length(sizes, self.tokens_per_batch, extra=extra, multiple=self.row_multiple)
 
     def run(self, program: Callable[..., Any], *arrays: Any, **settings: Any) -> Any:
-        """What `program(model, *arrays, **settings)` gives, on the devices, with the rows of arrays divided."""
+        """Calls `program(model, *arrays, **settings)` on the model's devices, which share the rows of NumPy arrays."""
         if self.mesh is None:
             return program(self.model, *arrays, **settings)
         with jax.set_mesh(self.mesh):
-            return program(self.model, *map(self.place, arrays), **settings)
+            return program(self.model, *map(self.shard, arrays), **settings)
 
-    def place(self, array: Any) -> Any:
-        """A NumPy array on the devices, its rows divided where their number allows that; anything else as it is."""
+    def shard(self, array: Any) -> Any:
+        """A NumPy array on the mesh, its rows sharded if the devices divide them; anything else as it is."""
         if self.mesh is None or not isinstance(array, np.ndarray):
             return array
-        divided = array.ndim > 0 and len(array) % self.row_multiple == 0
-        where = sharding(("batch",) if divided else (), self.mesh)
+        divisible = array.ndim > 0 and len(array) % self.row_multiple == 0
+        where = sharding(("batch",) if divisible else (), self.mesh)
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
 
 
 def mesh_of(model: Any) -> Mesh | None:
-    """The mesh that a model's parameters lie on; None where there is none, or one device of this process."""
+    """The mesh of several devices on which a model's parameters lie, if any."""
     where = getattr(jax.tree.leaves(model)[0], "sharding", None)
     mesh = where.mesh if isinstance(where, NamedSharding) else None
     return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
 
 
+def end_and_forbidden(tokenizer: Any) -> dict[str, Any]:
+    """The token that ends a generated text, and those that are never generated."""
+    special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id}
+    return {"end_id": tokenizer.eos_id, "forbidden": tuple(sorted(special - {tokenizer.eos_id, -1}))}
+
+
 def listed(lines: Sequence[str]) -> list[str]:
-    """The lines; TypeError for a single string, which would be taken letter by letter, and for what is no text."""
+    """The lines; TypeError for a single string, which would be read letter by letter, and for anything but text."""
     if isinstance(lines, str):
         raise TypeError("give a list of lines, as in [line], not one string")
-    texts = list(lines)
-    wrong = next((line for line in texts if not isinstance(line, str)), None)
-    if wrong is not None:
-        raise TypeError(f"every line is a text, not {type(wrong).__name__}: {str(wrong)[:60]}")
-    return texts
+    for line in lines:
+        if not isinstance(line, str):
+            raise TypeError(f"every line is a text, not {type(line).__name__}: {str(line)[:60]}")
+    return list(lines)
 
 
 @partial(jax.jit, static_argnames="vectors_of")

@@ -48,11 +48,7 @@ class QuestionAnswering(Task):
     @property
     def columns(self) -> Columns:
         """The tokens of a window, where its context begins, and the places of the answer's first and last token."""
-        return {
-            "tokens": Column(),
-            "first": Column(varying=False),
-            "span": Column(item_shape=(2,), varying=False),
-        }
+        return {"tokens": Column(), "first": Column(varying=False), "span": Column(item_shape=(2,), varying=False)}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
         """That of question and context."""
@@ -91,9 +87,8 @@ class QuestionAnswering(Task):
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "Answerer":
         """The model with `answer` and `answers`."""
-        return Answerer(
-            model, tokenizers["context"], max_length=data.max_length, stride=self.stride, max_answer=self.max_answer
-        )
+        settings = {"max_length": data.max_length, "stride": self.stride, "max_answer": self.max_answer}
+        return Answerer(model, tokenizers["context"], **settings)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         """The loss, and the scores of SQuAD."""
@@ -120,13 +115,13 @@ def _right(example: Example) -> list[str]:
 
 
 class Window(NamedTuple):
-    """As much of a question and its context as the model takes."""
+    """A question with as much of its context as the model can read."""
 
     tokens: list[int]
     first: int
-    """Where the context begins."""
+    """The place of the context's first token."""
     offsets: dict[int, tuple[int, int]]
-    """For every token of the context, by its place: the characters that it stands for."""
+    """For every token of the context, by its place: the first character that it stands for, and the one behind."""
 
 
 class Answer(NamedTuple):
@@ -134,7 +129,7 @@ class Answer(NamedTuple):
 
     text: str
     start: int
-    """Where it begins, in characters of the context."""
+    """The characters of the context before it."""
     score: float
     """Sum of the logits of its first and last token; higher is better."""
 
@@ -144,8 +139,7 @@ class Answerer(Predictor):
 
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int, stride: int, max_answer: int):
         super().__init__(model, tokenizer, max_length=max_length)
-        self.stride = stride
-        self.max_answer = max_answer
+        self.stride, self.max_answer = stride, max_answer
 
     def answer(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """The best answer for every (question, context)."""
@@ -159,21 +153,19 @@ class Answerer(Predictor):
         return self.answer([(question, context) for question, _, context in (line.partition("\t") for line in lines)])
 
     def answers(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
-        """The best answer for every (question, context), where it stands, and its score.
+        """The best answer for every (question, context), its place and its score.
 
         Raises ValueError for an empty context and for a question that leaves no room for one.
         """
-        rows = [
-            (owner, window)
-            for owner, (question, context) in enumerate(pairs)
-            for window in windows(self.tokenizer, question, context, self.max_length, self.stride)
-        ]
-        all_logits = self.for_each(
-            _span_logits, [window.tokens for _, window in rows], [window.first for _, window in rows]
-        )
+        rows: list[Window] = []
+        owners: list[int] = []
+        for owner, (question, context) in enumerate(pairs):
+            rows += windows(self.tokenizer, question, context, self.max_length, self.stride)
+            owners += [owner] * (len(rows) - len(owners))
+        logits = self.for_each(_span_logits, [window.tokens for window in rows], [window.first for window in rows])
         best = [Answer("", 0, -np.inf) for _ in pairs]
-        for (owner, window), logits in zip(rows, all_logits, strict=True):
-            score, start, end = self._span(logits, window)
+        for owner, window, of_window in zip(owners, rows, logits, strict=True):
+            score, start, end = self._span(of_window, window)
             if score > best[owner].score:
                 begin, stop = window.offsets[start][0], window.offsets[end][1]
                 text = pairs[owner][1][begin:stop]
@@ -199,11 +191,9 @@ def windows(tokenizer: Tokenizer, question: str, context: str, max_length: int, 
     ids, offsets = tokenizer.encode_with_offsets(context)
     if not ids:
         raise ValueError(f"the question {question[:40]!r} has an empty context")
-    room = max_length - len(asked) - 1
+    room, size = max_length - len(asked) - 1, len(asked) - 2
     if room <= min(stride, len(ids) - 1):
-        raise ValueError(
-            f"the question {question[:40]!r} has {len(asked) - 2} tokens: no room for a context in {max_length}"
-        )
+        raise ValueError(f"the question {question[:40]!r} has {size} tokens: no room for a context in {max_length}")
     parts, start = [], 0
     while True:
         end = min(start + room, len(ids))
@@ -217,7 +207,7 @@ def windows(tokenizer: Tokenizer, question: str, context: str, max_length: int, 
 def span_logits(
     model: EncoderOnly, tokens: Array, lengths: Array, first: Array, *, key: PRNGKeyArray | None = None
 ) -> Float[Array, "batch length 2"]:
-    """Logits of being the answer's first and last token, those of padding hidden."""
+    """The logits of each token as the answer's first and last; those of padding are masked."""
     logits = model(tokens, lengths=lengths, token_types=token_types(tokens, first), key=key)
     real = jnp.arange(tokens.shape[1])[None] < jnp.maximum(lengths, 1)[:, None]
     return jnp.where(real[:, :, None], logits, MASKED)

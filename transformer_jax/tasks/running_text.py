@@ -1,4 +1,4 @@
-"""What the tasks of running text share."""
+"""The base of the tasks that learn from running text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

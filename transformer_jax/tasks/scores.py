@@ -1,5 +1,6 @@
-"""Scores of predicted texts against references, by the packages that people quote."""
+"""Scores of predictions against references, by the packages that people quote."""
 
+import importlib
 import re
 import string
 import warnings
@@ -21,7 +22,7 @@ def text_scores(
 
 
 def check_scores(names: Sequence[str], bleu_tokenize: str) -> None:
-    """Raises ValueError for a score, or a tokenizer of sacreBLEU, that there is not."""
+    """Raises ValueError for an unknown score or tokenizer of sacreBLEU."""
     from sacrebleu.metrics.bleu import BLEU
 
     for name in names:
@@ -67,8 +68,7 @@ def _chrf(hypotheses: list[str], references: list[str], _: str) -> dict[str, Any
     from sacrebleu.metrics.chrf import CHRF
 
     metric = CHRF()
-    score = metric.corpus_score(hypotheses, [references]).score
-    return {"chrf": score, "chrf_signature": str(metric.get_signature())}
+    return {"chrf": metric.corpus_score(hypotheses, [references]).score, "chrf_signature": str(metric.get_signature())}
 
 
 def _exact_match(hypotheses: list[str], references: list[str], _: str) -> dict[str, Any]:
@@ -84,52 +84,33 @@ SCORES: dict[str, Callable[[list[str], list[str], str], dict[str, Any]]] = {
 }
 
 
+LABEL_SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "accuracy": ("sklearn.metrics", "accuracy_score", {}),
+    "f1": ("sklearn.metrics", "f1_score", {"average": "macro"}),
+    "matthews": ("sklearn.metrics", "matthews_corrcoef", {}),
+}
+NUMBER_SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "pearson": ("scipy.stats", "pearsonr", {}),
+    "spearman": ("scipy.stats", "spearmanr", {}),
+}
+
+
 def agreement_scores(predicted: Any, right: Any, names: Sequence[str]) -> dict[str, float]:
-    """The named scores of predicted labels or numbers: in percent of labels, correlations (or NaN) of numbers."""
-    scores = LABEL_SCORES | NUMBER_SCORES
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a correlation with a constant is no number, which NaN says
-        return {name: float(choose("score", name, scores)(predicted, right)) for name in names}
+    """The named scores of predicted labels, in percent, or numbers: correlations, NaN where one is undefined."""
+    scores = {}
+    for name in names:
+        module, function, options = choose("score", name, LABEL_SCORES | NUMBER_SCORES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a correlation with a constant is undefined
+            score = getattr(importlib.import_module(module), function)(right, predicted, **options)
+        scores[name] = float(score[0] if name in NUMBER_SCORES else 100 * score)
+    return scores
 
 
 def check_agreement_scores(names: Sequence[str], *, numbers: bool) -> None:
-    """Raises ValueError for a score that there is not of labels, or of `numbers`."""
+    """Raises ValueError for an unknown score of labels, or of `numbers`."""
     for name in names:
         choose("score", name, NUMBER_SCORES if numbers else LABEL_SCORES)
-
-
-def _accuracy(predicted: Any, right: Any) -> float:
-    from sklearn.metrics import accuracy_score
-
-    return 100 * accuracy_score(right, predicted)
-
-
-def _f1(predicted: Any, right: Any) -> float:
-    from sklearn.metrics import f1_score
-
-    return 100 * f1_score(right, predicted, average="macro")
-
-
-def _matthews(predicted: Any, right: Any) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return 100 * matthews_corrcoef(right, predicted)
-
-
-def _pearson(predicted: Any, right: Any) -> Any:
-    from scipy.stats import pearsonr
-
-    return pearsonr(right, predicted)[0]
-
-
-def _spearman(predicted: Any, right: Any) -> Any:
-    from scipy.stats import spearmanr
-
-    return spearmanr(right, predicted)[0]
-
-
-LABEL_SCORES: dict[str, Callable[[Any, Any], Any]] = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}
-NUMBER_SCORES: dict[str, Callable[[Any, Any], Any]] = {"pearson": _pearson, "spearman": _spearman}
 
 
 def squad_scores(predicted: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a task is: the part of a run that knows what is learnt."""
+"""A task: the part of a run that knows what is learnt."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ from transformer_jax.data.vocabulary import VocabularyConfig
 Tokenizers = Mapping[str, Any]
 """The `Tokenizer` of every feature of text, the same object where they share a vocabulary; `Labels` of others."""
 COUNTS = ("examples", "skipped", "tokens")
-"""What `evaluate` says beside metrics: how much was scored and how many examples were left out."""
+"""Names in the result of `evaluate` that are no metrics: how much was scored and how many examples were skipped."""
 Sums = dict[str, tuple[Array, Array]]
 """Each metric as (sum, weight), so that micro-batches and devices add up and are divided once."""
 
 
 @runtime_checkable
 class ModelConfig(Protocol):
-    """What a run asks of a model's configuration."""
+    """The members of a model's configuration that every run needs."""
 
     @property
     def d_model(self) -> int:
@@ -39,15 +39,15 @@ class ModelConfig(Protocol):
         ...
 
     def num_parameters(self) -> int:
-        """Parameters that the model has."""
+        """The number of the model's parameters."""
         ...
 
 
 def resolved(task: "Task", model: Any, kind: type, data: DataConfig, vocab_size: int, **changes: Any) -> Any:
-    """A model of that kind with its vocabulary size and what else changes; ValueError for what contradicts the task.
+    """The model's configuration with its vocabulary size and other `changes`.
 
-    That is a model of another kind, a vocabulary size that is set already, learned positions that do not reach, and
-    vocabularies of their own for features that are read as one sequence.
+    Raises ValueError for a model of another kind than `kind`, a vocabulary size or number of outputs that is set
+    already, learned positions that do not reach, and separate vocabularies of features that are read as one sequence.
     """
     name = type(task).__name__
     if not isinstance(model, kind):
@@ -74,18 +74,18 @@ class Task:
     """From examples to loss, metrics and predictions. A task of your own overrides these methods."""
 
     features: ClassVar[tuple[str, ...]] = ()
-    """What an example has; one that has some of it empty is skipped."""
+    """The keys of an example's values; an example with an empty value is skipped."""
     packed: ClassVar[bool] = False
     """Whether examples are laid end to end in rows of data.max_length, rather than each in a row of its own."""
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        """Of which kind each of the features is."""
+        """The kind of every feature's values."""
         return dict.fromkeys(self.features, "text")
 
     @property
     def columns(self) -> Columns:
-        """What `encode` gives: token ids of every feature, unless a task says otherwise."""
+        """The columns of `encode`: by default token ids of every feature."""
         return dict.fromkeys(self.features, Column())
 
     def readable(self, examples: Iterable[Example], skipped: Counter[str] | None = None) -> Iterator[Example]:
@@ -100,14 +100,14 @@ class Task:
         return dict.fromkeys(self.features, data.tokenizer)
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """The values of every column for some examples, such as token ids with the special tokens that the task wants.
+        """The values of every column for some examples, such as token ids with special tokens.
 
-        What is longer than `max_length` afterwards is skipped and counted, where examples are not packed.
+        Unless examples are packed, those that are longer than `max_length` afterwards are skipped and counted.
         """
         raise NotImplementedError
 
     def abstract_batch(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The arrays of a batch, to go through a step without data: those of zeros, augmented with bytes as tokens."""
+        """The shapes and types of a batch's arrays, to trace a step without data; found with bytes as tokens."""
         empty = empty_batch(self.columns, rows, length, packed=self.packed)
         batch = self.augment(empty, dict.fromkeys(self.features, Bytes(mask=True).train([])), seed=0, epoch=0)
         return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
@@ -141,25 +141,22 @@ class Task:
         return jnp.sum(batch["example"] >= 0) * max(column.tokens for column in self.columns.values())
 
     def predictor(self, model: Any, tokenizers: Tokenizers, data: DataConfig) -> Any:
-        """What a person uses the trained model with: has `predict(lines) -> list[str]`."""
+        """The trained model as people use it: has `predict(lines) -> list[str]`."""
         raise NotImplementedError
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """What evaluation reports, and which values are better; `train.best` is one of them."""
+        """The metrics of an evaluation, and which values are better; `train.best` names one of them."""
         return {"loss": "lower"}
 
     def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Metrics that follow from what `loss` sums up over all examples; by default `loss`.
-
-        It is reported without label smoothing: as `nll` where there are sums of that name.
-        """
+        """Metrics from the sums of `loss` over all examples: by default the loss without label smoothing."""
         means = means_of(sums)
         return {"loss": means.get("nll", means["loss"])}
 
     def evaluate(self, predictor: Any, examples: Sequence[Example]) -> dict[str, Any]:
-        """Metrics of the predictions for examples, by name, and `COUNTS`; those of text such as `bleu`.
+        """Metrics of the predictions for examples, such as `bleu`, and `COUNTS`; reported beside `loss_metrics`.
 
-        They are reported beside those of `loss_metrics`. Raises ValueError when no example can be scored.
+        Raises ValueError when no example can be scored.
         """
         return {}
 

@@ -9,7 +9,7 @@ from transformer_jax.data.tokenizers import Tokenizer
 
 
 def join_parts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> list[tuple[list[int], int]]:
-    """A start token, then each part of a text and an end token; and where the second part begins.
+    """A start token, then each part of a text and an end token; and the place of the second part's first token.
 
     What is longer than `max_length` loses tokens at the end of its longest part.
     """
@@ -25,5 +25,5 @@ def join_parts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length:
 
 
 def token_types(tokens: Int[Array, "batch length"], first: Int[Array, " batch"]) -> Int[Array, "batch length"]:
-    """1 where the second part of a text stands, `first` being the length of the first part; 0 elsewhere."""
+    """1 for the tokens of a text's second part, `first` being the length of the first part; 0 for others."""
     return (jnp.arange(tokens.shape[1])[None] >= first[:, None]).astype(jnp.int32)

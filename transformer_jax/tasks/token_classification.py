@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -38,10 +38,7 @@ class TokenClassification(Task):
         return {"text": data.tokenizer, "tags": Labels(many=True)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """A start token, the text and an end token, cut off at `max_length`.
-
-        Raises ValueError for an example that has not as many tags as words.
-        """
+        """A start token, the text and an end token, cut off at `max_length`; ValueError unless every word has a tag."""
         tokenizer, columns = tokenizers["text"], {name: [] for name in self.columns}
         for example in examples:
             words, tags = example["text"].split(), tokenizers["tags"].ids(example["tags"])
@@ -76,14 +73,10 @@ class TokenClassification(Task):
         return {"loss": "lower", **dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")}
 
     def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
-        """Encodes the examples; ValueError for a word that fits in no row."""
+        """Encodes the examples; ValueError for a word that is too long for a row."""
         super().check_evaluation(tokenizers, examples, max_length=max_length)
-        most = max_length - 2
-        for words in (example["text"].split() for example in examples):
-            ids, places = first_pieces(tokenizers["text"], words)
-            for word, start, end in zip(words, places, [*places[1:], len(ids)], strict=True):
-                if end - start > most:
-                    raise ValueError(f"a word has more than {most} tokens: {word[:40]!r}; raise data.max_length")
+        for example in examples:
+            windows(tokenizers["text"], example["text"].split(), max_length)
 
     def evaluate(self, predictor: "Tagger", examples: Sequence[Example]) -> dict[str, Any]:
         """Accuracy of words, and precision, recall and F1 of whole entities as seqeval counts them, in percent."""
@@ -100,16 +93,15 @@ class TokenClassification(Task):
 
 
 class Entity(NamedTuple):
-    """A part of a text that has a name."""
+    """A named part of a text."""
 
     kind: str
     """Such as person: the tag without B-, I- and the like."""
     text: str
-    """The part itself."""
     start: int
-    """Where it begins, in characters of the text."""
+    """The characters of the text before it."""
     end: int
-    """Where it ends."""
+    """The characters of the text before its end."""
 
 
 class Tagger(Predictor):
@@ -120,19 +112,20 @@ class Tagger(Predictor):
         self.tags = tags
 
     def tag(self, texts: Sequence[str]) -> list[list[str]]:
-        """The tag of every word of every text; words are what white space separates.
+        """The tag of every word of every text, words being separated by white space.
 
-        A text of more than `max_length` tokens is read in pieces. Raises ValueError for a word that fits in none.
+        A text of more than `max_length` tokens is read in windows. Raises ValueError for a word that is too long.
         """
         tags: list[list[str]] = [[] for _ in listed(texts)]
-        pieces = [
-            (owner, [self.tokenizer.bos_id, *ids, self.tokenizer.eos_id], places)
-            for owner, text in enumerate(texts)
-            for ids, places in self._pieces(text.split(), owner + 1)
-        ]
-        best = self.for_each(_most_probable_tags, [ids for _, ids, _ in pieces])
-        for (owner, _, places), row in zip(pieces, best, strict=True):
-            tags[owner] += [self.tags.names[row[place + 1]] for place in places]
+        rows: list[tuple[int, list[int], list[int]]] = []
+        for owner, text in enumerate(texts):
+            try:
+                rows += [(owner, *window) for window in windows(self.tokenizer, text.split(), self.max_length)]
+            except ValueError as error:
+                raise ValueError(f"line {owner + 1} has {error}") from error
+        best = self.for_each(_most_probable_tags, [ids for _, ids, _ in rows])
+        for (owner, _, places), row in zip(rows, best, strict=True):
+            tags[owner] += [self.tags.names[row[place]] for place in places]
         return tags
 
     def entities(self, texts: Sequence[str]) -> list[list[Entity]]:
@@ -148,19 +141,22 @@ class Tagger(Predictor):
         """The tags of every line, with spaces between them."""
         return [" ".join(tags) for tags in self.tag(lines)]
 
-    def _pieces(self, words: list[str], line: int) -> Iterator[tuple[list[int], list[int]]]:
-        """Tokens of so many words as fit, and the place of each word's first."""
-        if not words:
-            return
-        ids, places = first_pieces(self.tokenizer, words)
-        ends, most, first = [*places[1:], len(ids)], self.max_length - 2, 0
-        for word, end in enumerate(ends):
-            if end - places[word] > most:
-                raise ValueError(f"line {line} has a word of more than {most} tokens: {words[word][:40]!r}")
-            if end - places[first] > most:
-                yield ids[places[first] : places[word]], [place - places[first] for place in places[first:word]]
-                first = word
-        yield ids[places[first] :], [place - places[first] for place in places[first:]]
+
+def windows(tokenizer: Tokenizer, words: Sequence[str], max_length: int) -> list[tuple[list[int], list[int]]]:
+    """Splits words into rows of a start token, the words' tokens and an end token, with the place of each word's first.
+
+    Raises ValueError for a word that is too long for a row.
+    """
+    rows: list[tuple[list[int], list[int]]] = []
+    ids, places = first_pieces(tokenizer, words)
+    for word, start, end in zip(words, places, [*places, len(ids)][1:], strict=True):
+        if end - start > max_length - 2:
+            raise ValueError(f"a word of more than {max_length - 2} tokens: {word[:40]!r}; raise data.max_length")
+        if not rows or len(rows[-1][0]) + end - start >= max_length:
+            rows.append(([tokenizer.bos_id], []))
+        rows[-1][1].append(len(rows[-1][0]))
+        rows[-1][0].extend(ids[start:end])
+    return [([*tokens, tokenizer.eos_id], places) for tokens, places in rows]
 
 
 def first_pieces(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[list[int], list[int]]:

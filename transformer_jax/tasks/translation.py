@@ -17,11 +17,10 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
-from transformer_jax.decoding.greedy import greedy_search
 from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.predictor import Predictor, listed
+from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
 from transformer_jax.tasks.scores import check_scores, text_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
@@ -51,16 +50,15 @@ class Translation(Task):
     decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How translations are searched."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
-    """What evaluation reports of the texts: bleu, compound_split_bleu, chrf, exact_match."""
+    """Scores of an evaluation: bleu, compound_split_bleu, chrf, exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and an end token; a start token, target tokens and an end token."""
         source, target = tokenizers["source"], tokenizers["target"]
-        sources, targets = (
-            tokenizers[name].encode_batch([example[name] for example in examples]) for name in self.features
-        )
+        sources = source.encode_batch([example["source"] for example in examples])
+        targets = target.encode_batch([example["target"] for example in examples])
         return {
             "source": [[*ids, source.eos_id] for ids in sources],
             "target": [[target.bos_id, *ids, target.eos_id] for ids in targets],
@@ -116,19 +114,14 @@ class Translation(Task):
         text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
 
     def evaluate(self, predictor: "Translator", examples: Sequence[Example]) -> dict[str, Any]:
-        """The scores of the translations against the targets.
-
-        Examples that are longer than the model takes are left out and counted as `skipped`.
-        """
-        columns = self.encode(predictor.tokenizer._asdict(), examples, max_length=predictor.max_length)
-        kept = [
-            i
-            for i, pair in enumerate(zip(*columns.values(), strict=True))
-            if max(map(len, pair)) <= predictor.max_length
-        ]
+        """The scores of the translations; examples that are longer than the model takes are counted as `skipped`."""
+        most = predictor.max_length
+        columns = self.encode(predictor.tokenizer._asdict(), examples, max_length=most)
+        pairs = zip(*columns.values(), strict=True)
+        kept = [i for i, pair in enumerate(pairs) if max(map(len, pair)) <= most]
         if not kept:
             raise ValueError(
-                f"none of {len(examples)} examples is within the {predictor.max_length} tokens of the model "
+                f"none of {len(examples)} examples is within the {most} tokens of the model "
                 "(data.max_length, which a trained run keeps); shorten the lines"
             )
         sources, targets = ([examples[i][feature] for i in kept] for feature in self.features)
@@ -139,10 +132,9 @@ class Translation(Task):
 
 
 class Hypothesis(NamedTuple):
-    """One translation that a search found."""
+    """One translation of a search."""
 
     text: str
-    """The translation."""
     score: float
     """Log-probability over the length penalty."""
     log_prob: float
@@ -181,22 +173,17 @@ class Translator(Predictor):
         self.decoding = decoding
 
     def __repr__(self) -> str:
-        sizes = ", ".join(
-            f"{tokenizer.vocab_size:,} {side} tokens" for side, tokenizer in self.tokenizer._asdict().items()
-        )
-        return f"Translator({sizes}, {self.decoding}, max_length={self.max_length})"
+        sizes = [f"{tokenizer.vocab_size:,} {side} tokens" for side, tokenizer in self.tokenizer._asdict().items()]
+        return f"Translator({', '.join(sizes)}, {self.decoding}, max_length={self.max_length})"
 
     def translate(self, lines: Sequence[str]) -> list[str]:
-        """The best translation of every line; an empty line stays empty.
-
-        Raises ValueError for a line of more than `max_length` tokens: nothing is cut off silently.
-        """
+        """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long."""
         return [hypotheses[0].text for hypotheses in self.search(lines)]
 
     predict = translate
 
     def search(self, lines: Sequence[str], n_best: int = 1) -> list[list[Hypothesis]]:
-        """The `n_best` translations of every line, best first, all different; fewer where the search found fewer.
+        """The `n_best` different translations of every line, best first, or fewer if the search has no more.
 
         Tokens that are other pieces of the same text count once, with the best of their scores.
         """
@@ -211,9 +198,9 @@ class Translator(Predictor):
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
         filled = [i for i, line in enumerate(lines) if line.strip()]
         results = self.for_each(_search, [encoded[i] for i in filled], **self._settings())
-        for line, (tokens, *others) in zip(filled, results, strict=True):
+        for line, result in zip(filled, results, strict=True):
             best: dict[str, Hypothesis] = {}
-            for ids, length, score, log_prob in zip(tokens, *others, strict=True):
+            for ids, length, score, log_prob in zip(*result, strict=True):
                 if length > 0:
                     text = self.tokenizer.decode(ids[:length].tolist())
                     best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
@@ -232,9 +219,9 @@ class Translator(Predictor):
         return [float(score) for score in scores]
 
     def attention(self, source: str, target: str | None = None) -> list[AttentionMap]:
-        """Encoder, decoder and cross-attention of every layer and head for a sentence and its translation.
+        """Encoder, decoder and cross-attention of every layer and head for a sentence and its translation `target`.
 
-        `target` is looked at instead of the model's own translation where it is given.
+        Without `target`, the translation is the model's own.
         """
         if not source.strip():
             raise ValueError("an empty sentence has no attention; give one with words")
@@ -245,19 +232,12 @@ class Translator(Predictor):
         _, decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True)
         source_tokens = [self.tokenizer.source.piece(i) for i in source_ids]
         target_tokens = [self.tokenizer.target.piece(i) for i in target_ids]
-        own, looked, cross = (
-            np.asarray(weights[:, 0])
-            for weights in (
-                encoder.attention["self_attention"],
-                decoder.attention["self_attention"],
-                decoder.attention["cross_attention"],
-            )
-        )
-        return [
-            AttentionMap("Encoder self-attention", own, source_tokens, source_tokens),
-            AttentionMap("Decoder self-attention", looked, target_tokens, target_tokens),
-            AttentionMap("Cross-attention", cross, target_tokens, source_tokens),
+        maps = [
+            ("Encoder self-attention", encoder.attention["self_attention"], source_tokens, source_tokens),
+            ("Decoder self-attention", decoder.attention["self_attention"], target_tokens, target_tokens),
+            ("Cross-attention", decoder.attention["cross_attention"], target_tokens, source_tokens),
         ]
+        return [AttentionMap(title, np.asarray(weights[:, 0]), *tokens) for title, weights, *tokens in maps]
 
     def search_tokens(self, source: Array, lengths: Array) -> BeamResult:
         """The search for source tokens `[batch, length]` that end in the end token, of these lengths."""
@@ -274,50 +254,26 @@ class Translator(Predictor):
         return self.refuse_long([[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))])
 
     def _settings(self) -> dict[str, Any]:
-        tokenizer = self.tokenizer.target
-        special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id} - {tokenizer.eos_id}
-        return {
-            "decoding": self.decoding,
-            "start_id": tokenizer.bos_id,
-            "end_id": tokenizer.eos_id,
-            "forbidden": tuple(sorted(special)),
-        }
+        target = self.tokenizer.target
+        return {"decoding": self.decoding, "start_id": target.bos_id, **end_and_forbidden(target)}
 
 
 @partial(jax.jit, static_argnames=("decoding", "start_id", "end_id", "forbidden"))
 def _search(
-    model: EncoderDecoder,
-    source: Array,
-    lengths: Array,
-    *,
-    decoding: Decoding,
-    start_id: int,
-    end_id: int,
-    forbidden: tuple[int, ...],
+    model: EncoderDecoder, source: Array, lengths: Array, *, decoding: Decoding, start_id: int, **tokens: Any
 ) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
     capacity = source.shape[1] + decoding.extra_length
-    limits = jnp.where(lengths > 0, lengths + decoding.extra_length, 0)
-    cache = model.start_cache(model.encode(source, source_lengths=lengths), lengths, capacity)
-    prompt = jnp.full((source.shape[0], 1), start_id)
-    arguments: dict[str, Any] = {
-        "end_id": end_id,
-        "max_new_tokens": limits,
-        "capacity": capacity,
-        "forbidden": forbidden,
-    }
-    if decoding.beam_size == 1:
-        tokens, ends, log_probs = greedy_search(model.extend, cache, prompt, **arguments)
-        penalty = ((5 + jnp.maximum(ends, 1)) / 6) ** decoding.length_penalty
-        return BeamResult(tokens[:, None], ends[:, None], (log_probs / penalty)[:, None], log_probs[:, None])
     return beam_search(
         model.extend,
         DecoderCache.take,
-        cache,
-        prompt,
+        model.start_cache(model.encode(source, source_lengths=lengths), lengths, capacity),
+        jnp.full((source.shape[0], 1), start_id),
         beam_size=decoding.beam_size,
         alpha=decoding.length_penalty,
-        **arguments,
+        max_new_tokens=jnp.where(lengths > 0, lengths + decoding.extra_length, 0),
+        capacity=capacity,
+        **tokens,
     )
 
 

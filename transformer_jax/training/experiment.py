@@ -51,7 +51,7 @@ class Experiment:
     """Task, data, model, optimizer, training and mesh of a run."""
 
     task: Task
-    """What is learnt: Translation, or a task of your own."""
+    """The task to learn: Translation, or one of your own."""
     data: DataConfig
     """The text and its batches."""
     model: Any

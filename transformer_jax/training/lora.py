@@ -1,9 +1,9 @@
 """Low-rank adaptation (Hu et al. 2021, "LoRA", section 4.1) as a wrapper around an optimizer.
 
 The adapted weights are `W = W0 + alpha / rank * A B`, and only A and B are learnt. The gradient of W gives those of A
-and B by the chain rule, the optimizer updates these, and W is computed anew. So no layer differs, and the model, in
-every checkpoint too, has merged weights. Differentiating A and B inside of the loss needs the gradient of W all the
-same: it was measured to be no faster and to need no less memory.
+and B by the chain rule, the optimizer updates these, and W is computed anew. So no layer knows of it, and the model has
+merged weights, also in checkpoints. Differentiating A and B inside of the loss needs the gradient of W all the same: it
+was measured to be no faster and to need no less memory.
 """
 
 import math
@@ -34,12 +34,12 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """What the product of the factors is multiplied by."""
+        """The factor of the product of A and B."""
         return self.alpha / self.rank
 
 
 class LoraState(NamedTuple):
-    """The first values of adapted weights, their factors, and the wrapped optimizer's state."""
+    """The state of adapted weights and of the wrapped optimizer."""
 
     weights: dict[str, Any]
     """The adapted weights before training, W0."""

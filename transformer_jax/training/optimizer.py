@@ -106,14 +106,13 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Makes the optimizer of parameters with these axes; raises ValueError for an unknown name.
 
-    `numbers` are the layers of the model's parameters (`layer_numbers`), for `layer_decay`; `seed` draws the factors of
-    adapted weights.
+    `numbers` are the layers of the model's parameters (`layer_numbers`), for `layer_decay`; `seed` draws LoRA factors.
     """
     if config.weight_decay and config.name in ("adam", "sgd"):
         raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")
     maps = _adapted_maps(config.lora, axes)
     if maps:
-        axes = {name: of for name, of in axes.items() if name not in maps} | _factor_axes(maps)
+        axes = {name: names for name, names in axes.items() if name not in maps} | _factor_axes(maps)
     parts = [choose("optimizer.name", config.name, OPTIMIZERS)(config, axes, schedule)]
     if config.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
@@ -124,7 +123,7 @@ def make_optimizer(
 
 
 def untrained(config: OptimizerConfig, axes: Axes) -> tuple[str, ...]:
-    """The names of the frozen parameters; adapted weights are not among them, since their gradient is needed."""
+    """The names of the frozen parameters, without adapted weights, whose gradient is needed."""
     frozen, maps = matching(axes, config.frozen), _adapted_maps(config.lora, axes)
     if maps:
         trained = {name for pattern in config.lora.trained for name in fnmatch.filter(axes, pattern)}
@@ -133,18 +132,18 @@ def untrained(config: OptimizerConfig, axes: Axes) -> tuple[str, ...]:
 
 
 def matrices(axes: Axes) -> dict[str, bool]:
-    """Which parameters are matrices: not norms and biases, however many layers are stacked."""
+    """Tells which parameters are matrices: not norms and biases, however many layers are stacked."""
     return {name: len(set(of) - {"layers"}) > 1 and not name.endswith("bias") for name, of in axes.items()}
 
 
 def decayed(config: OptimizerConfig, axes: Axes) -> dict[str, bool]:
-    """Which parameters weight decay acts on: matrices but for those of `no_decay`."""
-    spared = matching(axes, config.no_decay)
-    return {name: matrix and name not in spared for name, matrix in matrices(axes).items()}
+    """Tells which parameters weight decay acts on: matrices but for those of `no_decay`."""
+    exempt = matching(axes, config.no_decay)
+    return {name: matrix and name not in exempt for name, matrix in matrices(axes).items()}
 
 
 def _adapted_maps(config: LoraConfig, axes: Axes) -> dict[str, tuple[int, int]]:
-    """The adapted weights as `lora.adapted` takes them; raises ValueError for one that is no linear map."""
+    """The argument `maps` of `lora.adapted`; raises ValueError for an adapted weight that is no linear map."""
     maps = {}
     for name in sorted(matching(axes, config.names)) if config.rank else ():
         dimensions = _matrix(name, axes[name])
@@ -168,43 +167,24 @@ def _by_layer(decay: float, numbers: Mapping[str, np.ndarray]) -> optax.Gradient
     As in BEiT (Bao et al. 2022, appendix). Stacks are counted separately, and embeddings are below all layers.
     """
     tops: dict[str, int] = {}
-    for name, of in numbers.items():
+    for name, layers in numbers.items():
         stack = name.split("/")[0]
-        tops[stack] = max(tops.get(stack, 0), int(of.max()))
-    below = max(tops.values(), default=-1) + 2
+        tops[stack] = max(tops.get(stack, 0), int(layers.max()))
+    input_depth = max(tops.values(), default=-1) + 2
 
     def factor(name: str) -> np.ndarray:
         weight = name.removesuffix("/lora_a").removesuffix("/lora_b")
-        inside = weight in numbers
-        above = tops[name.split("/")[0]] + 1 - numbers[weight] if inside else below if INPUT.match(name) else 0
-        return np.asarray(np.float32(decay) ** np.asarray(above, np.float32))
+        depth = input_depth if INPUT.match(name) else 0
+        if weight in numbers:
+            depth = tops[name.split("/")[0]] + 1 - numbers[weight]
+        return np.asarray(np.float32(decay) ** np.asarray(depth, np.float32))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[dict[str, jax.Array], Any]:
-        scaled = {}
-        for name, value in updates.items():
-            by = factor(name)
-            scaled[name] = value * by.reshape(by.shape + (1,) * (value.ndim - by.ndim))
-        return scaled, state
+    def scaled(updates: Any, _: Any) -> Any:
+        factors = {name: factor(name) for name in updates}
+        shapes = {name: by.shape + (1,) * (updates[name].ndim - by.ndim) for name, by in factors.items()}
+        return {name: value * factors[name].reshape(shapes[name]) for name, value in updates.items()}
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _adam(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.adam(schedule, config.b1, config.b2, config.epsilon)
-
-
-def _adamw(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.adamw(
-        schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed(config, axes)
-    )
-
-
-def _lion(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.lion(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed(config, axes))
-
-
-def _sgd(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.sgd(schedule)
+    return optax.stateless(scaled)
 
 
 def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -245,12 +225,12 @@ def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.Gr
 
     def view(name: str, array: jax.Array) -> jax.Array:
         """`[layers, rows, columns]` for a linear map, `[layers, size]` for a vector; 1 layer outside of stacks."""
-        of = axes[name]
-        array = array if of[0] == "layers" else array[None]
-        matrix = _matrix(name, of)
+        names = axes[name]
+        array = array if names[0] == "layers" else array[None]
+        matrix = _matrix(name, names)
         if matrix is None:
-            return array if matrices({name: of})[name] else array.reshape(array.shape[0], -1)
-        rows = math.prod(array.shape[axis + (of[0] != "layers")] for axis in matrix[0])
+            return array if matrices({name: names})[name] else array.reshape(array.shape[0], -1)
+        rows = math.prod(array.shape[axis + (names[0] != "layers")] for axis in matrix[0])
         return array.reshape(array.shape[0], rows, -1)
 
     def init(params: Any) -> dict[str, optax.OptState]:
@@ -267,4 +247,15 @@ def _layer_by_layer(inner: optax.GradientTransformation, axes: Axes) -> optax.Gr
     return optax.GradientTransformation(init, update)
 
 
-OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "adafactor": _adafactor, "lion": _lion, "muon": _muon, "sgd": _sgd}
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig, Axes, optax.Schedule], optax.GradientTransformation]] = {
+    "adam": lambda config, _, schedule: optax.adam(schedule, config.b1, config.b2, config.epsilon),
+    "adamw": lambda config, axes, schedule: optax.adamw(
+        schedule, config.b1, config.b2, config.epsilon, weight_decay=config.weight_decay, mask=decayed(config, axes)
+    ),
+    "adafactor": _adafactor,
+    "lion": lambda config, axes, schedule: optax.lion(
+        schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed(config, axes)
+    ),
+    "muon": _muon,
+    "sgd": lambda config, _, schedule: optax.sgd(schedule),
+}

@@ -40,33 +40,28 @@ StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dic
 
 
 def abstract_model(config: ModelConfig) -> Any:
-    """The model's structure and shapes, without any memory for its parameters."""
+    """The model's structure and shapes, without memory for its parameters."""
     return jax.eval_shape(lambda: config.build(0))
 
 
 def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Where every array of a training state lies.
+    """The sharding of every array of a training state.
 
-    Parameters follow the table in `parallel/axes.py`; what the optimizer keeps for a parameter lies where the parameter
-    does if it has its shape, and everything else is copied to all devices. Raises ValueError for a mesh that does not
-    divide a parameter.
+    Parameters follow the table in `parallel/axes.py`, and so do arrays of the optimizer that have the shape of their
+    parameter; everything else is replicated. Raises ValueError for a mesh that does not divide a parameter.
     """
-    axes = parameter_axes(state.model)
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    axes, replicated = parameter_axes(state.model), NamedSharding(mesh, PartitionSpec())
     shapes = {name: value.shape for name, value in named_parameters(state.model).items()}
-    placed = {name: sharding(axes[name], mesh) for name in axes}
-    for name, where in placed.items():
+    shardings = {name: sharding(axes[name], mesh) for name in axes}
+    for name, where in shardings.items():
         check_divides(name, shapes[name], axes[name], where)
 
     def of_optimizer(path: Any, leaf: Any) -> NamedSharding:
         name = next((key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key in axes), None)
-        return placed[name] if name is not None and leaf.shape == shapes[name] else everywhere
+        return shardings[name] if name is not None and leaf.shape == shapes[name] else replicated
 
-    return TrainState(
-        replace_parameters(state.model, placed),
-        jax.tree_util.tree_map_with_path(of_optimizer, state.optimizer),
-        everywhere,
-    )
+    optimizer = jax.tree_util.tree_map_with_path(of_optimizer, state.optimizer)
+    return TrainState(replace_parameters(state.model, shardings), optimizer, replicated)
 
 
 def fresh_state(
@@ -74,37 +69,36 @@ def fresh_state(
 ) -> TrainState:
     """The state before the first step."""
     model = config.build(seed)
-    trainable, _ = partition(named_parameters(model), frozen)
-    return TrainState(model, optimizer.init(trainable), jnp.zeros((), jnp.int32))
+    return TrainState(model, optimizer.init(partition(named_parameters(model), frozen)[0]), jnp.zeros((), jnp.int32))
 
 
 def abstract_state(
     config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, frozen: Sequence[str] = ()
 ) -> TrainState:
     """Shapes and shardings of a training state."""
+
+    def sharded(leaf: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
     state = jax.eval_shape(lambda: fresh_state(config, optimizer, 0, frozen))
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        state,
-        state_shardings(state, mesh),
-    )
+    return jax.tree.map(sharded, state, state_shardings(state, mesh))
 
 
 def init_state(
     config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh, frozen: Sequence[str] = ()
 ) -> TrainState:
-    """A fresh training state, every array made where it will lie."""
+    """A fresh training state, every array made on its own devices."""
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh, frozen))
     return jax.jit(lambda: fresh_state(config, optimizer, seed, frozen), out_shardings=where)()
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over the devices that share it; whatever the other dimensions are."""
+    """The sharding of a batch's arrays: rows over the devices that share it, other dimensions replicated."""
     return sharding(("batch",), mesh)
 
 
 def batch_parts(mesh: Mesh) -> tuple[list[int], int]:
-    """Which parts of a batch's rows lie on devices of this process, and into how many parts the mesh divides them."""
+    """The shards of a batch's rows that lie on devices of this process, and the number of all shards."""
     number = parts("batch", mesh)
     slices = batch_sharding(mesh).addressable_devices_indices_map((number,)).values()
     return sorted({index[0].start or 0 for index in slices if index is not None}), number
@@ -121,7 +115,7 @@ def device_batches(
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[dict[str, Array]]:
-    """The batches of a plan from position `start` to `stop`, on the mesh; every process makes its own rows."""
+    """Makes the batches of a plan from position `start` to `stop` on the mesh, in every process its own rows."""
     where = batch_sharding(mesh)
     mine, number = batch_parts(mesh)
 
@@ -137,7 +131,7 @@ def device_batches(
 
 
 def model_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
-    """Where a model's parameters lie for evaluation: sharded where the mesh divides them, replicated elsewhere."""
+    """The shardings of a model's parameters for evaluation: dimensions that the mesh does not divide are replicated."""
     axes, shardings = parameter_axes(model), {}
     for name, value in named_parameters(model).items():
         sizes = zip(axes[name], value.shape, strict=True)
@@ -146,7 +140,7 @@ def model_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
 
 
 def check_batches(experiment: Experiment, mesh: Mesh) -> None:
-    """ValueError for batches that the mesh and `train.accumulate` do not divide."""
+    """Raises ValueError for batches that the mesh and `train.accumulate` do not divide."""
     data, accumulate = experiment.data, experiment.train.accumulate
     shards = parts("batch", mesh) * accumulate
     if data.batch_multiple % shards:
@@ -163,7 +157,7 @@ def check_batches(experiment: Experiment, mesh: Mesh) -> None:
 
 
 class Update(NamedTuple):
-    """How an experiment's parameters are updated."""
+    """The update of an experiment's parameters."""
 
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...]
@@ -173,7 +167,7 @@ class Update(NamedTuple):
 
 
 def make_update(experiment: Experiment) -> Update:
-    """What the fields of an experiment come to; ValueError for those that cannot be."""
+    """Makes the update of an experiment; raises ValueError for fields that do not fit its model."""
     config, train = experiment.optimizer, experiment.train
     model = abstract_model(experiment.model)
     axes, shapes = parameter_axes(model), {name: leaf.shape for name, leaf in named_parameters(model).items()}
@@ -196,11 +190,11 @@ def make_step(
     accumulate: int = 1,
     frozen: Sequence[str] = (),
 ) -> StepFunction:
-    """The function from a state, a batch and the run's key to the next state and the metrics of this step.
+    """Makes the function from a state, a batch and the run's key to the next state and the metrics of this step.
 
     With `accumulate` micro-batches, sums of losses and gradients are added up and divided once by the weight of the
     whole batch, so that the numbers are those of one pass. Parameters that match a pattern of `frozen` stay as they
-    are; no gradient of theirs is computed. The state's memory is reused.
+    are, without a gradient. The state's memory is reused.
     """
 
     def step(state: TrainState, batch: Batch, run_key: PRNGKeyArray) -> tuple[TrainState, dict[str, Array]]:
@@ -217,7 +211,7 @@ def make_step(
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, trainable)
         new: Any = optax.apply_updates(trainable, updates)
         model = replace_parameters(state.model, new | rest)
-        metrics = {name: total / jnp.maximum(of, 1) for name, (total, of) in sums.items()}
+        metrics = {name: total / jnp.maximum(weight, 1) for name, (total, weight) in sums.items()}
         metrics |= {
             "tokens": task.num_tokens(batch),
             "learning_rate": jnp.asarray(schedule(state.step)),

@@ -18,20 +18,17 @@ class Throughput:
         self._devices = list(devices)
         chip = chip_of(self._devices[0].device_kind)
         self._peak = chip and chip.peak(dtype) * len(self._devices)
-        self.tokens = 0.0
-        self._flops = 0.0
-        self._of_shapes: dict[Any, float] = {}
-        self._seconds = 0.0
-        self._began = time.perf_counter()
+        self._flops_by_shapes: dict[Any, float] = {}
+        self.tokens, self._flops, self._seconds, self._began = 0.0, 0.0, 0.0, time.perf_counter()
 
     def add(self, flops: Callable[..., float], state: Any, batch: Any, key: Any) -> None:
         """Counts the `flops(state, batch, key)` operations of a step about to be made, if the chip's peak is known."""
         if self._peak is None:
             return
         shapes = tuple((name, array.shape) for name, array in batch.items())
-        if shapes not in self._of_shapes:
-            self._of_shapes[shapes] = flops(state, batch, key)
-        self._flops += self._of_shapes[shapes]
+        if shapes not in self._flops_by_shapes:
+            self._flops_by_shapes[shapes] = flops(state, batch, key)
+        self._flops += self._flops_by_shapes[shapes]
 
     def pause(self) -> None:
         """Stops the clock."""
@@ -57,7 +54,7 @@ class Throughput:
 
 
 def peak_memory(devices: Iterable[Any]) -> int:
-    """The most bytes ever in use on one of this process's devices, or, if they do not tell, by the process."""
+    """The most bytes ever in use on one of this process's devices or, if those are unknown, by the process."""
     stats = [device.memory_stats() for device in devices if device.process_index == jax.process_index()]
     peaks = [stat["peak_bytes_in_use"] for stat in stats if stat and "peak_bytes_in_use" in stat]
     unit = 1 if sys.platform == "darwin" else 1024
