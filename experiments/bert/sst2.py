@@ -18,7 +18,6 @@ from transformer_jax import (
     bert,
     run_experiment,
 )
-from transformer_jax.nn.positions import NoPositions
 
 
 def experiment() -> Experiment:
