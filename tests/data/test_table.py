@@ -107,8 +107,8 @@ def test_a_text_without_any_ids_is_empty(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ([], "there are no examples to learn from"),
-        (["", "x" * 50], "there are no examples to learn from: skipped 2 (1 empty, 1 longer than 10 tokens)"),
+        ([], "no example is left"),
+        (["", "x" * 50], "no example is left: skipped 2 (1 empty, 1 longer than 10 tokens)"),
     ],
 )
 def test_nothing_left_is_an_error_that_says_why(tmp_path, texts, message):

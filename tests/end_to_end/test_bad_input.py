@@ -99,7 +99,7 @@ def refusal(place, capfd):
         (["--train.accumulate", "3"], "data.batch_multiple 8 is not a multiple of 3"),
         # Batches and vocabularies that the text does not give
         (["--data.tokens-per-batch", "8"], "data.tokens_per_batch"),
-        (["--data.max-length", "2"], "there are no examples to learn from: skipped 6 (6 longer than 2 tokens)"),
+        (["--data.max-length", "2"], "no example is left: skipped 6 (6 longer than 2 tokens)"),
         (["--data.max-length", "0"], "data.max_length must be at least 1, not 0"),
         (["--data.tokenizer.model-type", "bpe", "--data.tokenizer.vocab-size", "5000"], "data.tokenizer.vocab_size"),
         (["--data.tokenizer.path", "absent.model"], "absent.model"),
@@ -185,7 +185,7 @@ def test_evaluation_on_lines_that_are_all_too_long_is_refused(refusal, place):
     assert main(["train", "tiny.py", "--workdir", "run"]) == 0
     write(place / "text" / "long", ["one " * 20])
     message = refusal("evaluate", "run", "--source", "text/long", "--reference", "text/long")
-    assert "none of 1 examples is within the 16 tokens of the model" in message
+    assert "no example is left: skipped 1 (1 longer than 16 tokens)" in message
 
 
 def test_lines_that_cannot_be_learnt_from_are_skipped_and_counted(place, capfd):

@@ -140,7 +140,7 @@ def encode_table(
                 writer.write_batch(batch)
                 written += 1
             if not written:
-                raise ValueError("there are no examples to learn from" + (f": {reasons(skipped)}" if skipped else ""))
+                raise ValueError("no example is left" + (f": {reasons(skipped)}" if skipped else ""))
             # What was skipped is known at the end: an empty batch holds it.
             nothing = pa.RecordBatch.from_pylist([], schema)
             writer.write_batch(nothing, custom_metadata={"skipped": json.dumps(skipped)})
