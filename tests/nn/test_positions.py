@@ -15,7 +15,7 @@ X = np.random.default_rng(0).normal(size=(2, 7, 3, 8)).astype(np.float32)
 
 
 def turned(x, places, kind=None):
-    sizes = Sizes(d_model=24, num_heads=3, head_dim=x.shape[-1])
+    sizes = Sizes(d_model=24, num_heads=3, head_dim=x.shape[-1], max_length=512, causal=False)
     return Placed(kind or Rotary(), jnp.asarray(places), sizes, {}).turn(jnp.asarray(x))
 
 
@@ -76,7 +76,7 @@ def test_scaled_angles_are_those_of_transformers_within_and_beyond_the_trained_l
     places = np.array([[0, 1, 17, longest]])
     rotary = llama.modeling_llama.LlamaRotaryEmbedding(config)
     cosine, sine = rotary(torch.zeros(1, 4, 64), torch.tensor(places))
-    sizes = Sizes(d_model=64, num_heads=2, head_dim=32)
+    sizes = Sizes(d_model=64, num_heads=2, head_dim=32, max_length=512, causal=False)
     found = Rotary(scaling=ours).tables(jnp.asarray(places, jnp.int32), sizes, {})
     for mine, other in zip(found, (sine, cosine), strict=True):
         np.testing.assert_allclose(mine[:, :, 0], other.numpy()[..., :16], atol=1e-4)
@@ -89,7 +89,7 @@ def test_scaled_angles_are_those_of_transformers_within_and_beyond_the_trained_l
 def test_relative_buckets_are_those_of_t5(causal):
     modeling = pytest.importorskip("transformers.models.t5.modeling_t5", reason="needs transformers")
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    sizes = Sizes(d_model=16, num_heads=4, head_dim=4, causal=causal)
+    sizes = Sizes(d_model=16, num_heads=4, head_dim=4, max_length=512, causal=causal)
     table = Relative().attention_parameters(sizes, PAPER, nnx.Rngs(0))["table"][...]
     query, key = np.arange(300, dtype=np.int32)[None, ::7], np.arange(300, dtype=np.int32)[None]
     distance = torch.tensor(key[0][None, :] - query[0][:, None])
@@ -105,7 +105,7 @@ def test_slopes_are_a_geometric_sequence_and_what_lies_between():
 
 
 def test_scores_fall_with_distance_at_each_heads_slope():
-    sizes = Sizes(d_model=16, num_heads=8, head_dim=2, causal=True)
+    sizes = Sizes(d_model=16, num_heads=8, head_dim=2, max_length=512, causal=True)
     bias = Alibi().bias(jnp.array([[5]]), jnp.array([[5, 3, 0]]), sizes, {})
     assert bias is not None
     np.testing.assert_allclose(bias[0, 1, 0], [0, -0.5, -1.25])

@@ -42,8 +42,6 @@ class TransformerConfig(LayerConfig):
     """Logits l become cap * tanh(l / cap), as in Gemma 2; 0: they stay."""
     vocab_multiple: Annotated[int, Ge(1)] = 8
     """Embedding tables have a multiple of this many rows; those without a token are masked."""
-    max_length: Annotated[int, Ge(1)] = 1024
-    """Positions that a learned table has."""
     final_norm: bool = False
     """A norm behind each stack; with norm_placement pre it belongs there."""
     shared_layers: bool = False
@@ -95,7 +93,7 @@ class TransformerConfig(LayerConfig):
 
     def make_token_input(self, *, token_types: int = 0, rngs: nnx.Rngs) -> TokenInput:
         """From tokens to the vectors of a stack."""
-        sizes = replace(self.sizes(max_length=self.max_length), d_model=self.embedding_width)
+        sizes = replace(self.sizes(), d_model=self.embedding_width)
         return TokenInput(self, sizes, norm=self.embedding_norm, token_types=token_types, rngs=rngs)
 
     def check(self) -> None:
@@ -110,7 +108,7 @@ class TransformerConfig(LayerConfig):
 
     def reach(self) -> int | None:
         """The longest text that the model's positions have room for; None: any."""
-        return self.positions.reach(self.sizes(max_length=self.max_length))
+        return self.positions.reach(self.sizes())
 
     def build(self, seed: int) -> Any:
         """The model with fresh parameters, the same for the same seed."""

@@ -108,6 +108,8 @@ class LayerConfig:
     """Local layers see this many positions to each side."""
     first_attention_norm: bool = True
     """Whether the first layer's self-attention has a norm; ModernBERT's has none, its embeddings have one."""
+    max_length: Annotated[int, Ge(1)] = 1024
+    """Positions that a learned table has."""
     initializer: str = "paper"
     """How parameters are drawn: paper, tensor2tensor, glorot, gpt2, bert or t5 (`nn/initializers.py`)."""
     dtype: str = "float32"
@@ -135,8 +137,10 @@ class LayerConfig:
         choose("model.norm_placement", self.norm_placement, PLACEMENTS)
         if not self.pattern or set(self.pattern) - set(LAYERS):
             raise ValueError(f"model.pattern is made of {', '.join(LAYERS)}, not of {self.pattern}")
-        if self.window < 1:
-            raise ValueError(f"model.window must be positive, not {self.window}")
+        if not self.first_attention_norm and self.norm_placement != "pre":
+            raise ValueError("model.first_attention_norm False needs model.norm_placement pre")
+        if self.local_positions is not None and "local" not in self.pattern:
+            raise ValueError(f"model.local_positions needs local layers in model.pattern, not {self.pattern}")
         if self.parallel and self.norm_placement != "pre":
             raise ValueError(f"model.parallel needs model.norm_placement pre, not {self.norm_placement!r}")
         if self.parallel_norm and not self.parallel:
@@ -155,10 +159,10 @@ class LayerConfig:
         kinds: dict[str, Position] = {"global": self.positions, "local": local, "no_positions": NoPositions()}
         return {name: kinds[name] for name in self.pattern}
 
-    def sizes(self, *, causal: bool = False, max_length: int = 1024) -> Sizes:
+    def sizes(self, *, causal: bool = False) -> Sizes:
         """What a position is told of the model."""
         head_dim = self.head_dim or self.d_model // self.num_heads
-        return Sizes(self.d_model, self.num_heads, head_dim, max_length, causal)
+        return Sizes(self.d_model, self.num_heads, head_dim, self.max_length, causal)
 
     def make_norm(self, size: int, axis: str = "embed") -> Any:
         """The norm of this configuration for vectors of some size."""

@@ -32,9 +32,9 @@ class Sizes:
     d_model: int
     num_heads: int
     head_dim: int
-    max_length: int = 1024
+    max_length: int
     """Positions that a table has."""
-    causal: bool = False
+    causal: bool
     """Whether tokens see only what stands before them."""
 
 

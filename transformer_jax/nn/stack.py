@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from transformer_jax.nn.initializers import Initializer
 from transformer_jax.nn.layer import LayerCache, LayerConfig, TransformerLayer
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
-from transformer_jax.nn.positions import Placed, Places, PositionParameters, Vectors, arrays, hold
+from transformer_jax.nn.positions import Placed, Places, Position, PositionParameters, Vectors, arrays, hold
 
 
 class Intermediates(NamedTuple):
@@ -106,8 +106,8 @@ class Stack(nnx.Module):
         self.sizes = config.sizes(causal=causal)
         self.positions = tuple(config.layer_positions().items())
         self.num_layers = num_layers
-        self.position_bias = self._hold(config, "global", rngs)
-        self.local_position_bias = None if config.local_positions is None else self._hold(config, "local", rngs)
+        self.position_bias = self._hold(config.positions, config, rngs)
+        self.local_position_bias = self._hold(config.local_positions, config, rngs)
         self.final_norm = config.make_norm(config.d_model) if final_norm else None
         self.remat = remat
         self.unroll = unroll
@@ -201,9 +201,8 @@ class Stack(nnx.Module):
         """The layers in front of the scan, of its period, and behind it."""
         return Groups(*(tuple(getattr(self, name) for name in names) for names in self.names))
 
-    def _hold(self, config: LayerConfig, kind: str, rngs: nnx.Rngs) -> PositionParameters | None:
-        position = config.layer_positions().get(kind)
-        if position is None:
+    def _hold(self, position: Position | None, config: LayerConfig, rngs: nnx.Rngs) -> PositionParameters | None:
+        if position is None or position not in config.layer_positions().values():
             return None
         initializer = Initializer(config.initializer, self.num_layers)
         return hold(position.attention_parameters(self.sizes, initializer, rngs))

@@ -57,8 +57,8 @@ class Evaluation:
         task, stop = self.run.experiment.task, self.plan.batches_per_epoch
         batches = device_batches(task, self.run.tokenizers, self.table, self.plan, self.mesh, seed=SEED, stop=stop)
         totals: dict[str, tuple[float, float]] = {}
-        for sums in jax.device_get([self._sums(model, batch) for batch in batches]):
-            for name, (total, weight) in sums.items():
+        for batch in batches:
+            for name, (total, weight) in jax.device_get(self._sums(model, batch)).items():
                 before = totals.get(name, (0.0, 0.0))
                 totals[name] = before[0] + float(total), before[1] + float(weight)
         return totals
