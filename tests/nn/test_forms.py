@@ -18,7 +18,7 @@ from transformer_jax.nn.layer import LayerConfig, TransformerLayer
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.norm import RMSNorm
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
-from transformer_jax.nn.positions import NoPositions, Rotary
+from transformer_jax.nn.positions import NoPositions, Relative, Rotary
 from transformer_jax.nn.stack import Stack
 
 D, HEADS, LENGTH = 8, 2, 5
@@ -217,3 +217,26 @@ def test_a_form_of_ones_own_is_one_method_and_works_in_training_decoding_and_map
     _, inside = model.decode(TOKENS, memory, memory_lengths=lengths, intermediates=True)
     assert inside.attention["self_attention"].shape == (3, 2, HEADS, LENGTH, LENGTH)
     np.testing.assert_allclose(inside.attention["cross_attention"].sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("local_positions", [None, Relative()])
+def test_a_stack_of_local_layers_alone_has_the_parameters_of_its_positions(local_positions):
+    config = LayerConfig(
+        d_model=D, num_heads=HEADS, d_ff=16, positions=Relative(), local_positions=local_positions, pattern=("local",)
+    )
+    stack = Stack(config, 2, rngs=nnx.Rngs(0))
+    assert jnp.isfinite(stack(X)[0]).all()
+    assert sum("position_bias" in name for name in named_parameters(stack)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"local_positions": Rotary()}, "model.local_positions needs local layers"),
+        ({"first_attention_norm": False}, "first_attention_norm False needs model.norm_placement pre"),
+        ({"parallel_norm": True}, "model.parallel_norm is of parallel branches"),
+    ],
+)
+def test_a_field_that_would_be_ignored_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Stack(LayerConfig(d_model=D, num_heads=HEADS, d_ff=16, **fields), 2, rngs=nnx.Rngs(0))

@@ -22,13 +22,8 @@ from transformer_jax.nn.norm import NORMS
 from transformer_jax.nn.positions import NoPositions, Placed, Position, Sinusoidal, Sizes, Vectors
 from transformer_jax.parallel.axes import constrain
 
-PLACEMENTS = {
-    "post": "LN(x + f(x)), as in the paper",
-    "pre": "x + f(LN(x)), as in GPT-2",
-    "both": "x + LN(f(LN(x))), as in Gemma 2",
-    "output": "x + LN(f(x)), as in OLMo 2",
-}
-"""Where the norms of a sub-layer stand."""
+PLACEMENTS = {"post": (True, False), "pre": (True, False), "both": (True, True), "output": (False, True)}
+"""Whether a norm stands in front of a sub-layer (or behind its residual connection), and one on its output."""
 LAYERS = ("global", "local", "no_positions")
 """The kinds of layers that a pattern is made of."""
 
@@ -121,16 +116,6 @@ class LayerConfig:
             kind: Any = getattr(self, name)
             if isinstance(kind, str):
                 object.__setattr__(self, name, choose(f"model.{name}", kind, Position.kinds)())
-
-    @property
-    def has_input_norms(self) -> bool:
-        """Whether a norm stands in front of each sub-layer, or behind its residual connection."""
-        return self.norm_placement != "output"
-
-    @property
-    def has_output_norms(self) -> bool:
-        """Whether a norm stands behind each sub-layer, in front of its residual connection."""
-        return self.norm_placement in ("both", "output")
 
     def check(self) -> None:
         """Raises ValueError for fields that contradict each other, and for unknown names."""
@@ -240,7 +225,7 @@ class TransformerLayer(nnx.Module):
         num_layers: int = 1,
         rngs: nnx.Rngs,
     ):
-        before, after = config.has_input_norms, config.has_output_norms
+        before, after = choose("model.norm_placement", config.norm_placement, PLACEMENTS)
 
         def norm(wanted: bool) -> Any:
             return config.make_norm(config.d_model) if wanted else None

@@ -1,5 +1,7 @@
 """What a query may see, as a description rather than an array."""
 
+import functools
+import operator
 from dataclasses import dataclass, field
 
 import jax
@@ -55,12 +57,7 @@ class AttentionMask:
             conditions.append(jnp.arange(key_length)[None, None, :] < self.key_lengths[:, None, None])
         if self.query_segments is not None and self.key_segments is not None:
             conditions.append(self.query_segments[:, :, None] == self.key_segments[:, None, :])
-        if not conditions:
-            return None
-        seen = conditions[0]
-        for condition in conditions[1:]:
-            seen = seen & condition
-        return seen[:, None]
+        return functools.reduce(operator.and_, conditions)[:, None] if conditions else None
 
 
 EVERYTHING = AttentionMask()

@@ -17,7 +17,7 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        return _layer_norm(x, self.scale[...], None if self.bias is None else self.bias[...], self.epsilon)
+        return _normalised(x, self.scale[...], None if self.bias is None else self.bias[...], self.epsilon, True)
 
 
 class RMSNorm(nnx.Module):
@@ -32,29 +32,20 @@ class RMSNorm(nnx.Module):
         self.offset = offset
 
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        return _rms_norm(x, self.scale[...] + self.offset if self.offset else self.scale[...], self.epsilon)
+        scale = self.scale[...] + self.offset if self.offset else self.scale[...]
+        return _normalised(x, scale, None, self.epsilon, False)
 
 
 # The backward pass stores the input alone and recomputes the rest: next to products it costs nothing, and memory is
 # what bounds a batch.
-@partial(jax.checkpoint, prevent_cse=False, static_argnums=3)
-def _layer_norm(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
-    centred = x.astype(jnp.float32) - jnp.mean(x, axis=-1, keepdims=True, dtype=jnp.float32)
-    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    return _affine(centred * jax.lax.rsqrt(variance + epsilon), scale, bias).astype(x.dtype)
-
-
-@partial(jax.checkpoint, prevent_cse=False, static_argnums=2)
-def _rms_norm(x: Array, scale: Array, epsilon: float) -> Array:
-    x32 = x.astype(jnp.float32)
-    normal = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
-    return _affine(normal, scale).astype(x.dtype)
-
-
-def _affine(x: Array, scale: Array, bias: Array | None = None) -> Array:
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=(3, 4))
+def _normalised(x: Array, scale: Array, bias: Array | None, epsilon: float, centred: bool) -> Array:
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, axis=-1, keepdims=True) if centred else y
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + epsilon)
     shape = (1,) * (x.ndim - 1) + scale.shape
-    y = x * scale.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
+    y = y * scale.reshape(shape)
+    return (y if bias is None else y + bias.reshape(shape)).astype(x.dtype)
 
 
 NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm, "zero_centred_rms_norm": partial(RMSNorm, offset=1.0)}

@@ -34,7 +34,6 @@ class Linear(RotaryScaling):
     factor: Annotated[float, Ge(1)] = 1.0
 
     def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
-        """All divided by the factor."""
         return rotary_frequencies(base, size) / self.factor, 1.0
 
 
@@ -50,7 +49,6 @@ class Dynamic(RotaryScaling):
     """Positions that the model was trained on."""
 
     def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
-        """Those of the base that the last position asks for."""
         longest = jnp.max(jnp.where(places < EMPTY, places, 0)) + 1
         length = jnp.maximum(longest, self.original_length).astype(jnp.float32)
         grown = self.factor * length / self.original_length - (self.factor - 1)
@@ -70,7 +68,6 @@ class Llama3(RotaryScaling):
     """Positions that the model was trained on."""
 
     def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
-        """Each by its wavelength."""
         plain = rotary_frequencies(base, size)
         turns = self.original_length * plain / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
@@ -93,17 +90,15 @@ class Yarn(RotaryScaling):
     """Factor of queries and keys; None: 0.1 ln(factor) + 1."""
 
     def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
-        """Each between kept and divided, by how often it turns."""
-
         def pair(turns: float) -> float:
             """The pair that turns so often within `original_length`."""
             return size * math.log(self.original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
 
         low, high = max(math.floor(pair(self.beta_fast)), 0), min(math.ceil(pair(self.beta_slow)), size - 1)
-        divided = jnp.clip((jnp.arange(size // 2, dtype=jnp.float32) - low) / max(high - low, 0.001), 0, 1)
+        interpolated = jnp.clip((jnp.arange(size // 2, dtype=jnp.float32) - low) / max(high - low, 0.001), 0, 1)
         plain = rotary_frequencies(base, size)
         magnitude = 0.1 * math.log(self.factor) + 1 if self.attention_factor is None else self.attention_factor
-        return plain * (1 - divided) + plain / self.factor * divided, magnitude
+        return plain * (1 - interpolated) + plain / self.factor * interpolated, magnitude
 
 
 RotaryScaling.kinds = {

@@ -66,14 +66,14 @@ class Predictor:
         every item, which becomes tokens `[rows, width]`, padded on the right, and lengths `[rows]`; or a number, which
         becomes an array `[rows]`. The first column has tokens.
         """
-        lists = [column for column in columns if len(column) and not isinstance(column[0], int)]
+        lists = [column for column in columns if len(column) and np.ndim(column[0])]
         sizes = [max(map(len, items)) for items in zip(*lists, strict=True)]
         results: list[Any] = [None] * len(columns[0])
         for items, width, rows in self.groups(sizes):
             arrays: list[np.ndarray] = []
             for column in columns:
                 chosen = [column[item] for item in items]
-                if isinstance(chosen[0], int):
+                if not np.ndim(chosen[0]):
                     arrays.append(np.array(chosen + [0] * (rows - len(items)), np.int32))
                 else:
                     arrays += padded(chosen, rows, width)
