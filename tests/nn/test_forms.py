@@ -18,7 +18,7 @@ from transformer_jax.nn.layer import LayerConfig, TransformerLayer
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.norm import RMSNorm
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
-from transformer_jax.nn.positions import NoPositions, Relative, Rotary
+from transformer_jax.nn.positions import NoPositions, Relative, Rotary, Sinusoidal
 from transformer_jax.nn.stack import Stack
 
 D, HEADS, LENGTH = 8, 2, 5
@@ -138,9 +138,10 @@ def test_a_form_decodes_with_a_cache_as_it_reads_whole_texts(name):
     np.testing.assert_allclose(cached(model)[..., :19], whole[..., :19], rtol=1e-4, atol=2e-5)
 
 
-def test_logits_are_capped_but_for_rows_that_pad_the_vocabulary():
-    plain, capped = (DecoderOnlyConfig(**SMALL, logits_soft_cap=cap).build(0)(TOKENS) for cap in (0.0, 0.5))
-    np.testing.assert_allclose(capped[..., :19], 0.5 * np.tanh(plain[..., :19] / 0.5), rtol=1e-4, atol=1e-6)
+def test_logits_are_scaled_and_capped_but_for_rows_that_pad_the_vocabulary():
+    capped = DecoderOnlyConfig(**SMALL, logits_scale=0.3, logits_soft_cap=0.5).build(0)(TOKENS)
+    plain = DecoderOnlyConfig(**SMALL).build(0)(TOKENS)
+    np.testing.assert_allclose(capped[..., :19], 0.5 * np.tanh(0.3 * plain[..., :19] / 0.5), rtol=1e-4, atol=1e-6)
     assert (capped[..., 19:] < -1e29).all()
 
 
@@ -233,6 +234,7 @@ def test_a_stack_of_local_layers_alone_has_the_parameters_of_its_positions(local
     ("fields", "message"),
     [
         ({"local_positions": Rotary()}, "model.local_positions needs local layers"),
+        ({"local_positions": Sinusoidal(), "pattern": ("local",)}, "model.local_positions acts in attention"),
         ({"first_attention_norm": False}, "first_attention_norm False needs model.norm_placement pre"),
         ({"parallel_norm": True}, "model.parallel_norm is of parallel branches"),
     ],

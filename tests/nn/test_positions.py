@@ -109,3 +109,12 @@ def test_scores_fall_with_distance_at_each_heads_slope():
     bias = Alibi().bias(jnp.array([[5]]), jnp.array([[5, 3, 0]]), sizes, {})
     assert bias is not None
     np.testing.assert_allclose(bias[0, 1, 0], [0, -0.5, -1.25])
+
+
+def test_dynamic_angles_of_a_row_do_not_depend_on_its_neighbours():
+    sizes = Sizes(d_model=16, num_heads=2, head_dim=8, max_length=64, causal=True)
+    kind = Rotary(scaling=Dynamic(factor=2.0, original_length=4))
+    both = kind.tables(jnp.array([[0, 1, 2], [7, 8, 9]]), sizes, {})
+    for row, places in enumerate(([0, 1, 2], [7, 8, 9])):
+        alone = kind.tables(jnp.array([places]), sizes, {})
+        np.testing.assert_allclose(both[0][row], alone[0][0], rtol=1e-6)

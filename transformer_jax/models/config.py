@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import jax
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -38,6 +38,8 @@ class TransformerConfig(LayerConfig):
     """Embeddings are multiplied by the square root of their width."""
     embedding_norm: bool = False
     """A norm behind the embeddings."""
+    logits_scale: Annotated[float, Gt(0)] = 1.0
+    """Factor of the logits; T5 with a tied output has 1/sqrt(d_model)."""
     logits_soft_cap: Annotated[float, Ge(0)] = 0.0
     """Logits l become cap * tanh(l / cap), as in Gemma 2; 0: they stay."""
     vocab_multiple: Annotated[int, Ge(1)] = 8
@@ -105,6 +107,11 @@ class TransformerConfig(LayerConfig):
             raise ValueError(f"model.dtype is float32 or bfloat16, not {self.dtype!r}")
         choose("model.attention_kernel", self.attention_kernel, dict.fromkeys((AUTO, PLAIN, *FUSED)))
         choose("model.initializer", self.initializer, SCHEMES)
+        if self.initializer == "t5" and (self.attention_scale is None or (self.tie_output and self.logits_scale == 1)):
+            raise ValueError(
+                "model.initializer t5 needs model.attention_scale 1, and with model.tie_output a model.logits_scale of "
+                "1/sqrt(d_model): it draws for scores and logits that are scaled so"
+            )
 
     def reach(self) -> int | None:
         """The longest text that the model's positions have room for; None: any."""
@@ -148,7 +155,7 @@ class TokenModel(nnx.Module):
         output = partial(Output, config.d_model, config.vocab_size, vocab_multiple=config.vocab_multiple, rngs=rngs)
         initializer = Initializer(config.initializer)
         self.output = None if config.tie_output else output(dtype=config.dtype, initializer=initializer)
-        self.logits_soft_cap = config.logits_soft_cap
+        self.logits_scale, self.logits_soft_cap = config.logits_scale, config.logits_soft_cap
 
     def logits(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
         """Float32 logits of the next token; `rows` is the padded vocabulary."""
@@ -156,7 +163,7 @@ class TokenModel(nnx.Module):
 
     def make_logits(self) -> Logits:
         """The function `logits`, to be made once where it is called often."""
-        return (self.output or self.embedding).make_logits(self.logits_soft_cap)
+        return (self.output or self.embedding).make_logits(scale=self.logits_scale, soft_cap=self.logits_soft_cap)
 
 
 def check_tied(config: TransformerConfig) -> None:

@@ -53,6 +53,8 @@ class EncoderOnlyConfig(TransformerConfig):
             raise ValueError(f"model.num_outputs must be positive with head {self.head}, not {self.num_outputs}")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"model.head_dropout is a probability below 1, not {self.head_dropout}")
+        if self.logits_scale != 1 or self.logits_soft_cap:
+            raise ValueError("model.logits_scale and model.logits_soft_cap are of decoders; an encoder's head has none")
         if not self.tie_output:
             raise ValueError("model.tie_output is always so in an encoder: its head uses the embedding")
 

@@ -20,7 +20,9 @@ def padded_vocabulary(vocab_size: int, multiple: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def _make_logits(table: Float[Array, "..."], inputs: int, dtype: str, vocab_size: int, soft_cap: float) -> Logits:
+def _make_logits(
+    table: Float[Array, "..."], inputs: int, dtype: str, vocab_size: int, scale: float, soft_cap: float
+) -> Logits:
     """The function to logits over a table whose dimension `inputs` is the model's.
 
     A table that devices shard is gathered here, once for all calls: not in each, and never the logits.
@@ -31,6 +33,7 @@ def _make_logits(table: Float[Array, "..."], inputs: int, dtype: str, vocab_size
 
     def logits(x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
         y = constrain(product(x, table, (inputs,), dtype, "float32"), ("batch", "length", "vocab"))
+        y = y if scale == 1.0 else y * scale
         y = soft_cap * jnp.tanh(y / soft_cap) if soft_cap else y
         return y if y.shape[-1] == vocab_size else jnp.where(jnp.arange(y.shape[-1]) < vocab_size, y, MASKED)
 
@@ -67,12 +70,12 @@ class Embedding(nnx.Module):
         table = constrain(self.table[...], ("vocab", "replicated"))
         return jnp.take(table, tokens, axis=0).astype(self.dtype) * self.scale
 
-    def make_logits(self, soft_cap: float = 0.0) -> Logits:
-        """The function from vectors to the float32 logits of their product with the transposed table.
+    def make_logits(self, *, scale: float = 1.0, soft_cap: float = 0.0) -> Logits:
+        """The function from vectors to the float32 logits of their product with the transposed table, times `scale`.
 
         With a `soft_cap`, logits l become `cap * tanh(l / cap)` (Gemma 2, 2024, section 2).
         """
-        return _make_logits(self.table[...], 1, self.dtype, self.vocab_size, soft_cap)
+        return _make_logits(self.table[...], 1, self.dtype, self.vocab_size, scale, soft_cap)
 
 
 class Output(nnx.Module):
@@ -94,6 +97,6 @@ class Output(nnx.Module):
         )
         self.vocab_size = vocab_size
 
-    def make_logits(self, soft_cap: float = 0.0) -> Logits:
-        """The function from vectors to float32 logits, capped as those of an `Embedding`."""
-        return _make_logits(self.projection.kernel[...], 0, self.projection.dtype, self.vocab_size, soft_cap)
+    def make_logits(self, *, scale: float = 1.0, soft_cap: float = 0.0) -> Logits:
+        """The function from vectors to float32 logits, scaled and capped as those of an `Embedding`."""
+        return _make_logits(self.projection.kernel[...], 0, self.projection.dtype, self.vocab_size, scale, soft_cap)

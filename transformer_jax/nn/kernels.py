@@ -124,12 +124,13 @@ def _why_not_cudnn(query: Queries, key: Keys, mask: AttentionMask, soft_cap: flo
 
 
 def _cudnn(query: Queries, key: Keys, value: Keys, mask: AttentionMask, soft_cap: float) -> Queries:
+    window = (mask.window[0], 0) if mask.window is not None and mask.causal else mask.window
     return jax.nn.dot_product_attention(
         query,
         key,
         value,
         is_causal=mask.causal,
-        local_window_size=mask.window,
+        local_window_size=window,
         key_value_seq_lengths=mask.key_lengths,
         implementation="cudnn",
     )

@@ -126,6 +126,8 @@ class LayerConfig:
             raise ValueError("model.first_attention_norm False needs model.norm_placement pre")
         if self.local_positions is not None and "local" not in self.pattern:
             raise ValueError(f"model.local_positions needs local layers in model.pattern, not {self.pattern}")
+        if self.local_positions is not None and type(self.local_positions).add is not Position.add:
+            raise ValueError(f"model.local_positions acts in attention; {self.local_positions} is added to embeddings")
         if self.parallel and self.norm_placement != "pre":
             raise ValueError(f"model.parallel needs model.norm_placement pre, not {self.norm_placement!r}")
         if self.parallel_norm and not self.parallel:

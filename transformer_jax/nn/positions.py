@@ -144,7 +144,7 @@ class Rotary(Position):
         if turned % 2 or not turned:
             raise ValueError(f"rotary positions need an even head_dim, not {turned}")
         frequencies, magnitude = self.scaling.frequencies(self.base, turned, places)
-        angles = places[..., None, None].astype(jnp.float32) * frequencies.reshape(1, 1, 1, -1)
+        angles = places[..., None, None].astype(jnp.float32) * frequencies[:, None, None]
         return jnp.sin(angles) * magnitude, jnp.cos(angles) * magnitude
 
     def turn(self, x: Heads, tables: Any) -> Heads:

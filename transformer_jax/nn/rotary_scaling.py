@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.mask import EMPTY
 
-Frequencies = Float[Array, " pairs"]
+Frequencies = Float[Array, "#batch pairs"]
 """Radians by which each pair of elements is turned at position 1."""
 
 
@@ -41,7 +41,8 @@ class Linear(RotaryScaling):
 class Dynamic(RotaryScaling):
     """A base that grows with the text beyond the trained length ("dynamic NTK", as transformers has it).
 
-    Keys in a cache keep the angles that they were written with.
+    A row's angles depend on its longest position: padding and later tokens beyond `original_length` change the earlier
+    ones, and keys in a cache keep the angles that they were written with.
     """
 
     factor: Annotated[float, Ge(1)] = 1.0
@@ -49,7 +50,7 @@ class Dynamic(RotaryScaling):
     """Positions that the model was trained on."""
 
     def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
-        longest = jnp.max(jnp.where(places < EMPTY, places, 0)) + 1
+        longest = jnp.max(jnp.where(places < EMPTY, places, 0), axis=-1, keepdims=True) + 1
         length = jnp.maximum(longest, self.original_length).astype(jnp.float32)
         grown = self.factor * length / self.original_length - (self.factor - 1)
         return rotary_frequencies(base * grown ** (size / (size - 2)), size), 1.0
@@ -95,7 +96,7 @@ class Yarn(RotaryScaling):
             return size * math.log(self.original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
 
         low, high = max(math.floor(pair(self.beta_fast)), 0), min(math.ceil(pair(self.beta_slow)), size - 1)
-        interpolated = jnp.clip((jnp.arange(size // 2, dtype=jnp.float32) - low) / max(high - low, 0.001), 0, 1)
+        interpolated = jnp.clip((jnp.arange(size // 2, dtype=jnp.float32)[None] - low) / max(high - low, 0.001), 0, 1)
         plain = rotary_frequencies(base, size)
         magnitude = 0.1 * math.log(self.factor) + 1 if self.attention_factor is None else self.attention_factor
         return plain * (1 - interpolated) + plain / self.factor * interpolated, magnitude
@@ -110,6 +111,6 @@ RotaryScaling.kinds = {
 }
 
 
-def rotary_frequencies(base: float | Float[Array, ""], size: int) -> Frequencies:
+def rotary_frequencies(base: float | Float[Array, "batch 1"], size: int) -> Frequencies:
     """`1 / base^(2i/size)` for every pair of elements (Su et al. 2021, section 3.2)."""
-    return 1.0 / base ** (jnp.arange(0, size, 2, dtype=jnp.float32) / size)
+    return 1.0 / base ** (jnp.arange(0, size, 2, dtype=jnp.float32)[None] / size)
