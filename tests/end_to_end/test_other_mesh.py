@@ -1,5 +1,7 @@
 """A run goes on on another mesh: the same numbers, the same arrays, the same batches."""
 
+import json
+
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -54,7 +56,7 @@ def train(experiment_file, tmp_path, monkeypatch, capsys):
         notes = tmp_path / "examples.jsonl"
         lines = notes.read_text(encoding="utf-8").splitlines()
         notes.unlink()
-        return lines
+        return [line for line in lines if any(json.loads(line))]  # a batch of zeros stands in for one of shapes alone
 
     return run
 

@@ -105,15 +105,15 @@ COUNTING = """
 import os, pathlib
 import numpy as np
 from transformer_jax.tasks.predictor import Predictor
-place = Predictor.place
+shard = Predictor.shard
 def counting(self, array):
-    placed = place(self, array)
-    if array.ndim == 1:
-        lengths = np.concatenate([shard.data for shard in placed.addressable_shards])
+    sharded = shard(self, array)
+    if isinstance(array, np.ndarray) and array.ndim == 1:
+        lengths = np.concatenate([part.data for part in sharded.addressable_shards])
         with pathlib.Path(os.environ["PIDS"], "decoded." + os.environ["JAX_PROCESS_ID"]).open("a") as file:
             file.write(f"{(lengths > 0).sum()} of {(array > 0).sum()}\\n")
-    return placed
-Predictor.place = counting
+    return sharded
+Predictor.shard = counting
 """
 
 

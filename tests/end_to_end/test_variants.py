@@ -94,7 +94,8 @@ def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(train, variant):
         for directory in (Run.open("straight").directory, Run.open("run").directory)
     )
     assert one == other and len(one) == 16
-    assert one[-1]["loss"] < one[0]["loss"]
+    losses = [row["loss"] for row in one]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
     first, second = state("straight"), state("run")
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)

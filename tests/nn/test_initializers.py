@@ -79,7 +79,7 @@ def test_every_map_has_the_deviation_of_its_scheme(scheme):
 
 def test_learned_positions_of_gpt2_are_half_as_large_as_its_tokens():
     config = DecoderOnlyConfig(
-        d_model=D, num_heads=HEADS, d_ff=FF, num_layers=1, vocab_size=64, positions=Learned(), initializer="gpt2"
+        d_model=D, num_heads=4, d_ff=FF, num_layers=1, vocab_size=64, positions=Learned(), initializer="gpt2"
     )
     np.testing.assert_allclose(
         np.std(named_parameters(config.build(0))["decoder_input/positions/table"]), 0.01, rtol=0.025

@@ -7,6 +7,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.nn.parameters import parameter_axes
+from transformer_jax.nn.positions import Learned
 from transformer_jax.parallel.axes import MESH_AXES, constrain, partition_spec, sharding
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 
@@ -44,7 +45,7 @@ def test_an_axis_that_is_not_in_the_table_is_refused():
         partition_spec(("embedding",), ALL)
 
 
-@pytest.mark.parametrize("changes", [{}, {"gated": True, "attention_bias": True}, {"positions": "learned"}])
+@pytest.mark.parametrize("changes", [{}, {"gated": True, "attention_bias": True}, {"positions": Learned()}])
 def test_the_table_knows_every_axis_of_a_models_parameters(changes):
     config = EncoderDecoderConfig(d_model=16, num_heads=2, d_ff=32, num_layers=2, vocab_size=24, **changes)
     model = jax.eval_shape(lambda: config.build(0))

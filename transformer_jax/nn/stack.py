@@ -106,7 +106,8 @@ class Stack(nnx.Module):
         self.sizes = config.sizes(causal=causal)
         self.positions = tuple(config.layer_positions().items())
         self.num_layers = num_layers
-        self.position_bias = self._hold(config.positions, config, rngs)
+        shared = "global" in config.pattern or config.local_positions is None
+        self.position_bias = self._hold(config.positions if shared else None, config, rngs)
         self.local_position_bias = self._hold(config.local_positions, config, rngs)
         self.final_norm = config.make_norm(config.d_model) if final_norm else None
         self.remat = remat
