@@ -132,7 +132,6 @@ def test_a_local_layer_keeps_no_more_than_its_window():
     [
         ({"num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
         ({"pattern": ("locl",)}, "model.pattern is made of global, local, no_positions, not of"),
-        ({"window": 0}, "model.window must be positive"),
         ({"positions": Rotary(), "head_dim": 3}, "even head_dim"),
     ],
 )
