@@ -106,8 +106,9 @@ class Stack(nnx.Module):
         self.sizes = config.sizes(causal=causal)
         self.positions = tuple(config.layer_positions().items())
         self.num_layers = num_layers
-        shared = "global" in config.pattern or config.local_positions is None
-        self.position_bias = self._hold(config.positions if shared else None, config, rngs)
+        # Local layers have the positions of the others unless they have their own.
+        used = "global" in config.pattern or ("local" in config.pattern and config.local_positions is None)
+        self.position_bias = self._hold(config.positions if used else None, config, rngs)
         self.local_position_bias = self._hold(config.local_positions, config, rngs)
         self.final_norm = config.make_norm(config.d_model) if final_norm else None
         self.remat = remat
@@ -203,7 +204,7 @@ class Stack(nnx.Module):
         return Groups(*(tuple(getattr(self, name) for name in names) for names in self.names))
 
     def _hold(self, position: Position | None, config: LayerConfig, rngs: nnx.Rngs) -> PositionParameters | None:
-        if position is None or position not in config.layer_positions().values():
+        if position is None:
             return None
         initializer = Initializer(config.initializer, self.num_layers)
         return hold(position.attention_parameters(self.sizes, initializer, rngs))

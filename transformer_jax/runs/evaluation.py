@@ -37,10 +37,11 @@ class Evaluation:
 
     def __init__(self, run: Run, examples: list[Example], mesh: Mesh, cache: Path | None = None):
         self.run, self.examples, self.mesh = run, examples, mesh
-        self._temporary = TemporaryDirectory() if cache is None else None
+        if cache is None:
+            self._temporary = TemporaryDirectory()  # deleted with this object
+            cache = Path(self._temporary.name)
         text = digest(examples)
-        directory = Path(self._temporary.name) if self._temporary else cache or Path()
-        self.table = encoded_split(run.experiment, run.tokenizers, lambda: examples, "validation", text, directory)
+        self.table = encoded_split(run.experiment, run.tokenizers, lambda: examples, "validation", text, cache)
         self.plan = evaluation_plan(run.experiment, self.table, parts("batch", mesh))
         self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
