@@ -262,7 +262,7 @@ def test_matrices_that_are_named_do_not_decay():
 
 def test_a_layer_that_a_stack_shares_learns_faster_than_the_input_and_slower_than_the_output():
     shapes = {"embedding/table": (50, 4), "encoder/shared/inner/kernel": (4, 8), "head/kernel": (4, 4)}
-    axes = {name: ("embed", "mlp") for name in shapes}
+    axes = dict.fromkeys(shapes, ("embed", "mlp"))
     zeros = {name: np.zeros(of, np.float32) for name, of in shapes.items()}
     after = optimize(constant("sgd", layer_decay=0.5), axes, zeros, [jax.tree.map(lambda x: x - 1, zeros)])
     rates = [value.flat[0] / 0.1 for value in after.values()]

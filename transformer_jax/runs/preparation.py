@@ -18,13 +18,13 @@ from transformer_jax.data.examples import digest, reasons
 from transformer_jax.data.fields import changeable, check_ranges
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.plan import BatchPlan
-from transformer_jax.data.table import Table
+from transformer_jax.data.table import EncodedExamples, Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
-from transformer_jax.runs.evaluation import Evaluation, encoded_split
+from transformer_jax.runs.evaluation import Evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.rehearsal import check_evaluation
 from transformer_jax.runs.run import SOURCE, VALIDATION, Run, averaged, open_checkpoints, read_tree, write_experiment
@@ -128,18 +128,20 @@ def _prepare(
         tokenizers = train_tokenizers(data, kinds, lambda: task.readable(data.source.examples("train")), known)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
-    cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
     known_text = data.source.fingerprint("train")
     text = digest(data.source.examples("train")) if known_text is None else known_text
     if resumed and (directory / TEXT).read_text(encoding="utf-8").strip() != text:
         raise ValueError(f"the run in {directory} began with other training text; use another --workdir")
-    encoded = encoded_split(experiment, tokenizers, lambda: data.source.examples("train"), "train", text, cache)
+    run = Run(directory, experiment, tokenizers)
+    encoded = training_table(run, text)
     print(encoded.report("train"), flush=True)
     plan = _plan(experiment, encoded)
-    run = Run(directory, experiment, tokenizers)
-    if file is not None:
-        check_evaluation(run)
-    validation = _validation(run, mesh, cache)
+    validation = None
+    for split in data.source.splits:
+        if split == "validation":
+            validation = _validation(run, mesh)
+        elif split != "train" and file is not None:
+            check_evaluation(run, split)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
     if file is not None:
@@ -176,19 +178,13 @@ def _plan(experiment: Experiment, table: Table) -> BatchPlan | PackedPlan:
     return BatchPlan(table.lengths, num_buckets=data.num_buckets, **size)
 
 
-def _validation(run: Run, mesh: Mesh, cache: Path) -> Evaluation | None:
-    """The evaluation during training; None without validation examples."""
-    count = run.experiment.train.validation_examples
-    if not count or "validation" not in run.experiment.data.source.splits:
-        return None
-    examples, skipped = run.examples("validation", count)
-    try:
-        evaluation = Evaluation(run, examples, mesh, cache)
-    except ValueError as error:
-        raise ValueError(f"the validation examples cannot be scored: {error}") from error
+def _validation(run: Run, mesh: Mesh) -> Evaluation | None:
+    """Checks all validation examples; returns the evaluation during training, if it has any."""
+    examples, skipped = check_evaluation(run, "validation")
     if skipped:
         print(f"validation: {len(examples):,} examples; {reasons(skipped)}", flush=True)
-    return evaluation
+    count = run.experiment.train.validation_examples
+    return Evaluation(run, EncodedExamples(examples[:count], examples.table), mesh) if count else None
 
 
 def check_train(experiment: Experiment) -> None:

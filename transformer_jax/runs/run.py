@@ -8,7 +8,6 @@ metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the
 cache/            the tokenised text
 """
 
-import itertools
 import json
 import os
 import shutil
@@ -66,8 +65,14 @@ class Run:
         task, data = experiment.task, experiment.data
         return cls(directory, experiment, load_tokenizers(data, task.vocabularies(data), directory / "tokenizer"))
 
-    def examples(self, split: str, most: int | None = None) -> tuple[list[Example], dict[str, int]]:
-        """The first `most` examples of a split (None: all), and the number of those skipped as empty or undecodable.
+    @property
+    def cache(self) -> Path:
+        """The directory of the tokenised text."""
+        cache = self.experiment.data.cache
+        return Path(cache).expanduser() if cache else self.directory / "cache"
+
+    def examples(self, split: str) -> tuple[list[Example], dict[str, int]]:
+        """The examples of a split, and the number of those skipped as empty or undecodable.
 
         Raises ValueError for an unknown split.
         """
@@ -75,8 +80,7 @@ class Run:
         if split not in source.splits:
             raise ValueError(f"the data of {self.directory} has no split {split}, only {', '.join(source.splits)}")
         skipped: Counter[str] = Counter()
-        examples = self.experiment.task.readable(source.examples(split), skipped)
-        return list(itertools.islice(examples, most)), dict(skipped)
+        return list(self.experiment.task.readable(source.examples(split), skipped)), dict(skipped)
 
     def checkpoints(self) -> Checkpoints:
         """The checkpoints, for reading."""

@@ -16,6 +16,7 @@ from transformer_jax.data.examples import Kind
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
@@ -103,19 +104,15 @@ class Classification(Task):
         """The loss, and the scores of labels."""
         return {"loss": "lower", **dict.fromkeys(self.measured, "higher")}
 
-    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
-        """Encodes the examples, and computes every score of two labels or numbers."""
-        super().check_evaluation(tokenizers, examples, max_length=max_length)
+    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
+        """Computes every score of two labels or numbers."""
         agreement_scores(np.array([0, 1]), np.array([0, 1]), self.measured)
 
-    def evaluate(self, predictor: "Classifier", examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Classifier", examples: EncodedExamples) -> dict[str, Any]:
         """Scores of the most probable labels, in percent, or of numbers, from -1 to 1."""
-        labels = [example["label"] for example in examples]
-        outputs = predictor.outputs(self._texts(examples))
-        if predictor.labels is None:
-            right, predicted = np.array(labels, float), outputs[:, 0]
-        else:
-            right, predicted = np.array([predictor.labels.id(label) for label in labels]), outputs.argmax(axis=1)
+        outputs = np.stack(predictor.for_each(_outputs, examples.column("tokens"), examples.column("first")))
+        predicted = outputs[:, 0] if self.regression else outputs.argmax(axis=1)
+        right = np.array(examples.of_row("label"), float) if self.regression else np.array(examples.column("label"))
         return {"examples": len(examples)} | agreement_scores(predicted, right, self.measured)
 
     def samples(self, predictor: "Classifier", examples: Sequence[Example]) -> list[str]:

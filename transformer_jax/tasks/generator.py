@@ -19,7 +19,7 @@ from transformer_jax.decoding.sampling import GenerationState, Sampling, continu
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
-from transformer_jax.tasks.padding import array_width, padded
+from transformer_jax.tasks.padding import Tokens, array_width, padded
 from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
 
 TURNS = 2**20
@@ -112,10 +112,15 @@ class TextGenerator(Predictor):
         A text of more than `max_length` tokens is read in windows that move on by `stride` (0: by their length); every
         token is predicted once, in the first window that has it.
         """
+        bos_id, eos_id = self.tokenizer.bos_id, self.tokenizer.eos_id
+        encoded = self.tokenizer.encode_batch(listed(texts))
+        return self.losses_of([[bos_id, *ids, eos_id] for ids in encoded], stride=stride)
+
+    def losses_of(self, encoded: Sequence[Tokens], *, stride: int = 0) -> list[tuple[float, int]]:
+        """`losses` of texts whose tokens, the start and the end token included, are known."""
         stride = stride or self.max_length
         rows, owners, seen = [], [], []
-        for owner, ids in enumerate(self.tokenizer.encode_batch(listed(texts))):
-            tokens = [self.tokenizer.bos_id, *ids, self.tokenizer.eos_id]
+        for owner, tokens in enumerate(encoded):
             start, done = 0, 0
             while done < len(tokens) - 1:
                 end = min(start + self.max_length, len(tokens) - 1)
@@ -123,7 +128,7 @@ class TextGenerator(Predictor):
                 owners.append(owner)
                 seen.append(done - start)
                 start, done = start + stride, end
-        losses = [(0.0, 0)] * len(texts)
+        losses = [(0.0, 0)] * len(encoded)
         for owner, row, known, value in zip(owners, rows, seen, self.for_each(_losses, rows, seen), strict=True):
             total, number = losses[owner]
             losses[owner] = total + float(value), number + len(row) - 1 - known

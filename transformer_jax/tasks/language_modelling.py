@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from transformer_jax.tasks.generator import Generation, TextGenerator
 from transformer_jax.tasks.losses import token_losses
@@ -72,11 +73,11 @@ class LanguageModelling(RunningText):
             "bits_per_byte": total / math.log(2) / sum(len(example["text"].encode()) for example in examples),
         }
 
-    def evaluate(self, predictor: TextGenerator, examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: TextGenerator, examples: EncodedExamples) -> dict[str, Any]:
         """With a `stride`, the same of windows that overlap."""
         if not self.stride:
             return {"examples": len(examples)}
-        losses = predictor.losses([example["text"] for example in examples], stride=self.stride)
+        losses = predictor.losses_of(examples.column("tokens"), stride=self.stride)
         total, tokens = (sum(column) for column in zip(*losses, strict=True))
         return {"examples": len(examples)} | self.loss_metrics({"loss": (total, float(tokens))}, examples)
 

@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Int
+
+Tokens = Sequence[int] | Int[np.ndarray, " _"]
+"""The token ids of a text."""
 
 
 def group_by_length(
@@ -23,9 +27,7 @@ def group_by_length(
             yield members[start : start + rows], width, rows
 
 
-def padded(
-    sequences: Sequence[Sequence[int]], rows: int, width: int, *, left: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def padded(sequences: Sequence[Tokens], rows: int, width: int, *, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Tokens `[rows, width]`, padded with 0 on the right (or left), and lengths `[rows]`: 0 without a sequence."""
     tokens, lengths = np.zeros((rows, width), np.int32), np.zeros(rows, np.int32)
     for row, ids in enumerate(sequences):

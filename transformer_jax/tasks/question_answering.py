@@ -15,10 +15,12 @@ from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.nn.mask import MASKED
+from transformer_jax.tasks.padding import Tokens
 from transformer_jax.tasks.predictor import Predictor
 from transformer_jax.tasks.scores import squad_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
@@ -47,8 +49,12 @@ class QuestionAnswering(Task):
 
     @property
     def columns(self) -> Columns:
-        """The tokens of a window, where its context begins, and the places of the answer's first and last token."""
-        return {"tokens": Column(), "first": Column(varying=False), "span": Column(item_shape=(2,), varying=False)}
+        """The tokens of a window, where its context begins, and the places of the answer's first and last token.
+
+        `offsets` has the characters for which the context's tokens stand.
+        """
+        span, offsets = Column(item_shape=(2,), varying=False), Column(item_shape=(2,), batched=False)
+        return {"tokens": Column(), "first": Column(varying=False), "span": span, "offsets": offsets}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
         """That of question and context."""
@@ -56,17 +62,20 @@ class QuestionAnswering(Task):
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """A row for every window of every example; ValueError for an answer that is not where it is said to be."""
-        columns: dict[str, list[Any]] = {name: [] for name in self.columns}
-        for example in examples:
+        columns: dict[str, list[Any]] = {name: [] for name in ("example", *self.columns)}
+        for number, example in enumerate(examples):
             context, answer, start = example["context"], example["answer"], int(example["start"])
             end = start + len(answer)
             if context[start:end] != answer:
                 raise ValueError(f"the answer {answer[:40]!r} is not at character {start} of its context")
             for window in windows(tokenizers["context"], example["question"], context, max_length, self.stride):
-                inside = [place for place, (begin, stop) in window.offsets.items() if begin < end and start < stop]
+                places = enumerate(window.offsets, window.first)
+                inside = [place for place, (begin, stop) in places if begin < end and start < stop]
                 whole = bool(inside) and _covered(window, inside, start, end)
+                columns["example"].append(number)
                 columns["tokens"].append(window.tokens)
                 columns["first"].append(window.first)
+                columns["offsets"].append(window.offsets)
                 columns["span"].append([inside[0], inside[-1]] if whole else [0, 0])
         return columns
 
@@ -94,10 +103,13 @@ class QuestionAnswering(Task):
         """The loss, and the scores of SQuAD."""
         return {"loss": "lower", "exact_match": "higher", "f1": "higher"}
 
-    def evaluate(self, predictor: "Answerer", examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Answerer", examples: EncodedExamples) -> dict[str, Any]:
         """Exact match and F1 of SQuAD, in percent, with the best of the right answers."""
-        answers = predictor.answer([(example["question"], example["context"]) for example in examples])
-        return {"examples": len(examples)} | squad_scores(answers, list(map(_right, examples)))
+        columns = zip(*map(examples.column, ("tokens", "first", "offsets")), strict=True)
+        rows = [Window(tokens, int(first), offsets.tolist()) for tokens, first, offsets in columns]
+        answers = predictor.answers_in(rows, examples.of_rows, [example["context"] for example in examples])
+        scores = squad_scores([answer.text for answer in answers], list(map(_right, examples)))
+        return {"examples": len(examples)} | scores
 
     def samples(self, predictor: "Answerer", examples: Sequence[Example]) -> list[str]:
         """Questions and the model's answers."""
@@ -117,11 +129,11 @@ def _right(example: Example) -> list[str]:
 class Window(NamedTuple):
     """A question with as much of its context as the model can read."""
 
-    tokens: list[int]
+    tokens: Tokens
     first: int
     """The place of the context's first token."""
-    offsets: dict[int, tuple[int, int]]
-    """For every token of the context, by its place: the first character that it stands for, and the one behind."""
+    offsets: Sequence[Sequence[int]]
+    """For every token of the context: the first character that it stands for, and the one behind."""
 
 
 class Answer(NamedTuple):
@@ -162,13 +174,17 @@ class Answerer(Predictor):
         for owner, (question, context) in enumerate(pairs):
             rows += windows(self.tokenizer, question, context, self.max_length, self.stride)
             owners += [owner] * (len(rows) - len(owners))
+        return self.answers_in(rows, owners, [context for _, context in pairs])
+
+    def answers_in(self, rows: Sequence[Window], owners: Sequence[int], contexts: Sequence[str]) -> list[Answer]:
+        """The best answer in every context, given its windows: `owners` has the index of each window's context."""
         logits = self.for_each(_span_logits, [window.tokens for window in rows], [window.first for window in rows])
-        best = [Answer("", 0, -np.inf) for _ in pairs]
+        best = [Answer("", 0, -np.inf) for _ in contexts]
         for owner, window, of_window in zip(owners, rows, logits, strict=True):
             score, start, end = self._span(of_window, window)
             if score > best[owner].score:
-                begin, stop = window.offsets[start][0], window.offsets[end][1]
-                text = pairs[owner][1][begin:stop]
+                begin, stop = window.offsets[start - window.first][0], window.offsets[end - window.first][1]
+                text = contexts[owner][begin:stop]
                 best[owner] = Answer(text.strip(), begin + len(text) - len(text.lstrip()), score)
         return best
 
@@ -197,8 +213,7 @@ def windows(tokenizer: Tokenizer, question: str, context: str, max_length: int, 
     parts, start = [], 0
     while True:
         end = min(start + room, len(ids))
-        places = dict(enumerate(offsets[start:end], len(asked)))
-        parts.append(Window([*asked, *ids[start:end], tokenizer.eos_id], len(asked), places))
+        parts.append(Window([*asked, *ids[start:end], tokenizer.eos_id], len(asked), offsets[start:end]))
         if end == len(ids):
             return parts
         start = end - stride
@@ -221,7 +236,6 @@ def _covered(window: Window, inside: Sequence[int], start: int, end: int) -> boo
 
     A vocabulary may drop accents and white space at the ends of an answer; at the ends of a window there may be more.
     """
-    places = list(window.offsets)
-    first, last = inside[0], inside[-1]
-    begins = window.offsets[first][0] <= start or first != places[0]
-    return begins and (end <= window.offsets[last][1] or last != places[-1])
+    first, last = inside[0] - window.first, inside[-1] - window.first
+    begins = window.offsets[first][0] <= start or first != 0
+    return begins and (end <= window.offsets[last][1] or last != len(window.offsets) - 1)

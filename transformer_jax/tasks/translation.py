@@ -15,11 +15,13 @@ from jaxtyping import Array, PRNGKeyArray
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
 from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.padding import Tokens
 from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
 from transformer_jax.tasks.scores import check_scores, text_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
@@ -108,27 +110,18 @@ class Translation(Task):
         """The loss, and the scores of texts."""
         return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
 
-    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
-        """Encodes the examples, and scores a text by every metric."""
-        super().check_evaluation(tokenizers, examples, max_length=max_length)
+    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
+        """Scores a text by every metric."""
         text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
 
-    def evaluate(self, predictor: "Translator", examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Translator", examples: EncodedExamples) -> dict[str, Any]:
         """The scores of the translations; examples that are longer than the model takes are counted as `skipped`."""
-        most = predictor.max_length
-        columns = self.encode(predictor.tokenizer._asdict(), examples, max_length=most)
-        pairs = zip(*columns.values(), strict=True)
-        kept = [i for i, pair in enumerate(pairs) if max(map(len, pair)) <= most]
-        if not kept:
-            raise ValueError(
-                f"none of {len(examples)} examples is within the {most} tokens of the model "
-                "(data.max_length, which a trained run keeps); shorten the lines"
-            )
-        sources, targets = ([examples[i][feature] for i in kept] for feature in self.features)
-        hypotheses = predictor.search_encoded(sources, [columns["source"][i] for i in kept])
-        counts = {"skipped": len(examples) - len(kept)} if len(kept) < len(examples) else {}
+        sources, targets = map(examples.of_row, self.features)
+        hypotheses = predictor.search_encoded(sources, examples.column("source"))
+        skipped = len(examples) - len(sources)
+        counts = {"examples": len(sources)} | ({"skipped": skipped} if skipped else {})
         texts = [best.text for best, *_ in hypotheses]
-        return {"examples": len(kept)} | counts | text_scores(texts, targets, self.scores, self.bleu_tokenize)
+        return counts | text_scores(texts, targets, self.scores, self.bleu_tokenize)
 
 
 class Hypothesis(NamedTuple):
@@ -192,7 +185,7 @@ class Translator(Predictor):
         return self.search_encoded(lines, self.encoded(lines), n_best)
 
     def search_encoded(
-        self, lines: Sequence[str], encoded: Sequence[Sequence[int]], n_best: int = 1
+        self, lines: Sequence[str], encoded: Sequence[Tokens], n_best: int = 1
     ) -> list[list[Hypothesis]]:
         """`search` for lines whose tokens are known."""
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
