@@ -26,7 +26,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.runs.run import Run
-from transformer_jax.tasks.attention_map import AttentionMap
+from transformer_jax.tasks.predictor import AttentionMap
 from transformer_jax.tasks.translation import Hypothesis, Translation
 from transformer_jax.training.experiment import Experiment
 

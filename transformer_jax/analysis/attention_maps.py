@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transformer_jax.tasks.attention_map import AttentionMap
+from transformer_jax.tasks.predictor import AttentionMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -58,11 +58,6 @@ class Table:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """The columns of an example."""
-        arrays = self.batch(np.array([index]), self.lengths[index].tolist())
-        return {name: arrays[name][0] for name in self._batched}
-
     def column(self, name: str) -> list[np.ndarray]:
         """A column of all rows, without padding; of a column with `decode`, the bytes."""
         column, values = self.columns[name], self._values[name]

@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import logging
-import os
 import random
 import re
 import unicodedata
@@ -19,7 +18,7 @@ import sentencepiece
 from annotated_types import Ge, Le
 
 from transformer_jax.data.fields import check_ranges
-from transformer_jax.data.lines import existing
+from transformer_jax.data.lines import existing, write_whole
 
 LOG = logging.getLogger(__name__)
 LONGEST = {"bpe": 65_000, "unigram": 65_000, "word": 1_000}
@@ -190,7 +189,6 @@ class SentencePiece(TokenizerConfig):
         return tokenizer
 
     def load(self, directory: Path, name: str) -> "SentencePieceTokenizer":
-        """Reads the tokenizer that `save` wrote."""
         return _read(directory / f"{name}.model", "the tokenizer of the run")
 
     def _explain(self, message: str) -> str:
@@ -364,11 +362,3 @@ class ByteTokenizer(Tokenizer):
     def starts_word(self, token_id: int) -> bool:
         """Whether a token is white space or special."""
         return token_id in self.special or bytes([token_id - 4]).isspace()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -72,6 +72,24 @@ def evaluate(run: Run, steps: list[int], examples: list[Example]) -> dict[str, A
     return Evaluation(run, encoded_examples(run, examples), mesh)(run.model_of(steps, mesh))
 
 
+def check_evaluation(run: Run, split: str) -> tuple[EncodedExamples, dict[str, int]]:
+    """Encodes the examples of a split into the run's cache; returns them and how many were skipped, by reason.
+
+    Raises ValueError or FileNotFoundError, with one line, where their scores could not be computed after training.
+    """
+    task, data = run.experiment.task, run.experiment.data
+    examples, skipped = run.examples(split)
+    try:
+        if not examples:
+            raise ValueError("there are none; leave the split out")
+        encoded = encoded_examples(run, examples, keep=True)
+        task.check_evaluation(run.tokenizers, encoded, max_length=data.max_length)
+    except (ImportError, ValueError) as error:
+        why = f"a package is missing: {error}" if isinstance(error, ImportError) else error
+        raise ValueError(f"the {split} examples cannot be scored: {why}") from error
+    return encoded, skipped
+
+
 def evaluation_plan(
     experiment: Experiment, lengths: Int[np.ndarray, "rows columns"], devices: int
 ) -> BatchPlan | PackedPlan:

@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from transformer_jax.data.lines import write_whole
+
 METRICS = "metrics.jsonl"
 Row = Mapping[str, float | int]
 
@@ -142,9 +144,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 def _keep_until(directory: Path, step: int) -> None:
     """Takes the rows after `step`, and an unfinished one, out of the file."""
     rows = [row for row in read_metrics(directory) if row["step"] <= step]
-    partial = directory / f"{METRICS}.partial"
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(directory / METRICS)
+    write_whole(directory / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def _duration(seconds: float) -> str:

@@ -24,9 +24,8 @@ from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
-from transformer_jax.runs.evaluation import Evaluation, training_table
+from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
-from transformer_jax.runs.rehearsal import check_evaluation
 from transformer_jax.runs.run import SOURCE, VALIDATION, Run, averaged, open_checkpoints, read_tree, write_experiment
 from transformer_jax.runs.warm_start import Origin, fitting, table
 from transformer_jax.training.experiment import Experiment

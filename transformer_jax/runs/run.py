@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from transformer_jax.data.lines import write_whole
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
@@ -200,8 +201,6 @@ def write_experiment(directory: Path, experiment: Experiment, file: Path) -> Non
     copy_imported(file, directory, TAKEN)
     if file.resolve() != (directory / SOURCE).resolve():
         shutil.copyfile(file, directory / SOURCE)
-    partial = directory / f"{EXPERIMENT}.partial"
     text = json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n"
     # Bytes of a file's name that are no UTF-8 become an escape of JSON.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(directory / EXPERIMENT)
+    write_whole(directory / EXPERIMENT, text.encode("utf-8", "backslashreplace"))

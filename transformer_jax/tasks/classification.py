@@ -51,7 +51,6 @@ class Classification(Task):
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        """Texts, and a label or a number."""
         return {**super().kinds, "label": "number" if self.regression else "label"}
 
     @property
@@ -61,7 +60,6 @@ class Classification(Task):
         return {"tokens": Column(), "first": Column(varying=False), "label": label}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
-        """That of the text, and the labels."""
         texts: dict[str, VocabularyConfig] = dict.fromkeys(self.features[:-1], data.tokenizer)
         return texts if self.regression else texts | {"label": Labels()}
 
@@ -72,7 +70,6 @@ class Classification(Task):
         return {"tokens": [*tokens], "first": [*first], "label": [number(example["label"]) for example in examples]}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its sizes; ValueError where data, task and model contradict each other."""
         if not self.regression and vocab_sizes["label"] < 2:
             raise ValueError("all examples to learn from have the same label; there is nothing to tell apart")
         check_agreement_scores(self.measured, numbers=self.regression)
@@ -101,11 +98,9 @@ class Classification(Task):
         return Classifier(model, tokenizers["text"], labels, max_length=data.max_length, parts=parts)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and the scores of labels."""
         return {"loss": "lower", **dict.fromkeys(self.measured, "higher")}
 
     def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
-        """Computes every score of two labels or numbers."""
         agreement_scores(np.array([0, 1]), np.array([0, 1]), self.measured)
 
     def evaluate(self, predictor: "Classifier", examples: EncodedExamples) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from transformer_jax.data.table import EncodedExamples
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from transformer_jax.tasks.generator import Generation, TextGenerator
 from transformer_jax.tasks.losses import token_losses
-from transformer_jax.tasks.running_text import RunningText
-from transformer_jax.tasks.task import Sums, Tokenizers, resolved
+from transformer_jax.tasks.task import RunningText, Sums, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class LanguageModelling(RunningText):
     """Logits of so many positions of a row exist at once; 0: of all; None: of 64 if there are 16,384 tokens or more."""
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
-        """The model with its vocabulary size; ValueError where data, generation and model contradict each other."""
         if self.stride > data.max_length:
             raise ValueError(f"task.stride {self.stride} is more than data.max_length {data.max_length}; lower it")
         return resolved(self, model, DecoderOnlyConfig, data, vocab_sizes["text"])
@@ -57,7 +55,6 @@ class LanguageModelling(RunningText):
         return TextGenerator(model, tokenizers["text"], self.generation, max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and what follows from it."""
         return {"loss": "lower", "perplexity": "lower", "bits_per_byte": "lower"}
 
     def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
@@ -82,5 +79,4 @@ class LanguageModelling(RunningText):
         return {"examples": len(examples)} | self.loss_metrics({"loss": (total, float(tokens))}, examples)
 
     def samples(self, predictor: TextGenerator, examples: Sequence[Example]) -> list[str]:
-        """A text from its beginning."""
         return predictor.generate([""])[0].splitlines()

@@ -20,8 +20,7 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
 from transformer_jax.tasks.predictor import Predictor, listed
-from transformer_jax.tasks.running_text import RunningText
-from transformer_jax.tasks.task import Sums, Tokenizers, means_of, resolved
+from transformer_jax.tasks.task import RunningText, Sums, Tokenizers, means_of, resolved
 from transformer_jax.tasks.text_pairs import join_parts, token_types
 
 
@@ -57,7 +56,6 @@ class MaskedLanguageModelling(RunningText):
         return min(math.ceil(self.rate * length + 4 * math.sqrt(self.rate * length)), length)
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its vocabulary size; ValueError where data, task and model contradict each other."""
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"], head=self.head)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
@@ -75,7 +73,6 @@ class MaskedLanguageModelling(RunningText):
         return MaskFiller(model, tokenizers["text"], max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """Of the tokens to predict."""
         return {"loss": "lower", "accuracy": "higher"}
 
     def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:

@@ -36,7 +36,6 @@ class NextSentence(MaskedLanguageModelling):
 
     @property
     def columns(self) -> Columns:
-        """A document, and another."""
         return {"tokens": Column(), "other": Column()}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
@@ -91,7 +90,6 @@ class NextSentence(MaskedLanguageModelling):
         return sums
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """Of the tokens to predict, and of the pairs."""
         return {**super().metrics(), "next_sentence": "higher"}
 
 

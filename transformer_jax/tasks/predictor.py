@@ -1,13 +1,14 @@
 """A trained model as people use it: texts in, batches over all devices, results back in order."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from transformer_jax.models.heads import mean_vector
 from transformer_jax.parallel.axes import parts, sharding
@@ -100,6 +101,27 @@ class Predictor:
         divisible = array.ndim > 0 and len(array) % self.row_multiple == 0
         where = sharding(("batch",) if divisible else (), self.mesh)
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """One kind of attention, in all layers and heads, for one input; ValueError where weights and tokens do not fit."""
+
+    title: str
+    """Such as Cross-attention."""
+    weights: Float[np.ndarray, "layers heads queries keys"]
+    """Every row, a query's weights over the keys, sums to one."""
+    queries: list[str]
+    """The tokens that attend."""
+    keys: list[str]
+    """The tokens that are attended to."""
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 4 or self.weights.shape[2:] != (len(self.queries), len(self.keys)):
+            raise ValueError(
+                f"{self.title} has shape {self.weights.shape}; it must be [layers, heads, {len(self.queries)}, "
+                f"{len(self.keys)}]: a row for each query token and a column for each key token"
+            )
 
 
 def mesh_of(model: Any) -> Mesh | None:

@@ -44,7 +44,6 @@ class QuestionAnswering(Task):
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        """Texts, and the number of a character."""
         return {**super().kinds, "start": "number"}
 
     @property
@@ -57,7 +56,6 @@ class QuestionAnswering(Task):
         return {"tokens": Column(), "first": Column(varying=False), "span": span, "offsets": offsets}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
-        """That of question and context."""
         return {"question": data.tokenizer, "context": data.tokenizer}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
@@ -80,7 +78,6 @@ class QuestionAnswering(Task):
         return columns
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its sizes; ValueError where data, task and model contradict each other."""
         if self.stride >= data.max_length:
             raise ValueError(f"task.stride {self.stride} is not below data.max_length {data.max_length}; lower it")
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["context"], head="tokens", num_outputs=2)
@@ -100,7 +97,6 @@ class QuestionAnswering(Task):
         return Answerer(model, tokenizers["context"], **settings)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and the scores of SQuAD."""
         return {"loss": "lower", "exact_match": "higher", "f1": "higher"}
 
     def evaluate(self, predictor: "Answerer", examples: EncodedExamples) -> dict[str, Any]:
@@ -112,7 +108,6 @@ class QuestionAnswering(Task):
         return {"examples": len(examples)} | scores
 
     def samples(self, predictor: "Answerer", examples: Sequence[Example]) -> list[str]:
-        """Questions and the model's answers."""
         answers = predictor.answer([(example["question"], example["context"]) for example in examples])
         lines = []
         for example, answer in zip(examples, answers, strict=True):

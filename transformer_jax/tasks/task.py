@@ -37,7 +37,6 @@ class ModelConfig(Protocol):
 
     def build(self, seed: int) -> Any:
         """The model with fresh parameters, the same for the same seed."""
-        ...
 
     def num_parameters(self) -> int:
         """The number of the model's parameters."""
@@ -178,3 +177,21 @@ class Task:
             wrong = "" if prediction == example[last] else f"  (not {example[last]})"
             lines += [example[first], f"  -> {prediction}{wrong}"]
         return lines
+
+
+@dataclass(frozen=True)
+class RunningText(Task):
+    """Learns from documents `text`, packed end to end in rows of `data.max_length` tokens."""
+
+    features: ClassVar[tuple[str, ...]] = ("text",)
+    packed: ClassVar[bool] = True
+
+    @property
+    def columns(self) -> Columns:
+        return {"tokens": Column()}
+
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
+        """A start token, the document, an end token."""
+        tokenizer = tokenizers["text"]
+        encoded = tokenizer.encode_batch([example["text"] for example in examples])
+        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}

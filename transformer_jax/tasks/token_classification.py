@@ -39,7 +39,6 @@ class TokenClassification(Task):
         return {"tokens": Column(), "tags": Column(), "rest": Column(item_shape=(2,), batched=False)}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
-        """That of the text, and the tags."""
         return {"text": data.tokenizer, "tags": Labels(many=True)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
@@ -59,7 +58,6 @@ class TokenClassification(Task):
         return columns
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its sizes; ValueError where data and model contradict each other."""
         outputs = vocab_sizes["tags"]
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"], head="tokens", num_outputs=outputs)
 
@@ -74,11 +72,9 @@ class TokenClassification(Task):
         return Tagger(model, tokenizers["text"], tokenizers["tags"], max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and scores of words and of whole entities."""
         return {"loss": "lower", **dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")}
 
     def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
-        """Raises ValueError for a word that is too long for a row."""
         for words, ids, places in _pieces(examples):
             windows(tokenizers["text"], words, ids, places, max_length)
 

@@ -19,10 +19,9 @@ from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
 from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.padding import Tokens
-from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
+from transformer_jax.tasks.predictor import AttentionMap, Predictor, end_and_forbidden, listed
 from transformer_jax.tasks.scores import check_scores, text_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
@@ -69,7 +68,6 @@ class Translation(Task):
     def resolve(
         self, model: EncoderDecoderConfig, data: DataConfig, vocab_sizes: Mapping[str, int]
     ) -> EncoderDecoderConfig:
-        """The model with its vocabulary sizes; ValueError where data, decoding and model contradict each other."""
         if not isinstance(model, EncoderDecoderConfig):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
         if model.share_embeddings and not data.shared_vocabulary:
@@ -107,11 +105,9 @@ class Translation(Task):
         return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and the scores of texts."""
         return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
 
     def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
-        """Scores a text by every metric."""
         text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
 
     def evaluate(self, predictor: "Translator", examples: EncodedExamples) -> dict[str, Any]:
@@ -238,7 +234,6 @@ class Translator(Predictor):
 
     @staticmethod
     def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Array:
-        """The encoder's vectors."""
         return model.encode(tokens, source_lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:

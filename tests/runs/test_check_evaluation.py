@@ -12,7 +12,7 @@ from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
-from transformer_jax.runs.rehearsal import check_evaluation
+from transformer_jax.runs.evaluation import check_evaluation
 from transformer_jax.runs.run import Run
 from transformer_jax.tasks.classification import Classification
 from transformer_jax.tasks.token_classification import TokenClassification
