@@ -79,7 +79,8 @@ class FakeRun(Run):
             raise ValueError("a checkpoint is last, best, a step or average:N, not 'nonsense'")
         return [10, 20] if checkpoint == "average:2" else [20]
 
-    def predictor_of(self, steps: list[int]) -> Any:
+    def predictor(self, checkpoint: str | None = None) -> Any:
+        self.checkpoint_steps(checkpoint)
         return Predictor()
 
 

@@ -133,7 +133,7 @@ def rows(run):
 
 
 def parameters(run):
-    return named_parameters(Run.open(run).predictor_of([LAST]).model)
+    return named_parameters(Run.open(run).model_of([LAST]))
 
 
 def test_each_process_decodes_half_and_the_scores_are_those_of_one(unbroken):

@@ -49,7 +49,10 @@ def batches(
     def make(position: int) -> Batch:
         if isinstance(plan, PackedPlan):
             documents, places = map(own, plan.batch(position))
-            batch = _packed(table, documents, places)
+            numbers, positions = segments(places)
+            batch = {"tokens": table.tokens_at(documents, places), "segments": numbers, "positions": positions}
+            batch |= {"example": documents[:, 0], "place": places[:, 0]}
+            batch = {name: array.astype(np.int32) for name, array in batch.items()}
         else:
             bucket, examples = plan.batch(position)
             batch = {"example": own(examples).astype(np.int32)}
@@ -69,13 +72,6 @@ def empty_batch(columns: Columns, rows: int, length: int, *, packed: bool) -> Ba
     batch = {name: column.zeros(rows, length) for name, column in columns.items()}
     lengths = ["place"] if packed else [f"{name}_length" for name, column in columns.items() if column.varying]
     return batch | {name: np.zeros(rows, np.int32) for name in ("example", *lengths)}
-
-
-def _packed(table: Table, documents: np.ndarray, places: np.ndarray) -> Batch:
-    numbers, positions = segments(places)
-    arrays = {"tokens": table.tokens_at(documents, places), "segments": numbers, "positions": positions}
-    arrays |= {"example": documents[:, 0], "place": places[:, 0]}
-    return {name: array.astype(np.int32) for name, array in arrays.items()}
 
 
 def _grain() -> Any:

@@ -199,20 +199,14 @@ def _stored_dtype(column: Column) -> np.dtype:
 
 
 def _arrow_type(column: Column) -> pa.DataType:
-    """Numbers, or lists of them, whose size is fixed if it is the same for all; bytes are lists of numbers."""
-    kind = pa.from_numpy_dtype(_stored_dtype(column))
-    if column.item_shape and not column.decode:
-        kind = pa.list_(kind, column.size)
-    return pa.large_list(kind) if column.varying or column.decode else kind
+    """The numbers of a row, or its bytes, as one list, whatever the shape of an item."""
+    return pa.large_list(pa.from_numpy_dtype(_stored_dtype(column)))
 
 
 def _arrow_array(values: Sequence[Any], name: str, column: Column) -> pa.Array:
-    flat = pa.array(_flat(values, name, column))
-    if column.item_shape and not column.decode:
-        flat = pa.FixedSizeListArray.from_arrays(flat, column.size)
-    if column.varying or column.decode:
-        flat = pa.LargeListArray.from_arrays(pa.array(np.cumsum([0, *map(len, values)])), flat)
-    return flat
+    flat, many = _flat(values, name, column), column.varying or column.decode
+    sizes = [len(value) * (1 if column.decode else column.size) if many else column.size for value in values]
+    return pa.LargeListArray.from_arrays(pa.array(np.cumsum([0, *sizes])), pa.array(flat))
 
 
 def _flat(values: Sequence[Any], name: str, column: Column) -> np.ndarray:
@@ -236,8 +230,5 @@ def _flat(values: Sequence[Any], name: str, column: Column) -> np.ndarray:
 def _spans(array: pa.Array, column: Column, file: int) -> tuple[np.ndarray, np.ndarray]:
     """Starts, counted from the address of the file, and counts of the numbers of every row."""
     *_, data = array.buffers()
-    if column.varying or column.decode:
-        ends = array.offsets.to_numpy() * (1 if column.decode else column.size)
-    else:
-        ends = np.arange(len(array) + 1) * column.size
+    ends = array.offsets.to_numpy()
     return (data.address - file) // _stored_dtype(column).itemsize + ends[:-1], np.diff(ends)

@@ -152,15 +152,11 @@ class SentencePiece(TokenizerConfig):
         check_ranges(self, "data.tokenizer")
         settings = MODEL_TYPES.get(self.model_type, {})
         rule = self.normalization or settings.get("normalization_rule_name", "nmt_nfkc")
-        for name, value, known in (
-            ("model_type", self.model_type, MODEL_TYPES),
-            ("normalization", rule, NORMALIZATIONS),
-        ):
-            if value not in known:
-                raise ValueError(f"data.tokenizer.{name} is {', '.join(known)}, not {value!r}")
-        sample = training_texts(texts, self.train_sentences)
-        limit = LONGEST.get(self.model_type)
-        model = io.BytesIO()
+        if self.model_type not in MODEL_TYPES:
+            raise ValueError(f"data.tokenizer.model_type is {', '.join(MODEL_TYPES)}, not {self.model_type!r}")
+        if rule not in NORMALIZATIONS:
+            raise ValueError(f"data.tokenizer.normalization is {', '.join(NORMALIZATIONS)}, not {rule!r}")
+        sample, limit, model = training_texts(texts, self.train_sentences), LONGEST.get(self.model_type), io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(sample if limit is None else (_split_stretches(text, limit) for text in sample)),

@@ -7,6 +7,7 @@ checkpoints/
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import math
@@ -28,7 +29,6 @@ from transformer_jax.runs.checkpoint_folder import (
     Facts,
     Templates,
     describe,
-    facts_here,
     read_arrays,
     read_facts,
     reason,
@@ -172,7 +172,9 @@ class Checkpoints:
                 return self.restore(step, model=model, optimizer=optimizer)
             except CheckpointDamaged as error:
                 if is_first():
-                    _move(self._folder(step), aside)
+                    aside.mkdir(exist_ok=True)
+                    names = itertools.chain([f"{step}"], (f"{step}-{count}" for count in itertools.count(2)))
+                    self._folder(step).rename(next(aside / name for name in names if not (aside / name).exists()))
                     print(f"warning: {error}; it was moved to {aside}", file=sys.stderr, flush=True)
         if steps or aside.is_dir():
             raise CheckpointDamaged(f"no checkpoint in {self._directory} is whole; to start anew, remove {aside}")
@@ -194,7 +196,7 @@ class Checkpoints:
     def _score(self, step: int) -> float:
         """The step's metric, higher is better; -inf for a checkpoint without it, damaged or deleted meanwhile."""
         try:
-            value = self._sign * facts_here(self._folder(step))["metrics"].get(self._best, math.nan)
+            value = self._sign * read_facts(self._folder(step), alone=True)["metrics"].get(self._best, math.nan)
         except (CheckpointDamaged, FileNotFoundError):
             return -math.inf
         return value if math.isfinite(value) else -math.inf
@@ -264,10 +266,3 @@ def _silence_failed_writes() -> None:
 
     sys.unraisablehook = hook
     logging.getLogger("asyncio").addFilter(keep)
-
-
-def _move(folder: Path, into: Path) -> None:
-    """Moves a folder, under a new name where its own is taken."""
-    into.mkdir(exist_ok=True)
-    names = (folder.name, *(f"{folder.name}-{count}" for count in range(2, 1000)))
-    folder.rename(next(into / name for name in names if not (into / name).exists()))

@@ -118,11 +118,8 @@ class Run:
 
     def predictor(self, checkpoint: str | None = None) -> Any:
         """The task's predictor with the parameters of a checkpoint, or of the average of several."""
-        return self.predictor_of(self.checkpoint_steps(checkpoint))
-
-    def predictor_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
-        """The task's predictor with the mean of the parameters at these steps; see `model_of`."""
-        return self.experiment.task.predictor(self.model_of(steps, mesh), self.tokenizers, self.experiment.data)
+        model = self.model_of(self.checkpoint_steps(checkpoint))
+        return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)
 
     def model_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
         """The model with the mean of the parameters at these steps, on a mesh; None: on all devices of this process.

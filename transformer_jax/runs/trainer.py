@@ -40,7 +40,7 @@ def train(prepared: Prepared, *, profile: bool = False) -> bool:
         finished = trainer.run()
     if interrupts.signal is not None:
         leave()
-        raise SystemExit(interrupts.exit_status)
+        raise SystemExit(128 + interrupts.signal)  # as shells report it
     return finished
 
 

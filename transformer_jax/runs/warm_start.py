@@ -58,7 +58,7 @@ class Origin:
 
     def parameters(self) -> dict[str, np.ndarray]:
         """The run's parameters by name."""
-        model = self.run.predictor_of(self.steps).model
+        model = self.run.model_of(self.steps)
         return {name: np.asarray(value) for name, value in named_parameters(model).items()}
 
 

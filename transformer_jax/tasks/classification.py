@@ -1,7 +1,7 @@
 """Classification and regression of texts and pairs of texts, by an encoder-only model (Devlin et al. 2019)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -17,12 +17,12 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
-from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import Predictor, listed
-from transformer_jax.tasks.scores import agreement_scores, check_agreement_scores
+from transformer_jax.tasks.scores import LABEL_SCORES, NUMBER_SCORES, agreement_scores
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
 from transformer_jax.tasks.text_pairs import join_parts, token_types
 
@@ -72,7 +72,8 @@ class Classification(Task):
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         if not self.regression and vocab_sizes["label"] < 2:
             raise ValueError("all examples to learn from have the same label; there is nothing to tell apart")
-        check_agreement_scores(self.measured, numbers=self.regression)
+        for score in self.measured:
+            choose("score", score, NUMBER_SCORES if self.regression else LABEL_SCORES)
         outputs = 1 if self.regression else vocab_sizes["label"]
         text = vocab_sizes["text"]
         return resolved(self, model, EncoderOnlyConfig, data, text, head="sequence", num_outputs=outputs)
@@ -130,14 +131,14 @@ class PairClassification(Classification):
     features: ClassVar[tuple[str, ...]] = ("text", "pair", "label")
 
 
+@dataclass(eq=False, repr=False)
 class Classifier(Predictor):
     """Labels (or, without `labels`, numbers) for texts, which are cut off at `max_length` tokens as in training."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, labels: Labels | None, *, max_length: int, parts: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.labels = labels
-        self.parts = parts
-        """Texts that belong together: 2 of a model of pairs."""
+    labels: Labels | None
+    _: KW_ONLY
+    parts: int
+    """Texts that belong together: 2 of a model of pairs."""
 
     def classify(self, texts: Sequence[Text]) -> list[Any]:
         """The most probable label of every text, or its number."""

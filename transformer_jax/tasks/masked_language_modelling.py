@@ -114,9 +114,9 @@ def mask_of(tokenizer: Tokenizer) -> int:
 class MaskFiller(Predictor):
     """Fills masks, embeds texts and says whether one follows from another."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.mask = tokenizer.piece(mask_of(tokenizer))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.mask = self.tokenizer.piece(mask_of(self.tokenizer))
         """How a mask is written in a text, such as [MASK]."""
 
     def candidates(self, text: str, count: int = 5) -> list[list[tuple[str, float]]]:

@@ -1,30 +1,12 @@
 """Token sequences of any length as padded arrays of a few fixed shapes, so that few programs are compiled."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
 
 Tokens = Sequence[int] | Int[np.ndarray, " _"]
 """The token ids of a text."""
-
-
-def group_by_length(
-    sizes: Sequence[int], tokens_per_batch: int, *, extra: int = 0, multiple: int = 1
-) -> Iterator[tuple[list[int], int, int]]:
-    """Indices of sequences of similar sizes with the width and the rows of their array, shortest first.
-
-    There can be more rows than sequences; their number is a multiple of `multiple`. Width times rows, with `extra`
-    tokens more in each row, is at most `tokens_per_batch`, unless `multiple` rows are more already.
-    """
-    widths: dict[int, list[int]] = {}
-    for index in sorted(range(len(sizes)), key=sizes.__getitem__):
-        widths.setdefault(array_width(sizes[index]), []).append(index)
-    for width, members in widths.items():
-        rows = min(max(tokens_per_batch // (width + extra), 1), array_width(len(members)))
-        rows += -rows % multiple
-        for start in range(0, len(members), rows):
-            yield members[start : start + rows], width, rows
 
 
 def padded(sequences: Sequence[Tokens], rows: int, width: int, *, left: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -141,12 +141,13 @@ class Answer(NamedTuple):
     """Sum of the logits of its first and last token; higher is better."""
 
 
+@dataclass(eq=False, repr=False)
 class Answerer(Predictor):
     """Answers questions about texts."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int, stride: int, max_answer: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.stride, self.max_answer = stride, max_answer
+    _: KW_ONLY
+    stride: int
+    max_answer: int
 
     def answer(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """The best answer for every (question, context)."""

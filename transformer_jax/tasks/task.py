@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +24,6 @@ COUNTS = ("examples", "skipped", "tokens")
 """Names in the result of `evaluate` that are no metrics: how much was scored and how many examples were skipped."""
 Sums = dict[str, tuple[Array, Array]]
 """Each metric as (sum, weight), so that micro-batches and devices add up and are divided once."""
-
-
-@runtime_checkable
-class ModelConfig(Protocol):
-    """The members of a model's configuration that every run needs."""
-
-    @property
-    def d_model(self) -> int:
-        """Width of the vectors between layers."""
-        ...
-
-    def build(self, seed: int) -> Any:
-        """The model with fresh parameters, the same for the same seed."""
-
-    def num_parameters(self) -> int:
-        """The number of the model's parameters."""
-        ...
 
 
 def resolved(task: "Task", model: Any, kind: type, data: DataConfig, vocab_size: int, **changes: Any) -> Any:

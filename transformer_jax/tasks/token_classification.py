@@ -119,12 +119,11 @@ class Entity(NamedTuple):
     """The characters of the text before its end."""
 
 
+@dataclass(eq=False, repr=False)
 class Tagger(Predictor):
     """Tags words."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, tags: Labels, *, max_length: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.tags = tags
+    tags: Labels
 
     def tag(self, texts: Sequence[str]) -> list[list[str]]:
         """The tag of every word of every text, words being separated by white space.

@@ -17,7 +17,7 @@ from transformer_jax.data.table import Table
 from transformer_jax.nn.layer_names import layer_numbers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.parallel.axes import check_divides, parts, sharding
-from transformer_jax.tasks.task import ModelConfig, Sums, Task, Tokenizers
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.flops import model_flops
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
@@ -39,8 +39,8 @@ Batch = Mapping[str, Array | np.ndarray]
 StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
 
 
-def abstract_model(config: ModelConfig) -> Any:
-    """The model's structure and shapes, without memory for its parameters."""
+def abstract_model(config: Any) -> Any:
+    """The structure and shapes of a model of this configuration, without memory for its parameters."""
     return jax.eval_shape(lambda: config.build(0))
 
 
@@ -65,7 +65,7 @@ def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def fresh_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, frozen: Sequence[str] = ()
+    config: Any, optimizer: optax.GradientTransformation, seed: int, frozen: Sequence[str] = ()
 ) -> TrainState:
     """The state before the first step."""
     model = config.build(seed)
@@ -73,7 +73,7 @@ def fresh_state(
 
 
 def abstract_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, frozen: Sequence[str] = ()
+    config: Any, optimizer: optax.GradientTransformation, mesh: Mesh, frozen: Sequence[str] = ()
 ) -> TrainState:
     """Shapes and shardings of a training state."""
 
@@ -85,7 +85,7 @@ def abstract_state(
 
 
 def init_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh, frozen: Sequence[str] = ()
+    config: Any, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh, frozen: Sequence[str] = ()
 ) -> TrainState:
     """A fresh training state, every array made on its own devices."""
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh, frozen))
