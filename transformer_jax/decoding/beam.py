@@ -48,9 +48,9 @@ class BeamState:
     """A search in progress. A sentence is done when none of its hypotheses is alive."""
 
     cache: Cache
-    """Of batch * beam rows; holds every token but the last."""
+    """Keys and values of all tokens but the last, of batch * beam rows."""
     last: Int[Array, "batch beam"]
-    """The token to feed next."""
+    """The last token of each hypothesis, which the model reads next."""
     alive: Float[Array, "batch beam"]
     """Log-probabilities of the hypotheses that have not ended; -inf in free slots."""
     finished: Finished
@@ -60,9 +60,9 @@ class BeamState:
     parents: Int[Array, "capacity batch beam"]
     """The slot that the hypothesis had before. Following these back once spares moving all tokens at each step."""
     limits: Int[Array, " batch"]
-    """Tokens that a hypothesis may have, the end token included."""
+    """The most tokens that a hypothesis may have, the end token included."""
     position: Int[Array, ""]
-    """Number of the token to generate next, from 0."""
+    """How many tokens the hypotheses that are alive have."""
     end_id: int = field(metadata={"static": True})
     """The token that ends a text."""
     alpha: float = field(metadata={"static": True})
