@@ -24,8 +24,8 @@ from transformer_jax.runs.run import Run
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
 from transformer_jax.tasks.next_sentence import NextSentence
-from transformer_jax.tasks.padding import padded
 from transformer_jax.tasks.question_answering import QuestionAnswering
+from transformer_jax.tasks.sequences import padded
 from transformer_jax.tasks.token_classification import TokenClassification
 from transformer_jax.tasks.translation import Decoding, Translation
 from transformer_jax.training.experiment import Experiment

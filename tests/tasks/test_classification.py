@@ -11,7 +11,7 @@ from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.tasks.classification import Classification, PairClassification
-from transformer_jax.tasks.text_pairs import join_parts
+from transformer_jax.tasks.sequences import join_parts
 
 SIZE = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1, "max_length": 16}
 MODEL = bert(**SIZE, dropout=0.0, attention_dropout=0.0, head_dropout=0.0)

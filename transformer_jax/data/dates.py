@@ -55,7 +55,7 @@ class Dates(Source):
     test_examples: Annotated[int, Ge(1)] = 2_000
     """Examples for the final score."""
     seed: Annotated[int, Ge(0)] = 0
-    """Chooses dates, languages and ways of writing."""
+    """Random seed of dates, languages and ways of writing."""
 
     def examples(self, split: str) -> Iterator[Example]:
         """The examples of a split, each text once; ValueError for bad fields and for more examples than exist."""

@@ -18,13 +18,14 @@ A plan gives every column as `Column` says, and `example` `[rows]`, the index in
 packed plan gives int32: `tokens`, `segments` (from 1) and `positions` (in a segment), `[rows, length + 1]`, and the
 `example` `[rows]` of the first token with its `place` `[rows]` there.
 """
+Plan = BatchPlan | PackedPlan
 Augment = Callable[[Batch, int], Batch]
 """From a batch and the number of its epoch to the batch with its random choices."""
 
 
 def batches(
     table: Table,
-    plan: BatchPlan | PackedPlan,
+    plan: Plan,
     start: int = 0,
     *,
     stop: int | None = None,

@@ -88,10 +88,8 @@ class WordPiece(Subwords):
 
     def _learn(self, texts: list[str], vocab_size: int, first: list[str]) -> Backend:
         backend = self._backend(models.WordPiece(unk_token="[UNK]"))
-        special = [*BERT_SPECIAL, *first]
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, min_frequency=2, special_tokens=special, show_progress=False
-        )
+        settings = {"min_frequency": 2, "special_tokens": [*BERT_SPECIAL, *first], "show_progress": False}
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, **settings)
         backend.train_from_iterator(texts, trainer)
         return backend
 

@@ -108,14 +108,9 @@ class TokenizerConfig:
 
 
 NORMALIZATIONS = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity")
-MODEL_TYPES: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("bpe", "unigram", "word"), {"normalization_rule_name": "nmt_nfkc"}
-)
-MODEL_TYPES["char"] = {
-    "normalization_rule_name": "identity",
-    "add_dummy_prefix": False,
-    "remove_extra_whitespaces": False,
-}
+WORDS = {"normalization_rule_name": "nmt_nfkc"}
+CHARACTERS = {"normalization_rule_name": "identity", "add_dummy_prefix": False, "remove_extra_whitespaces": False}
+MODEL_TYPES: dict[str, dict[str, Any]] = {"bpe": WORDS, "unigram": WORDS, "word": WORDS, "char": CHARACTERS}
 """SentencePiece's settings by the type of model: it normalises words, and gives characters back as they were.
 
 Except the characters that it reserves: U+2581 (a space), U+2585, NUL, and the tab before version 0.2.3.

@@ -170,9 +170,8 @@ def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
     only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
     # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end.
     count = min(2 * beam, logits.shape[-1])
-    totals, words = continuations(
-        logits[:, -1], state.alive.reshape(-1), only_end, count, state.end_id, state.forbidden
-    )
+    alive = state.alive.reshape(-1)
+    totals, words = continuations(logits[:, -1], alive, only_end, count, state.end_id, state.forbidden)
     log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * count))
     slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
     ended = tokens == state.end_id

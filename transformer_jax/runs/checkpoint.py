@@ -106,10 +106,9 @@ class Checkpoints:
         with self._saving():
             if self._writer is None:
                 # A folder that cannot be made is then an error here; Orbax's threads would wait for it for minutes.
-                options = ocp.AsyncOptions(
-                    post_finalization_callback=self._finish, create_directories_asynchronously=False
-                )
-                self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
+                options = {"post_finalization_callback": self._finish, "create_directories_asynchronously": False}
+                handler = ocp.CompositeCheckpointHandler()
+                self._writer = ocp.AsyncCheckpointer(handler, async_options=ocp.AsyncOptions(**options))
                 _silence_failed_writes()
             self._writer.save(self._folder(step), args=ocp.args.Composite(**arguments))
 

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from transformer_jax.data.examples import digest, reasons
-from transformer_jax.data.packing import EveryToken, PackedPlan
+from transformer_jax.data.packing import EveryToken
+from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples, Table, encode_table
@@ -90,9 +91,7 @@ def check_evaluation(run: Run, split: str) -> tuple[EncodedExamples, dict[str, i
     return encoded, skipped
 
 
-def evaluation_plan(
-    experiment: Experiment, lengths: Int[np.ndarray, "rows columns"], devices: int
-) -> BatchPlan | PackedPlan:
+def evaluation_plan(experiment: Experiment, lengths: Int[np.ndarray, "rows columns"], devices: int) -> Plan:
     """The batches that have every row of a table once, in order, their rows a multiple of the devices."""
     data = experiment.data
     multiple = math.lcm(data.batch_multiple, devices)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from transformer_jax.data.examples import digest, reasons
 from transformer_jax.data.fields import changeable, check_ranges
 from transformer_jax.data.packing import PackedPlan
+from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.table import EncodedExamples, Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
@@ -49,7 +50,7 @@ class Prepared:
     run: Run
     mesh: Mesh
     table: Table
-    plan: BatchPlan | PackedPlan
+    plan: Plan
     validation: Evaluation | None
     """Scores models on the validation examples while training."""
     text: str
@@ -57,7 +58,7 @@ class Prepared:
     initial: dict[str, np.ndarray]
     """Parameters of another run to begin from, by name, if any."""
     lock: IO[str] | None
-    """Of the first process: keeps other commands from writing to the run."""
+    """The lock file, in the first process: while it is open, no other command trains in the directory."""
 
 
 def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
@@ -168,7 +169,7 @@ def _size(experiment: Experiment) -> str:
     return f"{line}, {still:,} of them frozen" + (f", others adapted with rank {rank}" if rank else "")
 
 
-def _plan(experiment: Experiment, table: Table) -> BatchPlan | PackedPlan:
+def _plan(experiment: Experiment, table: Table) -> Plan:
     data = experiment.data
     size: dict[str, Any] = {"tokens_per_batch": data.tokens_per_batch, "batch_multiple": data.batch_multiple}
     size["seed"] = experiment.train.seed
@@ -196,9 +197,7 @@ def check_train(experiment: Experiment) -> None:
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
     needed, saved = averaged(train.checkpoint), math.ceil(train.steps / (train.save_every or train.steps))
     if needed > train.keep:
-        raise ValueError(
-            f"train.checkpoint {train.checkpoint} needs more than the {train.keep} of train.keep; raise it"
-        )
+        raise ValueError(f"train.checkpoint {train.checkpoint} needs more than train.keep {train.keep}; raise that")
     if needed > saved:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {saved} that {train.steps} steps with "
@@ -206,9 +205,7 @@ def check_train(experiment: Experiment) -> None:
         )
     scored = train.best and train.validation_examples and "validation" in data.source.splits
     if train.checkpoint == "best" and not scored:
-        raise ValueError(
-            "train.checkpoint best needs validation examples, train.validation_examples and train.best; or take last"
-        )
+        raise ValueError("train.checkpoint best needs a validation split, train.validation_examples and train.best")
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:

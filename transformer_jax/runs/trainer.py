@@ -25,7 +25,7 @@ from transformer_jax.training.step import TrainState, abstract_state, device_bat
 from transformer_jax.training.throughput import Throughput
 
 DROPOUT = 2**31 - 1
-"""Number of the run's stream of dropout bits."""
+"""Folded into the key of `train.seed` for dropout; smaller numbers are folded into it for parameters."""
 
 
 def train(prepared: Prepared, *, profile: bool = False) -> bool:

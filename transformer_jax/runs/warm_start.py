@@ -43,9 +43,7 @@ class Origin:
         theirs = self.run.experiment.data
         if type(theirs.tokenizer) is not type(data.tokenizer):
             one, other = type(theirs.tokenizer).__name__, type(data.tokenizer).__name__
-            raise ValueError(
-                f"the vocabulary of {self.run.directory} is {one}, data.tokenizer is {other}; set it to the same"
-            )
+            raise ValueError(f"the vocabulary of {self.run.directory} is {one}; set data.tokenizer to it, not {other}")
         of_text = {
             feature: self.run.tokenizers[feature]
             for feature, kind in self.run.experiment.task.vocabularies(theirs).items()

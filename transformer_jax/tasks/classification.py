@@ -23,8 +23,8 @@ from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import Predictor, listed
 from transformer_jax.tasks.scores import LABEL_SCORES, NUMBER_SCORES, agreement_scores
+from transformer_jax.tasks.sequences import join_parts, token_types
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
-from transformer_jax.tasks.text_pairs import join_parts, token_types
 
 Text = str | Sequence[str]
 """A text, or the parts of a pair."""

@@ -19,11 +19,11 @@ from transformer_jax.decoding.sampling import GenerationState, Sampling, continu
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
-from transformer_jax.tasks.padding import Tokens, array_width, padded
 from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
+from transformer_jax.tasks.sequences import Tokens, array_width, padded
 
 TURNS = 2**20
-"""More than the prompts of a call: a prompt's number is raised by it each time that its context is full."""
+"""Added to the number of a prompt's random stream each time that its context is full; more than a call has prompts."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Generation:
     stop: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Texts at which a continuation ends; they are left out."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
-    """Chooses among the possible continuations."""
+    """Random seed of sampling."""
     chunk: Annotated[int, Ge(1)] = 16
     """Tokens that are generated between two looks at the texts."""
     tokens_per_batch: Annotated[int, Ge(1)] = 8192

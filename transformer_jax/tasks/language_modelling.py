@@ -37,17 +37,15 @@ class LanguageModelling(RunningText):
 
     def loss(self, model: DecoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: of every token given those before it in its document and its row."""
-        tokens, segments = batch["tokens"], batch["segments"]
-        vectors = model.vectors(
-            tokens[:, :-1], segments=segments[:, :-1], positions=batch["positions"][:, :-1], key=key
-        )
+        tokens, segments, positions = batch["tokens"], batch["segments"], batch["positions"][:, :-1]
+        vectors = model.vectors(tokens[:, :-1], segments=segments[:, :-1], positions=positions, key=key)
         labels, vocab_size = tokens[:, 1:], model.embedding.vocab_size
         losses = token_losses(model.make_logits(), vectors, labels, vocab_size=vocab_size, chunk=self.loss_chunk)
         weights = (segments[:, 1:] == segments[:, :-1]).astype(jnp.float32)
         return {"loss": (jnp.sum(losses * weights), jnp.sum(weights))}
 
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """Those that are predicted: rows are full, and the first of each is only read."""
+        """The tokens that are predicted: all of a row but the first, which is only read."""
         return jnp.asarray(batch["tokens"][:, 1:].size)
 
     def predictor(self, model: DecoderOnly, tokenizers: Tokenizers, data: DataConfig) -> TextGenerator:
@@ -71,7 +69,7 @@ class LanguageModelling(RunningText):
         }
 
     def evaluate(self, predictor: TextGenerator, examples: EncodedExamples) -> dict[str, Any]:
-        """With a `stride`, the same of windows that overlap."""
+        """The metrics of `loss_metrics` with windows that overlap, if there is a `stride`."""
         if not self.stride:
             return {"examples": len(examples)}
         losses = predictor.losses_of(examples.column("tokens"), stride=self.stride)

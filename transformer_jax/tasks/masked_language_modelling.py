@@ -20,8 +20,8 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
 from transformer_jax.tasks.predictor import Predictor, listed
+from transformer_jax.tasks.sequences import join_parts, token_types
 from transformer_jax.tasks.task import RunningText, Sums, Tokenizers, means_of, resolved
-from transformer_jax.tasks.text_pairs import join_parts, token_types
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from transformer_jax.data.sources import Example
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling, mask_settings
-from transformer_jax.tasks.padding import padded
+from transformer_jax.tasks.sequences import padded, token_types
 from transformer_jax.tasks.task import Sums, Tokenizers
-from transformer_jax.tasks.text_pairs import token_types
 
 SPECIAL = 3
 """Tokens of a pair that are no text: its start and the ends of its parts."""

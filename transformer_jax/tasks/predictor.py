@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from transformer_jax.models.heads import mean_vector
 from transformer_jax.parallel.axes import parts, sharding
 from transformer_jax.parallel.distributed import to_host
-from transformer_jax.tasks.padding import array_width, padded
+from transformer_jax.tasks.sequences import array_width, padded
 
 
 @dataclass(eq=False, repr=False)

@@ -20,11 +20,10 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.nn.mask import MASKED
-from transformer_jax.tasks.padding import Tokens
 from transformer_jax.tasks.predictor import Predictor
 from transformer_jax.tasks.scores import squad_scores
+from transformer_jax.tasks.sequences import Tokens, token_types
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
-from transformer_jax.tasks.text_pairs import token_types
 
 
 @dataclass(frozen=True)

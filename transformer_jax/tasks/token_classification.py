@@ -130,9 +130,8 @@ class Tagger(Predictor):
 
         A text of more than `max_length` tokens is read in windows. Raises ValueError for a word that is too long.
         """
-        return self.tag_pieces(
-            [(words, *first_pieces(self.tokenizer, words)) for words in map(str.split, listed(texts))]
-        )
+        words = [text.split() for text in listed(texts)]
+        return self.tag_pieces([(of_text, *first_pieces(self.tokenizer, of_text)) for of_text in words])
 
     def tag_pieces(self, pieces: Sequence[Pieces]) -> list[list[str]]:
         """The tags of texts that are tokenised already."""

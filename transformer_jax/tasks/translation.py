@@ -20,9 +20,9 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
 from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.padding import Tokens
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, end_and_forbidden, listed
 from transformer_jax.tasks.scores import check_scores, text_scores
+from transformer_jax.tasks.sequences import Tokens
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
 
@@ -65,9 +65,7 @@ class Translation(Task):
             "target": [[target.bos_id, *ids, target.eos_id] for ids in targets],
         }
 
-    def resolve(
-        self, model: EncoderDecoderConfig, data: DataConfig, vocab_sizes: Mapping[str, int]
-    ) -> EncoderDecoderConfig:
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         if not isinstance(model, EncoderDecoderConfig):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
         if model.share_embeddings and not data.shared_vocabulary:
