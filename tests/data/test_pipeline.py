@@ -50,7 +50,7 @@ def test_batches_hold_the_ids_of_their_examples_and_zeros(split, plan):
         for feature, length in zip(split.columns, plan.shapes[bucket].lengths, strict=True):
             assert batch[feature].shape == (plan.shapes[bucket].rows, length)
             for row, example in enumerate(examples.tolist()):
-                ids = split[example][feature].tolist() if example >= 0 else []
+                ids = split.column(feature)[example].tolist() if example >= 0 else []
                 assert batch[feature][row].tolist() == ids + [0] * (length - len(ids))
                 assert batch[f"{feature}_length"][row] == len(ids)
         assert all(array.dtype == np.int32 for array in batch.values())

@@ -87,7 +87,7 @@ def refusal(place, capfd):
         (["--train.steps", "-1"], "train.steps must be at least 1, not -1"),
         (["--train.seed", "-1"], "train.seed must be at least 0 and below 9223372036854775808, not -1"),
         (["--train.checkpoint", "bset"], "a checkpoint is last, best, a step or average:N, not 'bset'"),
-        (["--train.checkpoint", "average:9"], "needs more than the 3 of train.keep"),
+        (["--train.checkpoint", "average:9"], "needs more than train.keep 3"),
         (["--train.checkpoint", "average:3"], "needs more than the 1 that 1 steps with train.save_every 1000 leave"),
         (["--train.checkpoint", "best"], "train.checkpoint best needs validation examples"),
         (["--task.label-smoothing", "1"], "task.label_smoothing must be at least 0 and below 1, not 1.0"),

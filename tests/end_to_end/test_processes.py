@@ -15,7 +15,7 @@ from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
 from transformer_jax.runs.checkpoint_folder import read_facts
-from transformer_jax.runs.evaluation import Evaluation
+from transformer_jax.runs.evaluation import Evaluation, encoded_examples
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 
@@ -132,7 +132,7 @@ def rows(run):
 
 
 def parameters(run):
-    return named_parameters(Run.open(run).predictor_of([LAST]).model)
+    return named_parameters(Run.open(run).model_of([LAST]))
 
 
 def test_each_process_decodes_half_and_the_scores_are_those_of_one(unbroken):
@@ -140,7 +140,8 @@ def test_each_process_decodes_half_and_the_scores_are_those_of_one(unbroken):
         counts = (unbroken.with_name("unbroken.pids") / f"decoded.{process}").read_text().splitlines()
         assert set(counts) == {"8 of 16"} and len(counts) == LAST // 4, "every evaluation, shared out"
     run = Run.open(unbroken)
-    one = Evaluation(run, run.examples("validation", 16)[0], local_mesh(MeshConfig()))
+    examples = encoded_examples(run, run.examples("validation")[0][:16])
+    one = Evaluation(run, examples, local_mesh(MeshConfig()))
     (last,) = (row for row in read_metrics(unbroken) if row["step"] == LAST)
     for name, value in one(run.model_of([LAST])).items():
         if name in run.experiment.task.metrics():
@@ -193,7 +194,7 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(file, unbroke
 
 FULL_DISK = """
 import os
-from transformer_jax.runs.evaluation import Evaluation
+from transformer_jax.runs.evaluation import Evaluation, encoded_examples
 from transformer_jax.runs.metrics import MetricsLog
 write = MetricsLog.write
 def fail(self, row):
@@ -215,7 +216,7 @@ def test_an_error_in_one_process_is_said_and_ends_all(file):
 LONG_TEXT = """
 import time
 import transformer_jax.runs.preparation as preparation
-preparation.encode_table = lambda *args, **kwargs: time.sleep(600)
+preparation.training_table = lambda *args, **kwargs: time.sleep(600)
 """
 
 

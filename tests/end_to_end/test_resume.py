@@ -135,7 +135,7 @@ def test_an_infinite_loss_stops_the_run_and_reaches_no_checkpoint(experiment_fil
     assert "at step" in capsys.readouterr().err
     opened = Run.open(run)
     for step in opened.checkpoints().steps():
-        model = opened.predictor_of([step]).model
+        model = opened.model_of([step])
         assert all(np.isfinite(leaf).all() for leaf in named_parameters(model).values())
 
 

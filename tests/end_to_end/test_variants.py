@@ -80,7 +80,7 @@ def train(tmp_path, monkeypatch, capsys):
 
 
 def state(directory, step=16):
-    model = Run.open(directory).predictor_of([step]).model
+    model = Run.open(directory).model_of([step])
     return {name: np.asarray(value) for name, value in named_parameters(model).items()}
 
 
