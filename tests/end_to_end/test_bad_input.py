@@ -172,17 +172,13 @@ def test_an_experiment_file_that_gives_no_experiment_is_refused(refusal, place, 
     assert message in refusal("train", name, "--workdir", "run")
 
 
-def test_a_run_of_another_experiment_is_refused_with_a_few_of_the_changes(refusal):
+def test_a_run_refuses_another_experiment_naming_a_few_changes_and_lines_that_are_all_too_long(refusal, place):
     assert main(["train", "tiny.py", "--workdir", "run"]) == 0
     changes = ["--model.d-ff", "64", "--model.d-model", "32", "--model.num-layers", "2", "--train.seed", "4"]
     message = refusal(
         "train", "tiny.py", "--workdir", "run", *changes, "--data.max-length", "9", "--model.gated", "True"
     )
     assert message.count(" was ") == 5 and "and 1 more" in message
-
-
-def test_evaluation_on_lines_that_are_all_too_long_is_refused(refusal, place):
-    assert main(["train", "tiny.py", "--workdir", "run"]) == 0
     write(place / "text" / "long", ["one " * 20])
     message = refusal("evaluate", "run", "--source", "text/long", "--reference", "text/long")
     assert "no example is left: skipped 1 (1 longer than 16 tokens)" in message
