@@ -96,11 +96,6 @@ def test_shapes_are_those_of_the_plan(split, plan):
     assert found == {tuple((shape.rows, length) for length in shape.lengths) for shape in plan.shapes}
 
 
-def test_rows_that_cannot_be_divided_are_refused(split, plan):
-    with pytest.raises(ValueError, match=r"into 3 parts; set data\.batch_multiple to a multiple of 3"):
-        batches(split, plan, num_parts=3)
-
-
 def test_an_abandoned_iterator_leaves_no_thread(split, plan):
     def prefetching():
         return [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]

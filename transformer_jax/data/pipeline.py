@@ -33,16 +33,7 @@ def batches(
     num_parts: int = 1,
     augment: Augment = lambda batch, epoch: batch,
 ) -> Iterator[Batch]:
-    """The batches from position `start` to `stop` (or for ever), or some of `num_parts` equal parts of their rows.
-
-    Raises ValueError when rows cannot be parted equally.
-    """
-    for shape in plan.shapes:
-        if shape.rows % num_parts:
-            raise ValueError(
-                f"batches of {shape.rows} rows cannot be divided into {num_parts} parts; "
-                f"set data.batch_multiple to a multiple of {num_parts}"
-            )
+    """The batches from position `start` to `stop` (or for ever), or some of `num_parts` equal parts of their rows."""
 
     def own(rows: np.ndarray) -> np.ndarray:
         return np.concatenate([np.split(rows, num_parts)[part] for part in parts])

@@ -205,7 +205,7 @@ def check_train(experiment: Experiment) -> None:
         )
     scored = train.best and train.validation_examples and "validation" in data.source.splits
     if train.checkpoint == "best" and not scored:
-        raise ValueError("train.checkpoint best needs a validation split, train.validation_examples and train.best")
+        raise ValueError("train.checkpoint best needs validation examples, train.validation_examples and train.best")
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:
