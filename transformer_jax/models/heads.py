@@ -41,20 +41,41 @@ class LanguageModelHead(nnx.Module):
         return embedding.make_logits()(x) + self.bias[...].reshape(1, 1, -1)
 
 
-class Pooler(nnx.Module):
-    """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean."""
+POOLER_ACTIVATIONS = {"tanh": jnp.tanh, **ACTIVATIONS}
 
-    def __init__(self, config: TransformerConfig, pooling: str, *, rngs: nnx.Rngs):
+
+class Pooler(nnx.Module):
+    """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean.
+
+    `pooling` is first, mean, or empty for the same of every vector by itself. Raises ValueError for an unknown
+    `activation`.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        pooling: str,
+        *,
+        activation: str = "tanh",
+        norm: bool = False,
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
         d = config.d_model
         draw = Initializer(config.initializer).map
-        self.transform = Linear((d,), (d,), ("embed", "mlp"), dtype=config.dtype, draw=draw, rngs=rngs)
+        shape = ((d,), (d,), ("embed", "mlp"))
+        self.transform = Linear(*shape, use_bias=use_bias, dtype=config.dtype, draw=draw, rngs=rngs)
+        self.activation = choose("activation", activation, POOLER_ACTIVATIONS)
+        self.norm = config.make_norm(d) if norm else None
         self.pooling = pooling
 
     def __call__(
         self, x: Float[Array, "batch length d_model"], lengths: Int[Array, " batch"] | None = None
-    ) -> Float[Array, "batch d_model"]:
+    ) -> Float[Array, "batch *length d_model"]:
         """`lengths`: real tokens of each sequence; None: all."""
         if self.pooling == "first":
-            return jnp.tanh(self.transform(x[:, 0]))
-        lengths = jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths
-        return jnp.tanh(self.transform(mean_vector(x, lengths)))
+            x = x[:, 0]
+        elif self.pooling == "mean":
+            x = mean_vector(x, jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths)
+        x = self.activation(self.transform(x))
+        return x if self.norm is None else self.norm(x)

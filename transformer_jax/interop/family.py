@@ -1,0 +1,72 @@
+"""A foreign family of models: what its tensors and the keys of its configuration are called."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from transformer_jax.interop.config_keys import Keys
+from transformer_jax.interop.rules import Rule, pattern_of
+
+OURS_ALONE = ("attention_kernel", "dtype", "head", "initializer", "num_outputs", "remat", "unroll", "vocab_multiple")
+"""Fields of a configuration that no other implementation has to know."""
+
+
+class Architecture(NamedTuple):
+    """A class of theirs: a body with a head."""
+
+    name: str
+    head: str | None = None
+    """`model.head` here; None in models without that field."""
+    rules: tuple[Rule, ...] = ()
+    """Of the head. A checkpoint has it if it has the first of these."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of published model."""
+
+    name: str
+    """`model_type` in config.json."""
+    architectures: tuple[Architecture, ...]
+    """The classes that can be read; of those with the same head, the first is written."""
+    rules: tuple[Rule, ...]
+    """Of the body."""
+    to_config: Callable[[Keys], Any]
+    """Our configuration, without the head."""
+    from_config: Callable[[Any], dict[str, Any]]
+    """The inverse, as the JSON of config.json."""
+    prefix: str = ""
+    """In front of the body's tensors, where there is a head; it may be absent."""
+    ignored: tuple[str, ...] = ()
+    """Tensors that are no parameters, numbers replaced by `{}`."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that may be stored beside the one that they are tied to."""
+
+    def known(self) -> set[str]:
+        """All names of tensors, numbers replaced by `{}`."""
+        rules = [*self.rules, *(rule for architecture in self.architectures for rule in architecture.rules)]
+        return {pattern_of(rule.theirs) for rule in rules} | {*self.ignored, *self.copies}
+
+    def normalised(self, name: str) -> str:
+        """A tensor's name as the rules have it: with the prefix, and in today's words for a norm's parts."""
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+            name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
+        known = self.known()
+        return name if pattern_of(name) in known or pattern_of(self.prefix + name) not in known else self.prefix + name
+
+    def check_expressible(self, config: Any) -> None:
+        """Raises ValueError for a configuration of ours that has a field which the family cannot express."""
+        try:
+            back = self.to_config(Keys(self.from_config(config)))
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot express this model: {error}") from error
+        if type(back) is not type(config):
+            raise ValueError(f"{self.name} is a {type(back).__name__}, not a {type(config).__name__}")
+        different = [
+            f"model.{each.name} {getattr(config, each.name)!r}"
+            for each in dataclasses.fields(config)
+            if each.name not in OURS_ALONE and getattr(back, each.name) != getattr(config, each.name)
+        ]
+        if different:
+            raise ValueError(f"{self.name} cannot express {', '.join(different)}")
