@@ -48,7 +48,9 @@ class Keys:
         """The value of a key, of the type of its default or of another `kind`; ValueError if it is neither."""
         self._taken.add(name)
         value = self.values.get(name)
-        if value is None and default is not REQUIRED:
+        if value is None:
+            if default is REQUIRED:
+                raise ValueError(f"config.json lacks {name}")
             return default
         kind = kind or (int if default is REQUIRED or default is None else type(default))
         kind = (int, float) if kind is float else kind

@@ -1,6 +1,7 @@
 """A foreign family of models: what its tensors and the keys of its configuration are called."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from transformer_jax.interop.rules import Rule, pattern_of
 
 OURS_ALONE = ("attention_kernel", "dtype", "head", "initializer", "num_outputs", "remat", "unroll", "vocab_multiple")
 """Fields of a configuration that no other implementation has to know."""
+POOLER = ("pooling", "pooler_activation", "pooler_norm", "pooled_tokens", "head_dropout")
+"""Fields of heads that see more than tokens."""
 
 
 class Architecture(NamedTuple):
@@ -63,10 +66,26 @@ class Family:
             raise ValueError(f"{self.name} cannot express this model: {error}") from error
         if type(back) is not type(config):
             raise ValueError(f"{self.name} is a {type(back).__name__}, not a {type(config).__name__}")
-        different = [
-            f"model.{each.name} {getattr(config, each.name)!r}"
-            for each in dataclasses.fields(config)
-            if each.name not in OURS_ALONE and getattr(back, each.name) != getattr(config, each.name)
-        ]
+        back = dataclasses.replace(back, head=config.head) if hasattr(config, "head") else back
+        ours, theirs = _canonical(config), _canonical(back)
+        different = [f"model.{name} {value!r}" for name, value in ours.items() if not _same(value, theirs[name])]
         if different:
             raise ValueError(f"{self.name} cannot express {', '.join(different)}")
+
+
+def _canonical(config: Any) -> dict[str, Any]:
+    """The fields that decide a model's numbers, defaults that follow from others filled in."""
+    fields = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+    head_dim = config.head_dim or config.d_model // config.num_heads
+    implied = {"num_kv_heads": config.num_heads, "head_dim": head_dim, "value_dim": head_dim}
+    implied |= {"attention_scale": head_dim**-0.5, "embedding_size": config.d_model}
+    implied |= dict.fromkeys(("key_bias", "attention_output_bias"), config.attention_bias)
+    fields |= {name: value for name, value in implied.items() if fields[name] is None}
+    unused = [*OURS_ALONE]
+    unused += [] if "local" in config.pattern else ["window", "local_positions"]
+    unused += [] if fields.get("head") in ("sequence", "tokens", "pooled", "pretraining") else POOLER
+    return {name: value for name, value in fields.items() if name not in unused}
+
+
+def _same(one: Any, other: Any) -> bool:
+    return math.isclose(one, other) if isinstance(one, float) and isinstance(other, float) else one == other

@@ -237,7 +237,7 @@ def write_published(
             arrays.append(array[tuple(slice(0, size) for size in shapes.shapes[each])])
         return join(of, arrays, shapes)
 
-    base = kind.name.endswith("Model")
+    base = kind.head in ("pooled", "none")
     written = {
         name.removeprefix(chosen.prefix) if base else name: (
             np.dtype(parameters[shapes.slices[of.ours[0]][0]].dtype if dtype is None else dtype),
@@ -247,7 +247,8 @@ def write_published(
         for name, of in layout.items()
     }
     kinds = {kind.name for kind, *_ in written.values()}
-    values = {"architectures": [kind.name], "model_type": chosen.name} | chosen.from_config(config)
+    values: dict[str, Any] = {"architectures": [kind.name], "model_type": chosen.name}
+    values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | chosen.from_config(config)
     values |= {"torch_dtype": kinds.pop() if len(kinds) == 1 else "float32"}
     if labels:
         values["id2label"] = {str(number): label for number, label in enumerate(labels)}

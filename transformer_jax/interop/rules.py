@@ -47,7 +47,7 @@ def linear(theirs: str, *ours: str, form: str = "linear") -> list[Rule]:
 
 def norm(theirs: str, ours: str) -> list[Rule]:
     """The rules of a norm, with its bias where it has one."""
-    return [Rule(f"{theirs}.weight", (f"{ours}/scale",), "plain"), Rule(f"{theirs}.bias", (f"{ours}/bias",), "plain")]
+    return [Rule(f"{theirs}.weight", (f"{ours}/scale",)), Rule(f"{theirs}.bias", (f"{ours}/bias",))]
 
 
 def attention(theirs: str, ours: str, maps: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj")) -> list[Rule]:
