@@ -20,6 +20,10 @@ TOLERANCE = 1e-4
 SPECIAL = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 BERT = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "num_hidden_layers": 2}
 BERT |= {"max_position_embeddings": 20}
+ROBERTA = {**BERT, "type_vocab_size": 1, "pad_token_id": 1}
+DISTILBERT = {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24, "max_position_embeddings": 20}
+ALBERT = ELECTRA = {**BERT, "embedding_size": 8}
+MODERNBERT = {**BERT, "num_hidden_layers": 4, "local_attention": 4, "cls_token_id": 1, "sep_token_id": 2}
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 16}
 NEOX = {**BERT, "num_hidden_layers": 3, "rotary_pct": 0.5}
 LLAMA = {**BERT, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -39,6 +43,38 @@ CASES = {
     "BertForTokenClassification": {**BERT, "num_labels": 5, "hidden_act": "relu"},
     "BertForQuestionAnswering": {**BERT, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
     "BertModel": {**BERT, "vocab_size": 48},
+    "RobertaForMaskedLM": ROBERTA,
+    "RobertaForSequenceClassification": {**ROBERTA, "num_labels": 3},
+    "RobertaForTokenClassification": {**ROBERTA, "num_labels": 3, "pad_token_id": 0},
+    "RobertaForQuestionAnswering": {**ROBERTA, "pad_token_id": 0, "type_vocab_size": 2},
+    "RobertaModel": ROBERTA,
+    "XLMRobertaForMaskedLM": {**ROBERTA, "vocab_size": 48},
+    "XLMRobertaForSequenceClassification": ROBERTA,
+    "XLMRobertaForTokenClassification": ROBERTA,
+    "XLMRobertaForQuestionAnswering": ROBERTA,
+    "XLMRobertaModel": ROBERTA,
+    "DistilBertForMaskedLM": DISTILBERT,
+    "DistilBertForSequenceClassification": {**DISTILBERT, "num_labels": 3},
+    "DistilBertForTokenClassification": {**DISTILBERT, "activation": "relu"},
+    "DistilBertForQuestionAnswering": DISTILBERT,
+    "DistilBertModel": {**DISTILBERT, "sinusoidal_pos_embds": True},
+    "AlbertForMaskedLM": ALBERT,
+    "AlbertForPreTraining": {**ALBERT, "hidden_act": "gelu"},
+    "AlbertForSequenceClassification": {**ALBERT, "num_labels": 3},
+    "AlbertForTokenClassification": {**ALBERT, "num_hidden_layers": 3},
+    "AlbertForQuestionAnswering": ALBERT,
+    "AlbertModel": ALBERT,
+    "ElectraForMaskedLM": ELECTRA,
+    "ElectraForPreTraining": {**ELECTRA, "hidden_act": "gelu_new"},
+    "ElectraForSequenceClassification": {**ELECTRA, "num_labels": 3},
+    "ElectraForTokenClassification": {**ELECTRA, "embedding_size": 16},
+    "ElectraForQuestionAnswering": {**ELECTRA, "hidden_act": "relu"},
+    "ElectraModel": ELECTRA,
+    "ModernBertForMaskedLM": MODERNBERT,
+    "ModernBertForSequenceClassification": {**MODERNBERT, "num_labels": 3, "classifier_pooling": "mean"},
+    "ModernBertForTokenClassification": {**MODERNBERT, "classifier_bias": True, "norm_bias": True, "mlp_bias": True},
+    "ModernBertForQuestionAnswering": {**MODERNBERT, "layer_types": ["full_attention"] * 4, "attention_bias": True},
+    "ModernBertModel": {**MODERNBERT, "layer_types": ["sliding_attention", "full_attention"] * 2},
     "GPT2LMHeadModel": GPT2,
     "GPT2LMHeadModel untied": {**GPT2, "tie_word_embeddings": False},
     "GPT2LMHeadModel narrow": {**GPT2, "n_inner": 20, "activation_function": "relu", "layer_norm_epsilon": 1e-3},
@@ -92,8 +128,9 @@ def their_outputs(model):
     with torch.no_grad():
         found = model(**inputs, output_hidden_states=True)
     hidden = [state.numpy() for state in found.hidden_states[1:]]
-    names = ("logits", "prediction_logits", "seq_relationship_logits", "start_logits", "end_logits", "pooler_output")
-    return hidden, [found[name].numpy() for name in names if name in found]
+    names = ("logits", "prediction_logits", "seq_relationship_logits", "sop_logits", "start_logits", "end_logits")
+    outputs = [found[name].numpy() for name in (*names, "pooler_output") if found.get(name) is not None]
+    return hidden, outputs or hidden[-1:]
 
 
 def our_outputs(model, config):
@@ -128,6 +165,8 @@ def test_a_family_gives_the_numbers_of_transformers_and_goes_back_as_it_came(cas
     hidden, outputs = their_outputs(model)
     if "QuestionAnswering" in case:
         outputs = [np.stack(outputs, axis=-1)]
+    if case.startswith("ElectraForPreTraining"):
+        outputs = [outputs[0][..., None]]
     our_hidden, our_results = our_outputs(ours, published.config)
     assert len(our_hidden) == len(hidden) and len(our_results) == len(outputs) > 0
     for one, other in zip([*our_hidden, *our_results], [*hidden, *outputs], strict=True):

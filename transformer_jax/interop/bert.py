@@ -20,23 +20,21 @@ RATES = {"hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "atte
 DEFAULTS: dict[str, Any] = {"type_vocab_size": 2, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
 
-def to_config(keys: Keys) -> EncoderOnlyConfig:
-    """Our configuration."""
+def read_encoder(keys: Keys, **others: Any) -> EncoderOnlyConfig:
+    """The configuration that the kin of BERT have in common, with `others`."""
     keys.only("position_embedding_type", "absolute")
-    keys.only("is_decoder", False)
-    keys.only("add_cross_attention", False)
     keys.only("tie_word_embeddings", True)
+    for name in ("is_decoder", "add_cross_attention"):
+        keys.only(name, False)
     fields = keys.fields(SIZES | RATES, **DEFAULTS)
-    return bert(
-        **fields,
-        activation=keys.activation("hidden_act"),
-        norm_epsilon=keys.take("layer_norm_eps", 1e-12),
-        head_dropout=keys.take("classifier_dropout", fields["dropout"]),
-    )
+    fields |= {"activation": keys.activation("hidden_act"), "norm_epsilon": keys.take("layer_norm_eps", 1e-12)}
+    if "head_dropout" not in others:
+        fields["head_dropout"] = keys.take("classifier_dropout", fields["dropout"])
+    return bert(**fields | others)
 
 
-def from_config(config: EncoderOnlyConfig) -> dict[str, Any]:
-    """Their configuration."""
+def written_encoder(config: EncoderOnlyConfig) -> dict[str, Any]:
+    """The inverse of `read_encoder`."""
     return written(SIZES | RATES, config) | {
         "hidden_act": THEIR_ACTIVATIONS[config.activation],
         "layer_norm_eps": config.norm_epsilon,
@@ -44,15 +42,22 @@ def from_config(config: EncoderOnlyConfig) -> dict[str, Any]:
     }
 
 
-def body(prefix: str) -> tuple[Rule, ...]:
-    """The rules of embeddings and layers."""
-    embeddings, layer, ours = f"{prefix}embeddings", f"{prefix}encoder.layer.{{}}", "encoder/{}"
-    maps = ("self.query", "self.key", "self.value", "output.dense")
+def embeddings(prefix: str) -> tuple[Rule, ...]:
+    """The rules of what stands in front of the layers."""
+    embeddings = f"{prefix}embeddings"
     return (
         Rule(f"{embeddings}.word_embeddings.weight", ("embedding/table",), "plain"),
         Rule(f"{embeddings}.position_embeddings.weight", ("encoder_input/positions/table",), "plain"),
         Rule(f"{embeddings}.token_type_embeddings.weight", ("encoder_input/token_types",), "plain"),
         *norm(f"{embeddings}.LayerNorm", "encoder_input/norm"),
+    )
+
+
+def body(prefix: str) -> tuple[Rule, ...]:
+    """The rules of embeddings and layers."""
+    layer, ours, maps = f"{prefix}encoder.layer.{{}}", "encoder/{}", ("self.query", "self.key", "self.value", "output.dense")
+    return (
+        *embeddings(prefix),
         *attention(f"{layer}.attention", f"{ours}/self_attention", maps),
         *norm(f"{layer}.attention.output.LayerNorm", f"{ours}/self_attention_norm"),
         *linear(f"{layer}.intermediate.dense", f"{ours}/feed_forward/input"),
@@ -83,8 +88,8 @@ BERT = Family(
         Architecture("BertModel", "none"),
     ),
     rules=body("bert."),
-    to_config=to_config,
-    from_config=from_config,
+    to_config=read_encoder,
+    from_config=written_encoder,
     prefix="bert.",
     ignored=("bert.embeddings.position_ids",),
     copies={

@@ -46,22 +46,37 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)
     """Tensors that may be stored beside the one that they are tied to."""
 
-    def known(self) -> set[str]:
-        """All names of tensors, numbers replaced by `{}`."""
-        rules = [*self.rules, *(rule for architecture in self.architectures for rule in architecture.rules)]
+    def optional(self) -> set[str]:
+        """The names of tensors that may be there without being needed, numbers replaced by `{}`: those of all heads."""
+        rules = [rule for architecture in self.architectures for rule in architecture.rules]
         return {pattern_of(rule.theirs) for rule in rules} | {*self.ignored, *self.copies}
 
     def normalised(self, name: str) -> str:
         """A tensor's name as the rules have it: with the prefix, and in today's words for a norm's parts."""
         for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
             name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
-        known = self.known()
+        known = self.optional() | {pattern_of(rule.theirs) for rule in self.rules}
         return name if pattern_of(name) in known or pattern_of(self.prefix + name) not in known else self.prefix + name
 
-    def check_expressible(self, config: Any) -> None:
-        """Raises ValueError for a configuration of ours that has a field which the family cannot express."""
+    def architecture(self, config: Any, name: str = "") -> Architecture:
+        """The class of a name, or the first, that can express a configuration of ours; ValueError if none can."""
+        head, reasons = getattr(config, "head", None), []
+        for one in self.architectures:
+            if one.head in (None, head) and name in ("", one.name):
+                try:
+                    self._check(config, one)
+                    return one
+                except ValueError as error:
+                    reasons.append(error)
+        if reasons:
+            raise reasons[0]
+        raise ValueError(f"{self.name} has no {name or f'architecture with the head {head}'}")
+
+    def _check(self, config: Any, architecture: Architecture) -> None:
+        """Raises ValueError for a configuration of ours that has a field which the class cannot express."""
+        tensors = [rule.theirs for rule in architecture.rules]
         try:
-            back = self.to_config(Keys(self.from_config(config)))
+            back = self.to_config(Keys(self.from_config(config), tensors))
         except ValueError as error:
             raise ValueError(f"{self.name} cannot express this model: {error}") from error
         if type(back) is not type(config):

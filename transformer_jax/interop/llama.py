@@ -7,6 +7,7 @@ from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.interop.rules import Rule, attention, linear, norm
+from transformer_jax.models.config import TransformerConfig
 from transformer_jax.models.decoder_only import DecoderOnlyConfig, llama
 
 SIZES = {
@@ -31,7 +32,7 @@ def shortest(kinds: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def layer_kinds(config: DecoderOnlyConfig) -> list[str]:
+def layer_kinds(config: TransformerConfig) -> list[str]:
     """The kind of every layer."""
     return [config.pattern[i % len(config.pattern)] for i in range(config.num_layers)]
 

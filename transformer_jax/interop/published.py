@@ -19,10 +19,12 @@ from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
 from transformer_jax.interop.tensor_files import INDEX, SINGLE, read_directory, read_json, write_directory
-from transformer_jax.nn.parameters import named_parameters, replace_parameters
+from transformer_jax.nn.parameters import replace_parameters
 
 LOG = logging.getLogger(__name__)
 CONFIG = "config.json"
+MOST_SHARED = 1_000
+"""Layers that one set of parameters is for, at most."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -141,11 +143,11 @@ def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Publishe
             f"if they change nothing, ignore them (--ignore {left[0]})"
         )
     check_ranges(config, "model")
-    if config.num_layers > len(tensors):
+    if config.num_layers > (MOST_SHARED if config.shared_layers else len(tensors)):
         raise ValueError(f"{CONFIG} of {directory} says {config.num_layers:,} layers, but there are no tensors for so many")
     shapes = shapes_of(config)
     layout = lay_out((*family.rules, *architecture.rules), shapes, family.name)
-    over = check_tensors(layout, tensors, family.known(), str(directory))
+    over = check_tensors(layout, tensors, family.optional(), str(directory))
     _check_copies(family, tensors, over, directory)
     return Published(directory, family, architecture, values, config, layout, tensors)
 
@@ -221,12 +223,8 @@ def write_published(
     The family is the one named, or the first that can express the model. `extra` are further keys of config.json.
     Raises ValueError where none can.
     """
-    chosen = family_for(config, family)
-    wanted = [one for one in chosen.architectures if one.head in (None, getattr(config, "head", None))]
-    wanted = [one for one in wanted if architecture in ("", one.name)]
-    if not wanted:
-        raise ValueError(f"{chosen.name} has no {architecture or f'architecture with the head {config.head}'}")
-    kind, shapes = wanted[0], shapes_of(config)
+    chosen, kind = family_for(config, family, architecture)
+    shapes = shapes_of(config)
     layout = lay_out((*chosen.rules, *kind.rules), shapes, chosen.name)
 
     def tensor(of: Layout) -> np.ndarray:
@@ -260,21 +258,14 @@ def write_published(
     return kind.name
 
 
-def family_for(config: Any, name: str = "") -> Family:
-    """The family of a name, or the first that can express a configuration; ValueError if none can."""
+def family_for(config: Any, name: str = "", architecture: str = "") -> tuple[Family, Architecture]:
+    """The family of a name, or the first that can express a configuration, and its class; ValueError if none can."""
     if name and name not in FAMILIES:
         raise ValueError(f"there is no family {name!r}, only {', '.join(FAMILIES)}")
     reasons = []
     for family in [FAMILIES[name]] if name else FAMILIES.values():
         try:
-            family.check_expressible(config)
-            return family
+            return family, family.architecture(config, architecture)
         except ValueError as error:
             reasons.append(str(error))
-    shortest = min(reasons, key=len)
-    raise ValueError(f"no published family can express this model; {shortest}")
-
-
-def named(model: Any) -> dict[str, Any]:
-    """The parameters of a model by name."""
-    return named_parameters(model)
+    raise ValueError(f"no published family can express this model; {min(reasons, key=len)}")
