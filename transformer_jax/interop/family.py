@@ -15,6 +15,15 @@ POOLER = ("pooling", "pooler_activation", "pooler_norm", "pooled_tokens", "head_
 """Fields of heads that see more than tokens."""
 
 
+class CannotExpressError(ValueError):
+    """A model that a family has no place for."""
+
+    def __init__(self, message: str, fields: int = 1_000):
+        super().__init__(message)
+        self.fields = fields
+        """How many of its fields stand in the way."""
+
+
 class Architecture(NamedTuple):
     """A class of theirs: a body with a head."""
 
@@ -59,33 +68,33 @@ class Family:
         return name if pattern_of(name) in known or pattern_of(self.prefix + name) not in known else self.prefix + name
 
     def architecture(self, config: Any, name: str = "") -> Architecture:
-        """The class of a name, or the first, that can express a configuration of ours; ValueError if none can."""
+        """The class of a name, or the first, that can express a configuration; CannotExpressError if none can."""
         head, reasons = getattr(config, "head", None), []
         for one in self.architectures:
             if one.head in (None, head) and name in ("", one.name):
                 try:
                     self._check(config, one)
                     return one
-                except ValueError as error:
+                except CannotExpressError as error:
                     reasons.append(error)
         if reasons:
             raise reasons[0]
-        raise ValueError(f"{self.name} has no {name or f'architecture with the head {head}'}")
+        raise CannotExpressError(f"{self.name} has no {name or f'architecture with the head {head}'}")
 
     def _check(self, config: Any, architecture: Architecture) -> None:
-        """Raises ValueError for a configuration of ours that has a field which the class cannot express."""
+        """Raises CannotExpressError for a configuration with a field that the class cannot express."""
         tensors = [rule.theirs for rule in architecture.rules]
         try:
             back = self.to_config(Keys(self.from_config(config), tensors))
-        except ValueError as error:
-            raise ValueError(f"{self.name} cannot express this model: {error}") from error
+        except (ValueError, AttributeError, KeyError) as error:
+            raise CannotExpressError(f"{self.name} cannot express this model: {error}", fields=900) from error
         if type(back) is not type(config):
-            raise ValueError(f"{self.name} is a {type(back).__name__}, not a {type(config).__name__}")
+            raise CannotExpressError(f"{self.name} is a {type(back).__name__}, not a {type(config).__name__}")
         back = dataclasses.replace(back, head=config.head) if hasattr(config, "head") else back
         ours, theirs = _canonical(config), _canonical(back)
-        different = [f"model.{name} {value!r}" for name, value in ours.items() if not _same(value, theirs[name])]
+        different = [f"model.{name} {value!r}" for name, value in ours.items() if not _same(value, theirs.get(name))]
         if different:
-            raise ValueError(f"{self.name} cannot express {', '.join(different)}")
+            raise CannotExpressError(f"{self.name} cannot express {', '.join(different)}", fields=len(different))
 
 
 def _canonical(config: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.families import FAMILIES
-from transformer_jax.interop.family import Architecture, Family
+from transformer_jax.interop.family import Architecture, CannotExpressError, Family
 from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
 from transformer_jax.interop.tensor_files import INDEX, SINGLE, read_directory, read_json, write_directory
 from transformer_jax.nn.parameters import replace_parameters
@@ -266,6 +266,7 @@ def family_for(config: Any, name: str = "", architecture: str = "") -> tuple[Fam
     for family in [FAMILIES[name]] if name else FAMILIES.values():
         try:
             return family, family.architecture(config, architecture)
-        except ValueError as error:
-            reasons.append(str(error))
-    raise ValueError(f"no published family can express this model; {min(reasons, key=len)}")
+        except CannotExpressError as error:
+            reasons.append(error)
+    nearest = min(reasons, key=lambda error: error.fields)
+    raise ValueError(f"no published family has a place for this model: {nearest}")

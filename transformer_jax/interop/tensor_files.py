@@ -7,6 +7,7 @@ is checked against the file's size before an array is made; arrays are views of 
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ TYPES: dict[str, Any] = {
     "BOOL": np.bool_,
 }
 NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
+SHARD = re.compile(r"[\w.-]+\.safetensors")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -127,7 +129,7 @@ def read_directory(directory: Path) -> dict[str, np.ndarray]:
     if not isinstance(index, dict) or not index:
         raise ValueError(f"{directory / INDEX} is damaged: it has no weight_map")
     for name, file in index.items():
-        if not isinstance(file, str) or Path(file).name != file or "\\" in file or "\0" in file:
+        if not isinstance(file, str) or not SHARD.fullmatch(file):
             raise ValueError(f"{directory / INDEX} places {name} in {file!r}, which is no file of its directory")
     tensors: dict[str, np.ndarray] = {}
     for file in sorted(set(index.values())):
