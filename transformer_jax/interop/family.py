@@ -68,10 +68,10 @@ class Family:
         return name if pattern_of(name) in known or pattern_of(self.prefix + name) not in known else self.prefix + name
 
     def architecture(self, config: Any, name: str = "") -> Architecture:
-        """The class of a name, or the first, that can express a configuration; CannotExpressError if none can."""
+        """The class whose name ends so, or the first, that can express a configuration; CannotExpressError if none can."""
         head, reasons = getattr(config, "head", None), []
         for one in self.architectures:
-            if one.head in (None, head) and name in ("", one.name):
+            if one.head in (None, head) and one.name.endswith(name):
                 try:
                     self._check(config, one)
                     return one

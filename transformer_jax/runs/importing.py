@@ -116,18 +116,16 @@ def export_run(
 ) -> str:
     """Writes a run's model as `transformers` reads it, with its tokenizer and a model card; returns the architecture.
 
-    `dtype` None: as it was published, if it was imported and is unchanged, otherwise float32. Raises ValueError where
+    `dtype` None: as it was published, if the run was imported, otherwise float32. Raises ValueError where
     no family that is known can express the model, and for a directory that is not empty.
     """
     if directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} is not empty; choose another directory")
     steps = run.checkpoint_steps(checkpoint)
     config, origin = run.experiment.model, _published_config(run)
-    if steps == [0] and dtype is None:
-        dtype = origin.get("torch_dtype") or origin.get("dtype")
-    names = [name for name in origin.get("architectures") or [] if steps == [0]]
-    if not names and isinstance(run.experiment.task, QuestionAnswering):
-        names = [f"{one}ForQuestionAnswering" for one in ("Bert",)]
+    dtype = dtype or origin.get("dtype") or origin.get("torch_dtype")
+    answers = isinstance(run.experiment.task, QuestionAnswering)
+    architecture = (origin.get("architectures") or ["ForQuestionAnswering" if answers else ""])[0]
     labels = next((kind.names for kind in run.tokenizers.values() if isinstance(kind, Labels)), ())
     tokenizer = next((kind for kind in run.tokenizers.values() if isinstance(kind, Tokenizer)), None)
     parameters = named_parameters(run.model_of(steps))
@@ -135,8 +133,8 @@ def export_run(
         directory,
         config,
         parameters,
-        family=family or (str(origin.get("model_type") or "")),
-        architecture=names[0] if names else "",
+        family=family or origin.get("model_type", ""),
+        architecture=architecture,
         labels=labels,
         dtype=np.dtype(_numpy_type(dtype)) if dtype else None,
         extra=_token_ids(tokenizer, origin),
