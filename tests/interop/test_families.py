@@ -99,11 +99,19 @@ CASES = {
     "Gemma2ForCausalLM": GEMMA,
     "Gemma2ForCausalLM without caps": {**GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": None},
     "Gemma3ForCausalLM": {**GEMMA, "num_hidden_layers": 8},
-    "Gemma3ForCausalLM every other": {**GEMMA, "layer_types": ["full_attention", "sliding_attention"] * 2 + ["full_attention"]},
+    "Gemma3ForCausalLM every other": {
+        **GEMMA,
+        "layer_types": ["full_attention", "sliding_attention"] * 2 + ["full_attention"],
+    },
     "Olmo2ForCausalLM": LLAMA,
     "Olmo2ForCausalLM tied": {**LLAMA, "tie_word_embeddings": True, "num_key_value_heads": 4},
     "SmolLM3ForCausalLM": {**LLAMA, "num_hidden_layers": 5},
-    "SmolLM3ForCausalLM untied": {**LLAMA, "no_rope_layers": [0, 1], "tie_word_embeddings": False, "attention_bias": True},
+    "SmolLM3ForCausalLM untied": {
+        **LLAMA,
+        "no_rope_layers": [0, 1],
+        "tie_word_embeddings": False,
+        "attention_bias": True,
+    },
 }
 
 
@@ -115,7 +123,7 @@ def random_model(case):
     torch.manual_seed(0)
     model = kind(config).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.2))
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))

@@ -82,7 +82,9 @@ def test_an_imported_run_says_where_it_came_from(run):
 
 
 def test_the_file_of_an_imported_run_makes_its_experiment(run):
-    assert dataclasses.asdict(load_experiment_file(run / "experiment.py")) == dataclasses.asdict(Run.open(run).experiment)
+    assert dataclasses.asdict(load_experiment_file(run / "experiment.py")) == dataclasses.asdict(
+        Run.open(run).experiment
+    )
 
 
 def test_import_then_export_gives_the_same_tensors(run, classifier, tmp_path):

@@ -38,7 +38,9 @@ class TokenizerJson(TokenizerConfig):
         if not self.path:
             raise ValueError("data.tokenizer.path is the directory of a published tokenizer, which is not trained")
         directory = Path(self.path).expanduser()
-        settings = {name: value for file in (MODEL, SPECIAL, SETTINGS) for name, value in _json(directory / file).items()}
+        settings = {
+            name: value for file in (MODEL, SPECIAL, SETTINGS) for name, value in _json(directory / file).items()
+        }
         backend = _backend(directory, settings)
         content = {"vocab_size": self.vocab_size, "special": _special(backend, settings), "settings": _kept(settings)}
         return self._restored(json.dumps(content | {"tokenizer": json.loads(backend.to_str())}).encode())

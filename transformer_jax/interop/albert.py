@@ -14,7 +14,11 @@ def to_config(keys: Keys) -> EncoderOnlyConfig:
     keys.skip("net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor", "layers_to_keep")
     for name in ("inner_group_num", "num_hidden_groups"):
         keys.only(name, 1)
-    keys.values = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu_new"} | keys.values
+    keys.values = {
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_act": "gelu_new",
+    } | keys.values
     rate = keys.take("classifier_dropout_prob", 0.1)
     return read_encoder(keys, embedding_size=keys.take("embedding_size", 128), shared_layers=True, head_dropout=rate)
 

@@ -55,7 +55,11 @@ def embeddings(prefix: str) -> tuple[Rule, ...]:
 
 def body(prefix: str) -> tuple[Rule, ...]:
     """The rules of embeddings and layers."""
-    layer, ours, maps = f"{prefix}encoder.layer.{{}}", "encoder/{}", ("self.query", "self.key", "self.value", "output.dense")
+    layer, ours, maps = (
+        f"{prefix}encoder.layer.{{}}",
+        "encoder/{}",
+        ("self.query", "self.key", "self.value", "output.dense"),
+    )
     return (
         *embeddings(prefix),
         *attention(f"{layer}.attention", f"{ours}/self_attention", maps),

@@ -24,7 +24,9 @@ def to_config(keys: Keys) -> EncoderOnlyConfig:
     """Our configuration."""
     keys.only("tie_word_embeddings", True)
     keys.skip("sinusoidal_pos_embds", "tie_weights_", "seq_classif_dropout", "qa_dropout")
-    there = [rate for tensor, rate in HEADS.items() if tensor in keys.tensors and "pre_classifier.weight" not in keys.tensors]
+    there = [
+        rate for tensor, rate in HEADS.items() if tensor in keys.tensors and "pre_classifier.weight" not in keys.tensors
+    ]
     return bert(
         **keys.fields(SIZES | RATES, dropout=0.1, attention_dropout=0.1),
         activation=keys.activation("activation"),

@@ -17,7 +17,9 @@ DISCRIMINATOR = (
 def to_config(keys: Keys) -> EncoderOnlyConfig:
     """Our configuration."""
     keys.skip(*(name for name in keys.values if name.startswith("summary_")))
-    keys.only("hidden_act", *(("gelu",) if "generator_lm_head.bias" in keys.tensors else (keys.values.get("hidden_act"),)))
+    keys.only(
+        "hidden_act", *(("gelu",) if "generator_lm_head.bias" in keys.tensors else (keys.values.get("hidden_act"),))
+    )
     discriminates = DISCRIMINATOR[0].theirs in keys.tensors
     activation = keys.activation("hidden_act") if discriminates else "gelu"
     size = keys.take("embedding_size", keys.take("hidden_size"))

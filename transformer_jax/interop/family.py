@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.rules import Rule, pattern_of
 
-OURS_ALONE = ("attention_kernel", "dtype", "head", "initializer", "num_outputs", "remat", "unroll", "vocab_multiple")
-"""Fields of a configuration that no other implementation has to know."""
+OURS_ALONE = ("attention_kernel", "dtype", "head", "initializer", "num_outputs", "output_bias", "remat", "unroll")
+OURS_ALONE += ("vocab_multiple",)
+"""Fields that no other implementation has to know, and those that follow from a model's parameters alone."""
 POOLER = ("pooling", "pooler_activation", "pooler_norm", "pooled_tokens", "head_dropout")
 """Fields of heads that see more than tokens."""
 
@@ -48,6 +49,8 @@ class Family:
     """Our configuration, without the head."""
     from_config: Callable[[Any], dict[str, Any]]
     """The inverse, as the JSON of config.json."""
+    rules_for: Callable[[Any], list[Rule]] = lambda config: []
+    """Further rules of the body, which depend on the configuration."""
     prefix: str = ""
     """In front of the body's tensors, where there is a head; it may be absent."""
     ignored: tuple[str, ...] = ()
@@ -56,7 +59,7 @@ class Family:
     """Tensors that may be stored beside the one that they are tied to."""
 
     def optional(self) -> set[str]:
-        """The names of tensors that may be there without being needed, numbers replaced by `{}`: those of all heads."""
+        """The names of tensors that may be there without being needed, those of all heads; `{}` for numbers."""
         rules = [rule for architecture in self.architectures for rule in architecture.rules]
         return {pattern_of(rule.theirs) for rule in rules} | {*self.ignored, *self.copies}
 
@@ -68,7 +71,7 @@ class Family:
         return name if pattern_of(name) in known or pattern_of(self.prefix + name) not in known else self.prefix + name
 
     def architecture(self, config: Any, name: str = "") -> Architecture:
-        """The class whose name ends so, or the first, that can express a configuration; CannotExpressError if none can."""
+        """The first class whose name ends so and that can express a configuration; CannotExpressError if none can."""
         head, reasons = getattr(config, "head", None), []
         for one in self.architectures:
             if one.head in (None, head) and one.name.endswith(name):
@@ -104,8 +107,12 @@ def _canonical(config: Any) -> dict[str, Any]:
     implied = {"num_kv_heads": config.num_heads, "head_dim": head_dim, "value_dim": head_dim}
     implied |= {"attention_scale": head_dim**-0.5, "embedding_size": config.d_model}
     implied |= dict.fromkeys(("key_bias", "attention_output_bias"), config.attention_bias)
-    fields |= {name: value for name, value in implied.items() if fields[name] is None}
+    fields |= {name: value for name, value in implied.items() if name in fields and fields[name] is None}
+    if "encoder" in fields:
+        fields |= {"encoder": _canonical(config.encoder) if config.encoder else None}
+        fields |= {"num_decoder_layers": config.decoder_layers}
     unused = [*OURS_ALONE]
+    unused += ["source_vocab_size"] if fields.get("share_embeddings") else []
     unused += [] if "local" in config.pattern else ["window", "local_positions"]
     unused += [] if fields.get("head") in ("sequence", "tokens", "pooled", "pretraining") else POOLER
     return {name: value for name, value in fields.items() if name not in unused}

@@ -4,8 +4,16 @@ import dataclasses
 from typing import Any
 
 from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys
-from transformer_jax.interop.llama import LAYER, OURS, WITHOUT_NORMS, family, read_decoder, read_pattern
-from transformer_jax.interop.llama import written_decoder, written_pattern
+from transformer_jax.interop.llama import (
+    LAYER,
+    OURS,
+    WITHOUT_NORMS,
+    family,
+    read_decoder,
+    read_pattern,
+    written_decoder,
+    written_pattern,
+)
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.interop.rules import norm
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
@@ -23,7 +31,7 @@ def both(keys: Keys, period: int, **others: Any) -> DecoderOnlyConfig:
         keys,
         "hidden_activation",
         attention_bias=keys.take("attention_bias", False),
-        attention_scale=keys.take("query_pre_attn_scalar", 256, (int, float)) ** -0.5,
+        attention_scale=keys.take("query_pre_attn_scalar", 256, float) ** -0.5,
         norm="zero_centred_rms_norm",
         norm_placement="both",
         embedding_scale=True,
@@ -72,7 +80,10 @@ def written_both(config: DecoderOnlyConfig) -> dict[str, Any]:
 
 def from_gemma2(config: DecoderOnlyConfig) -> dict[str, Any]:
     """Their configuration of Gemma 2."""
-    caps = {"attn_logit_softcapping": config.soft_cap or None, "final_logit_softcapping": config.logits_soft_cap or None}
+    caps = {
+        "attn_logit_softcapping": config.soft_cap or None,
+        "final_logit_softcapping": config.logits_soft_cap or None,
+    }
     return written_both(config) | written_rotary(config.positions) | caps
 
 

@@ -58,7 +58,9 @@ GPT2 = Family(
         Rule("transformer.wpe.weight", ("decoder_input/positions/table",), "plain"),
         *norm(f"{LAYER}.ln_1", f"{OURS}/self_attention_norm"),
         *linear(
-            f"{LAYER}.attn.c_attn", *(f"{OURS}/self_attention/{part}" for part in ("query", "key", "value")), form="conv1d"
+            f"{LAYER}.attn.c_attn",
+            *(f"{OURS}/self_attention/{part}" for part in ("query", "key", "value")),
+            form="conv1d",
         ),
         *linear(f"{LAYER}.attn.c_proj", f"{OURS}/self_attention/output", form="conv1d"),
         *norm(f"{LAYER}.ln_2", f"{OURS}/feed_forward_norm"),

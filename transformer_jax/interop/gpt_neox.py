@@ -45,7 +45,9 @@ def to_config(keys: Keys) -> DecoderOnlyConfig:
 
 def from_config(config: DecoderOnlyConfig) -> dict[str, Any]:
     """Their configuration."""
-    rotary = {"rotary_pct": 1.0} | written_rotary(config.positions, base_key=KEYS["base_key"], fraction_key=KEYS["fraction_key"])
+    rotary = {"rotary_pct": 1.0} | written_rotary(
+        config.positions, base_key=KEYS["base_key"], fraction_key=KEYS["fraction_key"]
+    )
     return written(SIZES | OTHERS, config) | rotary | {"hidden_act": THEIR_ACTIVATIONS[config.activation]}
 
 

@@ -63,8 +63,10 @@ def written_pattern(config: DecoderOnlyConfig) -> dict[str, Any]:
     return {"layer_types": [theirs[kind] for kind in kinds], "sliding_window": window}
 
 
-def read_decoder(keys: Keys, activation: str = "hidden_act", *, epsilon: float = 1e-6, **others: Any) -> DecoderOnlyConfig:
-    """The configuration that the kin of Llama have in common, with `others`; rotary positions unless these have some."""
+def read_decoder(
+    keys: Keys, activation: str = "hidden_act", *, epsilon: float = 1e-6, **others: Any
+) -> DecoderOnlyConfig:
+    """The configuration that the kin of Llama have in common, with `others`; rotary positions unless they have some."""
     fields = keys.fields(SIZES | OTHERS, **DEFAULTS)
     positions = others.pop("positions", None)
     return llama(

@@ -42,7 +42,10 @@ def to_config(keys: Keys) -> EncoderOnlyConfig:
     keys.only("classifier_pooling", *POOLINGS)
     activation = keys.activation("hidden_activation")
     if "decoder.bias" in keys.tensors:  # the language model's head has the activation of the layers
-        keys.only("classifier_activation", *(their for their in THEIR_ACTIVATIONS.values() if their == keys.values["hidden_activation"]))
+        keys.only(
+            "classifier_activation",
+            *(their for their in THEIR_ACTIVATIONS.values() if their == keys.values["hidden_activation"]),
+        )
     keys.only("decoder_bias", *((True,) if "head.dense.weight" in keys.tensors else (True, False)))
     every = max(keys.take("global_attn_every_n_layers", 3), 1)
     kinds = ["sliding_attention" if i % every else "full_attention" for i in range(every)]

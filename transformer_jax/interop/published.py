@@ -18,7 +18,7 @@ from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.family import Architecture, CannotExpressError, Family
 from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
-from transformer_jax.interop.tensor_files import INDEX, SINGLE, read_directory, read_json, write_directory
+from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, read_json, write_directory
 from transformer_jax.nn.parameters import replace_parameters
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Published:
             shape, layers = shapes.padded[name], parts[name]
             kind = layers[0].dtype if dtype is None else np.dtype(dtype)
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: Any) -> np.ndarray:
                 inner = index[1:] if name in stacked else index
                 sizes = [len(range(*one.indices(size))) for one, size in zip(inner, shape[-len(inner) :], strict=True)]
                 chosen = [_padded(layer[inner], sizes) for layer in (layers[index[0]] if name in stacked else layers)]
@@ -119,7 +119,7 @@ def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Publishe
     """
     if not (directory / CONFIG).is_file():
         raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
-    values = read_json((directory / CONFIG).read_bytes(), str(directory / CONFIG))
+    values = read_json((directory / CONFIG).read_bytes(), directory / CONFIG)
     family = _family(values, directory)
     if not any((directory / name).is_file() for name in (SINGLE, INDEX)):
         pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
@@ -144,9 +144,11 @@ def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Publishe
         )
     check_ranges(config, "model")
     if config.num_layers > (MOST_SHARED if config.shared_layers else len(tensors)):
-        raise ValueError(f"{CONFIG} of {directory} says {config.num_layers:,} layers, but there are no tensors for so many")
+        raise ValueError(
+            f"{CONFIG} of {directory} says {config.num_layers:,} layers, but there are no tensors for so many"
+        )
     shapes = shapes_of(config)
-    layout = lay_out((*family.rules, *architecture.rules), shapes, family.name)
+    layout = lay_out((*family.rules, *family.rules_for(config), *architecture.rules), shapes, family.name)
     over = check_tensors(layout, tensors, family.optional(), str(directory))
     _check_copies(family, tensors, over, directory)
     return Published(directory, family, architecture, values, config, layout, tensors)
@@ -179,7 +181,9 @@ def _architecture(family: Family, values: Mapping[str, Any], tensors: Collection
     if isinstance(names, list) and names:
         known = [one.name for one in family.architectures]
         if names[0] not in known:
-            raise ValueError(f"the architecture {names[0]!r} is not known here; of {family.name} there are {', '.join(known)}")
+            raise ValueError(
+                f"the architecture {names[0]!r} is not known here; of {family.name} there are {', '.join(known)}"
+            )
         there = [one for one in there if one.name == names[0]] or [
             one for one in family.architectures if one.name == names[0]
         ]
@@ -225,7 +229,7 @@ def write_published(
     """
     chosen, kind = family_for(config, family, architecture)
     shapes = shapes_of(config)
-    layout = lay_out((*chosen.rules, *kind.rules), shapes, chosen.name)
+    layout = lay_out((*chosen.rules, *chosen.rules_for(config), *kind.rules), shapes, chosen.name)
 
     def tensor(of: Layout) -> np.ndarray:
         arrays = []
@@ -237,14 +241,12 @@ def write_published(
 
     base = kind.head in ("pooled", "none")
     written = {
-        name.removeprefix(chosen.prefix) if base else name: (
-            np.dtype(parameters[shapes.slices[of.ours[0]][0]].dtype if dtype is None else dtype),
-            of.shape,
-            lambda of=of: tensor(of),
+        name.removeprefix(chosen.prefix) if base else name: Tensor(
+            np.dtype(dtype or parameters[shapes.slices[of.ours[0]][0]].dtype), of.shape, lambda of=of: tensor(of)
         )
         for name, of in layout.items()
     }
-    kinds = {kind.name for kind, *_ in written.values()}
+    kinds = {tensor.dtype.name for tensor in written.values()}
     values: dict[str, Any] = {"architectures": [kind.name], "model_type": chosen.name}
     values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | chosen.from_config(config)
     values |= {"torch_dtype": kinds.pop() if len(kinds) == 1 else "float32"}

@@ -157,7 +157,12 @@ def check_tensors(
     shapes = {name: (tensors[name].shape, of.shape) for name, of in layout.items() if name in tensors}
     misshapen = [f"{name} {found}, not {wanted}" for name, (found, wanted) in shapes.items() if found != wanted]
     kinds = [f"{name} ({tensors[name].dtype})" for name in shapes if tensors[name].dtype.kind in "iub"]
-    problems = {"lacks": missing, "has beside what is known": unknown, "misshapes": misshapen, "has no floats in": kinds}
+    problems = {
+        "lacks": missing,
+        "has beside what is known": unknown,
+        "misshapes": misshapen,
+        "has no floats in": kinds,
+    }
     if found := [f"{what} {some(names)}" for what, names in problems.items() if names]:
         raise ValueError(f"{where} {' and '.join(found)}")
     return over

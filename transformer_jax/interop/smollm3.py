@@ -37,7 +37,7 @@ def from_config(config: DecoderOnlyConfig) -> dict[str, Any]:
         "attention_bias": config.attention_bias,
         "mlp_bias": config.feed_forward_bias,
         "use_sliding_window": False,
-        "no_rope_layers": [kinds[kind] if kind in kinds else kind for kind in layer_kinds(config)],
+        "no_rope_layers": [kinds.get(kind, kind) for kind in layer_kinds(config)],
     }
 
 

@@ -83,12 +83,22 @@ def experiment_source(experiment: Experiment, name: str) -> str:
     parts = {field: expression(value, modules) for field, value, _ in declared(experiment) if is_config(value)}
     modules.setdefault("transformer_jax", set()).update(("Experiment", "run_experiment"))
     imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(modules.items())]
-    fields = "".join(f"        {field}={text},\n" for field, text in parts.items())
-    return (
-        f'"""The published model {json.dumps(name)[1:-1]}, as it was imported."""\n\n'
-        + "\n".join(imports)
-        + f"\n\n\ndef experiment() -> Experiment:\n    return Experiment(\n{fields}    )\n\n\nrun_experiment(__file__)\n"
-    )
+    lines = [
+        f'"""The published model {json.dumps(name)[1:-1]}, as it was imported."""',
+        "",
+        *imports,
+        "",
+        "",
+        "def experiment() -> Experiment:",
+        "    return Experiment(",
+        *(f"        {field}={text}," for field, text in parts.items()),
+        "    )",
+        "",
+        "",
+        "run_experiment(__file__)",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def expression(value: Any, modules: dict[str, set[str]]) -> str:
@@ -190,10 +200,9 @@ def model_card(run: Run, steps: list[int], architecture: str) -> str:
         "---",
         f"# {run.directory.resolve().name}",
         "",
-        f"`{architecture}` with {run.experiment.model.num_parameters():,} parameters, written by transformer_jax from the "
-        f"task {task}, step {step}.",
+        f"`{architecture}` with {run.experiment.model.num_parameters():,} parameters, written by transformer_jax from "
+        f"step {step} of the task {task}.",
     ]
     if source:
         lines += ["", f"Its weights began as those of `{source}`; that model's card and licence apply."]
     return "\n".join([*lines, ""])
-
