@@ -1,9 +1,13 @@
 """What every test runs under: eight CPU devices, no silent broadcasting between ranks, array annotations checked."""
 
+import mmap
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
+import jaxlib
 import pytest
 from jaxtyping import install_import_hook
 
@@ -14,18 +18,41 @@ JAX_SETTINGS = {
     "jax_numpy_rank_promotion": "raise",
     "jax_default_matmul_precision": "highest",  # accelerators round float32 products by default
     "jax_disable_most_optimizations": PLATFORM == "cpu",  # programs that run for milliseconds take seconds to compile
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
 }
+FAST_TO_COMPILE = "xla_cpu_use_fusion_emitters"
+"""XLA's flag for code that runs faster and takes twice as long to compile."""
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
 
 
-def pytest_configure():
+def pytest_configure(config):
+    if PLATFORM == "cpu" and FAST_TO_COMPILE not in os.environ.get("XLA_FLAGS", "") and is_known_to_xla(FAST_TO_COMPILE):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{FAST_TO_COMPILE}=false"
+    JAX_SETTINGS["jax_compilation_cache_dir"] = place_for_programs(config)
     for name, value in JAX_SETTINGS.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)  # for processes that tests start
     install_import_hook("transformer_jax", "beartype.beartype")
+
+
+def is_known_to_xla(flag):
+    """Whether XLA has a flag of this name: it ends the process at one that it does not know."""
+    libraries = Path(jaxlib.__file__).parent.glob("*.so")
+    with max(libraries, key=lambda file: file.stat().st_size).open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).find(flag.encode()) >= 0
+
+
+def place_for_programs(config):
+    """A directory that saves all tests of a worker, and processes that they start, from compiling a program twice.
+
+    Each worker has its own, since JAX does not write these files in one piece.
+    """
+    directory = tempfile.mkdtemp(prefix="jax-programs-")
+    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    return directory
 
 
 def pytest_collection_modifyitems(config, items):

@@ -77,11 +77,11 @@ def test_an_example_below_the_model_trains_and_decodes_with_a_cache(name, option
     @jax.jit
     def logits(model):
         memory = model.encode(tokens, source_lengths=lengths)
-        cache, steps = model.start_cache(memory, lengths, 6), []
+        cache, steps = model.start_cache(memory, 6), []
         for i in range(6):
             step, cache = model.extend(tokens[:, i : i + 1], cache)
             steps.append(step)
-        return jnp.concatenate(steps, axis=1), model.decode(tokens, memory, memory_lengths=lengths)
+        return jnp.concatenate(steps, axis=1), model.logits(model.decode(tokens, memory).vectors)
 
     np.testing.assert_allclose(*logits(model), rtol=1e-4, atol=1e-4)
 

@@ -41,6 +41,7 @@ from .models.encoder_only import EncoderOnly as EncoderOnly
 from .models.encoder_only import EncoderOnlyConfig as EncoderOnlyConfig
 from .models.encoder_only import bert as bert
 from .models.encoder_only import modern_bert as modern_bert
+from .nn.config import LayerConfig as LayerConfig
 from .nn.positions import Alibi as Alibi
 from .nn.positions import Learned as Learned
 from .nn.positions import NoPositions as NoPositions

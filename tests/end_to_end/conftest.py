@@ -59,7 +59,7 @@ def command():
     def run(*arguments, before="", wait=True):
         root = Path(__file__).parents[2]
         code = f"import sys\n{before}\nfrom transformer_jax.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-        environment = os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": ""}
+        environment = os.environ | {"PYTHONPATH": str(root)}
         process = subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
             env=environment,

@@ -52,7 +52,6 @@ class Together:
         self.pids.mkdir(exist_ok=True)
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": "",
             "JAX_NUM_CPU_DEVICES": "4",
             "PROCESSES": "2",
             "RESTARTS": str(restarts),

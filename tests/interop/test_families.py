@@ -7,6 +7,8 @@ import pytest
 from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.published import open_published, write_published
 from transformer_jax.interop.tensor_files import read_directory
+from transformer_jax.models.decoder_only import DecoderOnlyConfig
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.nn.parameters import named_parameters
 
 torch = pytest.importorskip("torch", reason="PyTorch, the implementation to compare with, is not installed")
@@ -16,6 +18,9 @@ VOCABULARY, LENGTH = 45, 12
 TOKENS = np.random.default_rng(0).integers(3, VOCABULARY - 4, size=(3, LENGTH)).astype(np.int32)
 LENGTHS = np.array([12, 7, 4], np.int32)
 REAL = np.arange(LENGTH)[None] < LENGTHS[:, None]
+SOURCE = np.random.default_rng(1).integers(3, VOCABULARY - 4, size=(3, 9)).astype(np.int32)
+SOURCE_LENGTHS = np.array([9, 3, 6], np.int32)
+SOURCE_REAL = np.arange(9)[None] < SOURCE_LENGTHS[:, None]
 TOLERANCE = 1e-4
 SPECIAL = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 BERT = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -29,6 +34,11 @@ NEOX = {**BERT, "num_hidden_layers": 3, "rotary_pct": 0.5}
 LLAMA = {**BERT, "num_key_value_heads": 2, "max_position_embeddings": 64}
 QWEN3 = {**LLAMA, "head_dim": 8}
 GEMMA = {**LLAMA, "head_dim": 8, "num_hidden_layers": 5, "sliding_window": 4, "query_pre_attn_scalar": 6}
+BART = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 24}
+BART |= {name.replace("encoder", "decoder"): size for name, size in BART.items()} | {"max_position_embeddings": 20}
+MARIAN = {**BART, "pad_token_id": 44, "decoder_start_token_id": 44, "scale_embedding": True}
+T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8}
+T5 |= {"relative_attention_max_distance": 9, "decoder_start_token_id": 0}
 
 
 def rope(kind="default", theta=10_000.0, **others):
@@ -112,6 +122,19 @@ CASES = {
         "tie_word_embeddings": False,
         "attention_bias": True,
     },
+    "BartForConditionalGeneration": BART,
+    "BartForConditionalGeneration shallow": {**BART, "decoder_layers": 1, "scale_embedding": True},
+    "BartForConditionalGeneration lopsided": {**BART, "decoder_layers": 3, "decoder_ffn_dim": 20, "encoder_attention_heads": 2},
+    "MBartForConditionalGeneration": {**BART, "activation_function": "relu"},
+    "MBartForConditionalGeneration scaled": {**BART, "scale_embedding": True, "decoder_layers": 1},
+    "MarianMTModel": MARIAN,
+    "MarianMTModel swish": {**MARIAN, "activation_function": "swish", "decoder_layers": 1, "decoder_ffn_dim": 40},
+    "M2M100ForConditionalGeneration": {**BART, "pad_token_id": 1},
+    "M2M100ForConditionalGeneration lopsided": {**BART, "pad_token_id": 1, "encoder_ffn_dim": 20, "scale_embedding": False},
+    "T5ForConditionalGeneration": T5,
+    "T5ForConditionalGeneration gated": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "T5ForConditionalGeneration lopsided": {**T5, "num_decoder_layers": 3, "feed_forward_proj": "gated-silu"},
+    "MT5ForConditionalGeneration": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
 }
 
 
@@ -132,10 +155,15 @@ def random_model(case):
 
 def their_outputs(model):
     """Their hidden states after every layer, the last ones with the final norm, and what their head says."""
-    inputs = {"input_ids": torch.tensor(TOKENS.astype(np.int64)), "attention_mask": torch.tensor(REAL.astype(np.int64))}
+    tokens, mask = torch.tensor(TOKENS.astype(np.int64)), torch.tensor(REAL.astype(np.int64))
+    inputs = {"input_ids": tokens, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        source, real = torch.tensor(SOURCE.astype(np.int64)), torch.tensor(SOURCE_REAL.astype(np.int64))
+        inputs = {"input_ids": source, "attention_mask": real, "decoder_input_ids": tokens}
     with torch.no_grad():
         found = model(**inputs, output_hidden_states=True)
-    hidden = [state.numpy() for state in found.hidden_states[1:]]
+    states = ("encoder_hidden_states", "decoder_hidden_states", "hidden_states")
+    hidden = [state.numpy() for name in states for state in (found.get(name) or ())[1:]]
     names = ("logits", "prediction_logits", "seq_relationship_logits", "sop_logits", "start_logits", "end_logits")
     outputs = [found[name].numpy() for name in (*names, "pooler_output") if found.get(name) is not None]
     return hidden, outputs or hidden[-1:]
@@ -144,21 +172,28 @@ def their_outputs(model):
 def our_outputs(model, config):
     """The same of ours."""
     tokens, lengths = jnp.array(TOKENS), jnp.array(LENGTHS)
-    if hasattr(model, "vectors"):
-        x, inside = model.vectors(tokens, intermediates=True)
-        outputs = [model.logits(x)]
+    if isinstance(config, EncoderDecoderConfig):
+        memory = model.encode(jnp.array(SOURCE), source_lengths=jnp.array(SOURCE_LENGTHS), intermediates=True)
+        decoded = model.decode(tokens, memory, intermediates=True)
+        encoded = [*np.asarray(memory.intermediates.hidden[:-1]), np.asarray(memory.vectors)]
+        outputs = [model.logits(decoded.vectors)]
+    elif isinstance(config, DecoderOnlyConfig):
+        encoded, decoded = [], model.vectors(tokens, intermediates=True)
+        outputs = [model.logits(decoded.vectors)]
     else:
-        x, inside = model.encode(tokens, lengths=lengths, intermediates=True)
-        outputs = [model.predict(x, lengths=lengths)]
+        encoded, decoded = [], model.encode(tokens, lengths=lengths, intermediates=True)
+        outputs = [model.predict(decoded)]
         if config.head == "pretraining":
-            outputs.append(model.predict_next(x, lengths=lengths))
-    return [*np.asarray(inside.hidden[:-1]), np.asarray(x)], [np.asarray(output) for output in outputs]
+            outputs.append(model.predict_next(decoded))
+    hidden = [*encoded, *np.asarray(decoded.intermediates.hidden[:-1]), np.asarray(decoded.vectors)]
+    return hidden, [np.asarray(output) for output in outputs]
 
 
 def compare(ours, theirs):
     """Numbers at real tokens, and of real words alone, are the same."""
     if theirs.ndim == 3:
-        ours, theirs = ours[REAL], theirs[REAL]
+        real = REAL if theirs.shape[1] == LENGTH else SOURCE_REAL
+        ours, theirs = ours[real], theirs[real]
     ours = ours[..., : theirs.shape[-1]]
     assert np.abs(theirs).max() > 0.1, "numbers worth comparing"
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE * max(1, np.abs(theirs).max()))

@@ -19,7 +19,7 @@ FORMS = {
     "gpt2": gpt2(**SMALL, max_length=32, dropout=0.0, attention_dropout=0.0),
     "llama": llama(**SMALL, num_kv_heads=2),
     "windows": llama(**SMALL, pattern=("local", "global"), window=3, local_positions=Rotary(base=100.0)),
-    "caps": llama(**SMALL, query_key_norm=True, soft_cap=5.0, head_dim=6, pattern=("local",), window=4),
+    "caps": llama(**SMALL, query_key_norm="head", soft_cap=5.0, head_dim=6, pattern=("local",), window=4),
     **{
         name: DecoderOnlyConfig(**SMALL, positions=kind(), dropout=0.0, max_length=32)
         for name, kind in Position.kinds.items()
@@ -123,7 +123,7 @@ def test_packed_documents_give_what_they_give_alone(model):
 def test_a_local_layer_keeps_no_more_than_its_window():
     model = FORMS["windows"].build(0)
     cache = model.start_cache(2, 100).layers
-    sizes = {kept.own.positions.shape[-1] for group in cache for kept in group}
+    sizes = {tokens.positions.shape[-1] for tokens in cache.tokens.values()}
     assert sizes == {3 + 1, 100}
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,7 @@ def test_cached_decoding_equals_the_full_forward_pass(config, pieces):
 
     @jax.jit
     def cached(model):
-        cache = model.start_cache(model.encode(SOURCE, source_lengths=LENGTHS), LENGTHS, capacity=8)
+        cache = model.start_cache(model.encode(SOURCE, source_lengths=LENGTHS), capacity=8)
         outputs, start = [], 0
         for size in pieces:
             logits, cache = model.extend(TARGET[:, start : start + size], cache)
@@ -115,7 +116,7 @@ def test_cached_decoding_equals_the_full_forward_pass(config, pieces):
 
 def test_rows_of_a_beam_share_the_memory_and_move_their_cache():
     model = SMALL.build(0)
-    cache = model.start_cache(model.encode(SOURCE, source_lengths=LENGTHS), LENGTHS, capacity=8)
+    cache = model.start_cache(model.encode(SOURCE, source_lengths=LENGTHS), capacity=8)
     rows = jnp.asarray([0, 0, 1, 1, 2, 2])
     cache = cache.take(rows)
     first = jnp.asarray([[4], [5], [6], [7], [8], [9]])
@@ -158,7 +159,7 @@ def test_dropout_acts_with_a_key_only_and_differs_between_layers_and_sides():
     np.testing.assert_array_equal(one, same)
     assert (one != two).any()
     keys = jax.random.split(jax.random.key(0))
-    expected = model.decode(TARGET, model.encode(SOURCE, key=keys[0]), key=keys[1])
+    expected = model.logits(model.decode(TARGET, model.encode(SOURCE, key=keys[0]), key=keys[1]).vectors)
     np.testing.assert_allclose(model(SOURCE, TARGET, key=jax.random.key(0)), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -200,13 +201,14 @@ def equations(jaxpr):
 
 def test_intermediates_are_what_the_forward_pass_uses():
     model = SMALL.build(0)
-    memory, inside = model.encode(SOURCE, source_lengths=LENGTHS, intermediates=True)
-    np.testing.assert_allclose(inside.hidden[-1], memory, atol=1e-6)
+    memory = model.encode(SOURCE, source_lengths=LENGTHS, intermediates=True)
+    inside: Any = memory.intermediates
+    np.testing.assert_allclose(inside.hidden[-1], memory.vectors, atol=1e-6)
     weights = inside.attention["self_attention"]
     assert weights.shape == (2, 3, 2, 7, 7)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
     assert (weights[:, 1, :, :, 4:] == 0).all()
-    _, inside = model.decode(TARGET, memory, memory_lengths=LENGTHS, intermediates=True)
+    inside = model.decode(TARGET, memory, intermediates=True).intermediates
     assert inside.attention["cross_attention"].shape == (2, 3, 2, 6, 7)
     assert (jnp.triu(inside.attention["self_attention"], 1) == 0).all()
 

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +7,25 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from transformer_jax.nn.config import PLACEMENTS, LayerConfig
 from transformer_jax.nn.feed_forward import FeedForward
-from transformer_jax.nn.layer import PLACEMENTS, LayerConfig, TransformerLayer
+from transformer_jax.nn.layer import TransformerLayer
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.norm import LayerNorm, RMSNorm
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
-from transformer_jax.nn.positions import sinusoids
+from transformer_jax.nn.positions import Sinusoidal, sinusoids
 from transformer_jax.nn.stack import Stack
 
 X = jnp.asarray(np.random.default_rng(0).normal(2, 3, size=(2, 3, 8)).astype(np.float32))
+
+
+def test_other_sinusoids_are_those_of_marian_and_fairseq():
+    marian = sinusoids(jnp.arange(9), 8, interleaved=False)
+    np.testing.assert_array_equal(marian, sinusoids(jnp.arange(9), 8)[:, [0, 2, 4, 6, 1, 3, 5, 7]])
+    rates = np.exp(-np.log(10_000) * np.arange(4) / 3)
+    angles = (np.arange(9)[:, None] + 2) * rates
+    fairseq = Sinusoidal(interleaved=False, inclusive=True, offset=2).add(jnp.zeros((1, 9, 8)), jnp.arange(9)[None], {})
+    np.testing.assert_allclose(fairseq[0], np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-5)
 
 
 def test_sinusoids_are_those_of_section_3_5():
@@ -72,8 +83,9 @@ def test_norms_residuals_and_dropout_are_where_the_placement_says(placement, key
 
 @pytest.mark.parametrize("cross_attention", [False, True])
 def test_every_sub_layer_of_every_layer_draws_dropout_of_its_own(cross_attention):
-    config = LayerConfig(d_model=32, num_heads=2, d_ff=8, dropout=0.5, norm_placement="pre", attention_bias=True)
-    stack = Stack(config, 3, cross_attention=cross_attention, rngs=nnx.Rngs(0))
+    described: dict[str, Any] = {"dropout": 0.5, "norm_placement": "pre", "attention_bias": True}
+    config = LayerConfig(num_layers=3, d_model=32, num_heads=2, d_ff=8, **described)
+    stack = Stack(config, cross_attention=cross_attention, rngs=nnx.Rngs(0))
     # Every sub-layer puts out ones, so a layer adds 0 or 2 for each of its sub-layers.
     constant = {
         name: jnp.full_like(value, name.endswith("output/bias")) for name, value in named_parameters(stack).items()
@@ -97,7 +109,7 @@ def test_gradients_of_biases_are_summed_in_float32():
 
 
 def test_gated_feed_forward_multiplies_its_branches():
-    module = FeedForward(8, 16, activation="silu", gated=True, rngs=nnx.Rngs(0))
+    module = FeedForward(LayerConfig(d_model=8, d_ff=16, activation="silu", gated=True), rngs=nnx.Rngs(0))
     assert module.gate is not None
     expected = module.output(jax.nn.silu(module.gate(X)) * module.input(X))
     np.testing.assert_allclose(module(X), expected, rtol=1e-6)

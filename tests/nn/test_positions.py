@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from transformer_jax.nn.initializers import PAPER
-from transformer_jax.nn.positions import Alibi, Placed, Relative, Rotary, Sizes, alibi_slopes
-from transformer_jax.nn.rotary_scaling import Dynamic, Linear, Llama3, RotaryScaling, Yarn
+from transformer_jax.nn.positions import Alibi, Relative, Rotary, Sizes, TokenPositions, alibi_slopes
+from transformer_jax.nn.rotary_scaling import Dynamic, Interpolation, Llama3, RotaryScaling, Yarn
 
 PLACES = np.array([[0, 1, 2, 5, 9, 40, 300]], np.int32)
 X = np.random.default_rng(0).normal(size=(2, 7, 3, 8)).astype(np.float32)
@@ -16,7 +16,7 @@ X = np.random.default_rng(0).normal(size=(2, 7, 3, 8)).astype(np.float32)
 
 def turned(x, places, kind=None):
     sizes = Sizes(d_model=24, num_heads=3, head_dim=x.shape[-1], max_length=512, causal=False)
-    return Placed(kind or Rotary(), jnp.asarray(places), sizes, {}).turn(jnp.asarray(x))
+    return TokenPositions(kind or Rotary(), jnp.asarray(places), sizes, {}).rotate(jnp.asarray(x), "query")
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -51,7 +51,7 @@ def test_an_odd_head_has_no_rotation():
 
 LENGTH = 64
 SCALINGS = {
-    "linear": (Linear(factor=4.0), {"factor": 4.0}),
+    "linear": (Interpolation(factor=4.0), {"factor": 4.0}),
     "dynamic": (Dynamic(factor=2.0, original_length=LENGTH), {"factor": 2.0}),
     "llama3": (
         Llama3(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_length=LENGTH),

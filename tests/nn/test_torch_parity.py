@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transformer_jax.nn.layer import LayerConfig
+from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.nn.stack import Stack
@@ -31,6 +31,8 @@ FORMS = pytest.mark.parametrize(
 
 def our_stack(norm_placement, final_norm, activation, epsilon, *, cross_attention):
     config = LayerConfig(
+        num_layers=LAYERS,
+        final_norm=final_norm,
         d_model=D_MODEL,
         num_heads=HEADS,
         d_ff=D_FF,
@@ -40,7 +42,7 @@ def our_stack(norm_placement, final_norm, activation, epsilon, *, cross_attentio
         norm_epsilon=epsilon,
         attention_bias=True,
     )
-    stack = Stack(config, LAYERS, cross_attention=cross_attention, final_norm=final_norm, rngs=nnx.Rngs(0))
+    stack = Stack(config, cross_attention=cross_attention, rngs=nnx.Rngs(0))
     keys = jax.random.split(jax.random.key(1), len(named_parameters(stack)))
     noisy = {
         # Biases and norms start at 0 and 1, where a mistake in them would not show.

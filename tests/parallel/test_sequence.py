@@ -44,7 +44,7 @@ def value_and_gradient(model, mesh_config):
 
         def loss(model):
             if hasattr(model, "vectors"):
-                vectors = model.vectors(tokens, segments=segments)
+                vectors = model.decode(tokens, segments=segments).vectors
                 return jnp.mean(token_losses(model.make_logits(), vectors, tokens, vocab_size=24, chunk=8))
             return jnp.mean(jax.nn.logsumexp(model(tokens, segments=segments), axis=-1))
 

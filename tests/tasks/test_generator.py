@@ -154,7 +154,7 @@ def test_a_prompt_longer_than_the_context_is_refused(model):
 
 def test_embeddings_are_means_of_the_last_vectors(model):
     found = make(model).embed(["abc", "z"])
-    vectors = model.vectors(jnp.asarray([[TOKENIZER.bos_id, *TOKENIZER.encode("abc")]]))
+    vectors = model.decode(jnp.asarray([[TOKENIZER.bos_id, *TOKENIZER.encode("abc")]])).vectors
     np.testing.assert_allclose(found[0], np.asarray(vectors)[0].mean(axis=0), atol=1e-5)
     assert isinstance(found[1][0], float) and len(found[1]) == 16
 

@@ -13,7 +13,7 @@ LLAMA3 = {"low_freq_factor": "low_frequency_factor", "high_freq_factor": "high_f
 YARN = {"beta_fast": "beta_fast", "beta_slow": "beta_slow", "attention_factor": "attention_factor"}
 KINDS: dict[str, tuple[type[scaling.RotaryScaling], dict[str, str]]] = {
     "default": (scaling.RotaryScaling, {}),
-    "linear": (scaling.Linear, FACTOR),
+    "linear": (scaling.Interpolation, FACTOR),
     "dynamic": (scaling.Dynamic, FACTOR),
     "llama3": (scaling.Llama3, FACTOR | LLAMA3 | {ORIGINAL: "original_length"}),
     "yarn": (scaling.Yarn, FACTOR | YARN | {ORIGINAL: "original_length"}),

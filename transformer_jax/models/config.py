@@ -1,57 +1,41 @@
-"""What the three variants share: the configuration of a model over tokens, and its way out to logits."""
+"""The configuration of a model over tokens, which the three variants extend."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from flax import nnx
 from jaxtyping import Array, Float
 
-from transformer_jax.data.fields import MAY_CHANGE
-from transformer_jax.nn.embedding import Embedding, Logits, Output
-from transformer_jax.nn.initializers import SCHEMES, Initializer
-from transformer_jax.nn.inputs import TokenInput
-from transformer_jax.nn.kernels import AUTO, FUSED, PLAIN
-from transformer_jax.nn.layer import LayerConfig
+from transformer_jax.nn.config import LayerConfig
+from transformer_jax.nn.embedding import Embedding
+from transformer_jax.nn.inputs import Lengths, TokenInput
+from transformer_jax.nn.layer import TransformerLayer
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import Position
+from transformer_jax.nn.stack import Intermediates
 
 
 @dataclass(frozen=True)
 class TransformerConfig(LayerConfig):
-    """A model over tokens; its layers are described by the fields of `LayerConfig`."""
+    """A model over tokens; its stack is described by the fields of `LayerConfig`."""
 
-    num_layers: Annotated[int, Ge(1)] = 6
-    """Layers of a stack."""
+    layer: ClassVar[type[TransformerLayer]] = TransformerLayer
+    """The class of the layers; a subclass of one's own has another."""
     vocab_size: Annotated[int, Ge(0)] = 0
     """Tokens of the vocabulary; 0: filled in from the tokenizer."""
     embedding_size: Annotated[int, Ge(1)] | None = None
     """Width of the embeddings, mapped to d_model behind them (ALBERT, ELECTRA); None: d_model."""
-    tie_output: bool = True
-    """The embedding is the output projection as well."""
     embedding_scale: bool = True
     """Embeddings are multiplied by the square root of their width."""
     embedding_norm: bool = False
     """A norm behind the embeddings."""
-    logits_scale: Annotated[float, Gt(0)] = 1.0
-    """Factor of the logits; T5 with a tied output has 1/sqrt(d_model)."""
-    logits_soft_cap: Annotated[float, Ge(0)] = 0.0
-    """Logits l become cap * tanh(l / cap), as in Gemma 2; 0: they stay."""
     vocab_multiple: Annotated[int, Ge(1)] = 8
     """Embedding tables have a multiple of this many rows; those without a token are masked."""
-    final_norm: bool = False
-    """A norm behind each stack; with norm_placement pre it belongs there."""
-    shared_layers: bool = False
-    """One layer, run num_layers times (ALBERT)."""
-    remat: Annotated[bool, MAY_CHANGE] = False
-    """Recompute activations in the backward pass instead of storing them."""
-    unroll: Annotated[bool, MAY_CHANGE] = False
-    """Compile every layer on its own instead of a loop over layers."""
 
     @property
     def embedding_width(self) -> int:
@@ -70,48 +54,32 @@ class TransformerConfig(LayerConfig):
             tree["positions"] = {"class": kind.__name__} | rotary
             if rotary and local_base is not None:
                 tree["local_positions"] = {"class": kind.__name__, "base": local_base}
+        if isinstance(tree.get("query_key_norm"), bool):
+            tree["query_key_norm"] = "head" if tree["query_key_norm"] else "none"
         return tree
 
-    def stack(self) -> dict[str, Any]:
-        """The arguments of a `Stack` beside layers."""
-        return {
-            "final_norm": self.final_norm,
-            "shared_layers": self.shared_layers,
-            "remat": self.remat,
-            "unroll": self.unroll,
-        }
+    def make_embedding(self, vocab_size: int, layers: LayerConfig | None = None, *, rngs: nnx.Rngs) -> Embedding:
+        """The token embedding in front of a stack with these layers, by default its own."""
+        described: dict[str, Any] = {"scale": self.embedding_scale, "vocab_multiple": self.vocab_multiple}
+        width = self.embedding_width if layers is None else self.embedding_size or layers.d_model
+        return Embedding(vocab_size, width, **described, dtype=self.dtype, initializer=self.draw, rngs=rngs)
 
-    def make_embedding(self, vocab_size: int, *, rngs: nnx.Rngs) -> Embedding:
-        """A token table of this model."""
-        return Embedding(
-            vocab_size,
-            self.embedding_width,
-            scale=self.embedding_scale,
-            vocab_multiple=self.vocab_multiple,
-            dtype=self.dtype,
-            initializer=Initializer(self.initializer),
-            rngs=rngs,
-        )
-
-    def make_token_input(self, *, token_types: int = 0, rngs: nnx.Rngs) -> TokenInput:
-        """From tokens to the vectors of a stack."""
-        sizes = replace(self.sizes(), d_model=self.embedding_width)
-        return TokenInput(self, sizes, norm=self.embedding_norm, token_types=token_types, rngs=rngs)
+    def make_token_input(
+        self, layers: LayerConfig | None = None, *, token_types: int = 0, rngs: nnx.Rngs
+    ) -> TokenInput:
+        """The input of a stack with these layers, by default its own."""
+        layers = self if layers is None else layers
+        width = self.embedding_size or layers.d_model
+        sizes = replace(layers.sizes(), d_model=width)
+        return TokenInput(layers, sizes, norm=self.embedding_norm, token_types=token_types, rngs=rngs)
 
     def check(self) -> None:
         """Raises ValueError for a configuration that cannot be built."""
         super().check()
         if self.vocab_size < 1:
             raise ValueError(f"model.vocab_size must be positive, not {self.vocab_size}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"model.dtype is float32 or bfloat16, not {self.dtype!r}")
-        choose("model.attention_kernel", self.attention_kernel, dict.fromkeys((AUTO, PLAIN, *FUSED)))
-        choose("model.initializer", self.initializer, SCHEMES)
-        if self.initializer == "t5" and (self.attention_scale is None or (self.tie_output and self.logits_scale == 1)):
-            raise ValueError(
-                "model.initializer t5 needs model.attention_scale 1, and with model.tie_output a model.logits_scale of "
-                "1/sqrt(d_model): it draws for scores and logits that are scaled so"
-            )
+        if self.initializer == "t5" and self.attention_scale is None:
+            raise ValueError("model.initializer t5 needs model.attention_scale 1: it draws for scores of that scale")
 
     def reach(self) -> int | None:
         """The longest text that the model's positions have room for; None: any."""
@@ -135,6 +103,8 @@ def changed(preset: Config, changes: Mapping[str, Any]) -> Config:
     """A preset with other values of some fields; ValueError for a field that has another name now."""
     for name in RENAMED.keys() & changes.keys():
         raise ValueError(f"model.{name} is now written {RENAMED[name]}")
+    if isinstance(changes.get("query_key_norm"), bool):
+        raise ValueError("model.query_key_norm is now head, all or none; True was head")
     return replace(preset, **changes)
 
 
@@ -143,33 +113,11 @@ def count_parameters(model: Any) -> int:
     return sum(math.prod(value.shape) for value in named_parameters(model).values())
 
 
-class TokenModel(nnx.Module):
-    """The token table and the output, which every variant has.
+class Encoded(NamedTuple):
+    """The output of a stack: what a decoder attends to, and what a head predicts from."""
 
-    `embedding` is held here, once, because whatever reads tokens and the output share it.
-    """
-
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-        config.check()
-        self.embedding = config.make_embedding(config.vocab_size, rngs=rngs)
-        output = partial(Output, config.d_model, config.vocab_size, vocab_multiple=config.vocab_multiple, rngs=rngs)
-        initializer = Initializer(config.initializer)
-        self.output = None if config.tie_output else output(dtype=config.dtype, initializer=initializer)
-        self.logits_scale, self.logits_soft_cap = config.logits_scale, config.logits_soft_cap
-
-    def logits(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
-        """Float32 logits of the next token; `rows` is the padded vocabulary."""
-        return self.make_logits()(x)
-
-    def make_logits(self) -> Logits:
-        """The function `logits`, to be made once where it is called often."""
-        return (self.output or self.embedding).make_logits(scale=self.logits_scale, soft_cap=self.logits_soft_cap)
-
-
-def check_tied(config: TransformerConfig) -> None:
-    """Raises ValueError where a tied output would need the width of the model."""
-    if config.tie_output and config.embedding_width != config.d_model:
-        raise ValueError(
-            f"model.tie_output needs embeddings as wide as the model, not {config.embedding_width} of "
-            f"{config.d_model}; set it to False"
-        )
+    vectors: Float[Array, "batch length d_model"]
+    lengths: Lengths | None = None
+    """Vectors of each row that are no padding; None: all."""
+    intermediates: Intermediates | None = None
+    """What happened inside the stack, where that was asked for."""

@@ -1,32 +1,27 @@
 """Decoder-only models: GPT-2 (Radford et al. 2019) and, by its fields, Llama (Touvron et al. 2023) and their kin."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.models.config import TokenModel, TransformerConfig, changed, check_tied
+from transformer_jax.models.config import Encoded, changed
+from transformer_jax.models.decoder import Decoder, DecoderCache, DecoderConfig
 from transformer_jax.nn.inputs import Lengths, Tokens
-from transformer_jax.nn.mask import EMPTY, AttentionMask
+from transformer_jax.nn.mask import EMPTY
 from transformer_jax.nn.positions import Learned, Rotary
-from transformer_jax.nn.stack import Stack, StackCache
+from transformer_jax.nn.stack import Stack
 
 
 @dataclass(frozen=True)
-class DecoderOnlyConfig(TransformerConfig):
+class DecoderOnlyConfig(DecoderConfig):
     """A model of the next token."""
 
     def build(self, seed: int) -> "DecoderOnly":
         """The model with fresh parameters, the same for the same seed."""
         return DecoderOnly(self, rngs=nnx.Rngs(params=seed))
-
-    def check(self) -> None:
-        """Raises ValueError for a configuration that cannot be built."""
-        super().check()
-        check_tied(self)
 
 
 def gpt2(**changes: Any) -> DecoderOnlyConfig:
@@ -88,25 +83,13 @@ def llama(**changes: Any) -> DecoderOnlyConfig:
     return changed(seven, changes)
 
 
-class DecoderOnlyCache(NamedTuple):
-    """Everything that generation carries from token to token."""
-
-    layers: StackCache
-    next_position: Lengths
-    """The position of the next token of each row."""
-
-    def take(self, rows: Int[Array, " rows"]) -> "DecoderOnlyCache":
-        """The cache whose row i is this one's row `rows[i]`."""
-        return DecoderOnlyCache(self.layers.take(rows), jnp.take(self.next_position, rows))
-
-
-class DecoderOnly(TokenModel):
+class DecoderOnly(Decoder):
     """Predicts the token that follows. Raises ValueError for sizes that do not fit and unknown names."""
 
     def __init__(self, config: DecoderOnlyConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
         self.decoder_input = config.make_token_input(rngs=rngs)
-        self.decoder = Stack(config, config.num_layers, causal=True, **config.stack(), rngs=rngs)
+        self.decoder = Stack(config, causal=True, layer=config.layer, rngs=rngs)
 
     def __call__(
         self,
@@ -121,9 +104,9 @@ class DecoderOnly(TokenModel):
         Tokens of different `segments` (packed documents) do not see each other; `positions` default to 0, 1, 2, ...
         Right padding needs neither: nothing that counts sees it.
         """
-        return self.logits(self.vectors(tokens, segments=segments, positions=positions, key=key))
+        return self.logits(self.decode(tokens, segments=segments, positions=positions, key=key).vectors)
 
-    def vectors(
+    def decode(
         self,
         tokens: Tokens,
         *,
@@ -131,41 +114,20 @@ class DecoderOnly(TokenModel):
         positions: Tokens | None = None,
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
-    ) -> Any:
-        """Vectors `[batch, length, d_model]` in front of the output, with `intermediates` also an `Intermediates`."""
-        mask = AttentionMask(causal=True, query_segments=segments, key_segments=segments)
-        x, _, inside = self._decode(tokens, positions, mask=mask, key=key, intermediates=intermediates)
-        return (x, inside) if intermediates else x
+    ) -> Encoded:
+        """Vectors `[batch, length, d_model]`, from which `logits` predicts the next tokens."""
+        described = {"segments": segments, "positions": positions, "key": key}
+        vectors, _, inside = self._decode(tokens, **described, intermediates=intermediates)
+        return Encoded(vectors, intermediates=inside)
 
-    def start_cache(self, batch: int, capacity: int) -> DecoderOnlyCache:
+    def start_cache(self, batch: int, capacity: int) -> DecoderCache:
         """A cache for `capacity` tokens of each of `batch` rows."""
-        return DecoderOnlyCache(self.decoder.start_cache(batch, capacity), jnp.zeros(batch, jnp.int32))
+        return DecoderCache(self.decoder.start_cache(batch, capacity), jnp.zeros(batch, jnp.int32))
 
     def prefill(
-        self, tokens: Tokens, lengths: Lengths, cache: DecoderOnlyCache
-    ) -> tuple[Float[Array, "batch rows"], DecoderOnlyCache]:
+        self, tokens: Tokens, lengths: Lengths, cache: DecoderCache
+    ) -> tuple[Float[Array, "batch rows"], DecoderCache]:
         """Puts prompts of different length, padded on the LEFT, into a fresh cache; the logits of what follows them."""
         positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] - (tokens.shape[1] - lengths)[:, None]
         x, cache = self._extend(tokens, jnp.where(positions < 0, EMPTY, positions), cache)
         return self.logits(x[:, -1:])[:, 0], cache._replace(next_position=lengths)
-
-    def extend(
-        self, tokens: Tokens, cache: DecoderOnlyCache
-    ) -> tuple[Float[Array, "batch length rows"], DecoderOnlyCache]:
-        """Appends `length` tokens to every row; returns the logits of the token that follows each of them."""
-        positions = cache.next_position[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-        x, cache = self._extend(tokens, positions, cache)
-        return self.logits(x), cache._replace(next_position=cache.next_position + tokens.shape[1])
-
-    def _extend(
-        self, tokens: Tokens, positions: Tokens, cache: DecoderOnlyCache
-    ) -> tuple[Float[Array, "batch length d_model"], DecoderOnlyCache]:
-        x, layers, _ = self._decode(tokens, positions, mask=AttentionMask(causal=True), cache=cache.layers)
-        return x, cache._replace(layers=layers)
-
-    def _decode(
-        self, tokens: Tokens, positions: Tokens | None, *, key: PRNGKeyArray | None = None, **described: Any
-    ) -> tuple[Any, Any, Any]:
-        input_key, stack_key = (None, None) if key is None else jax.random.split(key)
-        x, _ = self.decoder_input(tokens, self.embedding, positions=positions, key=input_key)
-        return self.decoder(x, positions=positions, key=stack_key, **described)

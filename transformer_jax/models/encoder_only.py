@@ -1,5 +1,6 @@
 """Encoder-only models: BERT (Devlin et al. 2019) and, by its fields, ModernBERT (Warner et al. 2024)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.models.config import TokenModel, TransformerConfig, changed
+from transformer_jax.models.config import Encoded, TransformerConfig, changed
 from transformer_jax.models.heads import POOLER_ACTIVATIONS, LanguageModelHead, Pooler
-from transformer_jax.nn.initializers import Initializer
 from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
@@ -63,10 +63,11 @@ class EncoderOnlyConfig(TransformerConfig):
             raise ValueError(f"model.num_outputs must be positive with head {self.head}, not {self.num_outputs}")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"model.head_dropout is a probability below 1, not {self.head_dropout}")
-        if self.logits_scale != 1 or self.logits_soft_cap:
-            raise ValueError("model.logits_scale and model.logits_soft_cap are of decoders; an encoder's head has none")
-        if not self.tie_output:
-            raise ValueError("model.tie_output is always so in an encoder: its head uses the embedding")
+
+    @classmethod
+    def upgraded(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON of a configuration as version 0.1.0 wrote it, in today's fields; its output was always tied."""
+        return {name: value for name, value in super().upgraded(tree).items() if name != "tie_output"}
 
 
 def bert(**changes: Any) -> EncoderOnlyConfig:
@@ -133,16 +134,17 @@ def modern_bert(**changes: Any) -> EncoderOnlyConfig:
     return changed(base, changes)
 
 
-class EncoderOnly(TokenModel):
+class EncoderOnly(nnx.Module):
     """Vectors of tokens that see each other, and the predictions of a head.
 
     Raises ValueError for sizes that do not fit and unknown names.
     """
 
     def __init__(self, config: EncoderOnlyConfig, *, rngs: nnx.Rngs):
-        super().__init__(config, rngs=rngs)
+        config.check()
+        self.embedding = config.make_embedding(config.vocab_size, rngs=rngs)
         self.encoder_input = config.make_token_input(token_types=config.token_types, rngs=rngs)
-        self.encoder = Stack(config, config.num_layers, **config.stack(), rngs=rngs)
+        self.encoder = Stack(config, layer=config.layer, rngs=rngs)
         each = config.head == "tokens" and config.pooled_tokens
         pooling = "" if each else config.pooling
         self.pooler = _make_pooler(config, pooling, rngs) if each or config.head in POOLED else None
@@ -165,10 +167,10 @@ class EncoderOnly(TokenModel):
         Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
         """
         body_key, head_key = (None, None) if key is None else jax.random.split(key)
-        x = self.encode(
+        encoded = self.encode(
             tokens, lengths=lengths, segments=segments, positions=positions, token_types=token_types, key=body_key
         )
-        return self.predict(x, lengths=lengths, key=head_key)
+        return self.predict(encoded, key=head_key)
 
     def encode(
         self,
@@ -180,38 +182,31 @@ class EncoderOnly(TokenModel):
         token_types: Tokens | None = None,
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
-    ) -> Any:
-        """Vectors `[batch, length, d_model]`, with `intermediates` also an `Intermediates`."""
+    ) -> Encoded:
+        """Vectors `[batch, length, d_model]`, from which `predict` predicts."""
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x, lengths = self.encoder_input(
             tokens, self.embedding, lengths=lengths, positions=positions, token_types=token_types, key=input_key
         )
         mask = AttentionMask(key_lengths=lengths, query_segments=segments, key_segments=segments)
         x, _, inside = self.encoder(x, mask=mask, positions=positions, key=stack_key, intermediates=intermediates)
-        return (x, inside) if intermediates else x
+        return Encoded(x, lengths, inside)
 
-    def predict(
-        self,
-        x: Float[Array, "batch length d_model"],
-        *,
-        lengths: Lengths | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "batch *length outputs"]:
-        """The predictions of the head from encoded vectors; without a head, the vectors themselves, pooled or not."""
+    def predict(self, encoded: Encoded, *, key: PRNGKeyArray | None = None) -> Float[Array, "batch *length outputs"]:
+        """The predictions of the head; without one, the vectors themselves, pooled or not."""
+        x: Any = encoded.vectors
         if isinstance(self.head, LanguageModelHead):
             return self.head(x, self.embedding)
-        x = x if self.pooler is None else self.pooler(x, lengths)
+        x = x if self.pooler is None else self.pooler(encoded)
         if self.head is None:
             return x
         return self.head(dropout(x, self.head_dropout, key)).astype(jnp.float32)
 
-    def predict_next(
-        self, x: Float[Array, "batch length d_model"], *, lengths: Lengths | None = None
-    ) -> Float[Array, "batch 2"]:
+    def predict_next(self, encoded: Encoded) -> Float[Array, "batch 2"]:
         """With the head pretraining: logits of encoded pairs whose second part does not follow (0) or does (1)."""
         if self.pooler is None or self.next_sentence is None:
             raise ValueError("only a model with the head pretraining predicts the next sentence")
-        return self.next_sentence(self.pooler(x, lengths)).astype(jnp.float32)
+        return self.next_sentence(self.pooler(encoded)).astype(jnp.float32)
 
 
 def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> LanguageModelHead | Linear | None:
@@ -228,5 +223,6 @@ def _make_pooler(config: EncoderOnlyConfig, pooling: str, rngs: nnx.Rngs) -> Poo
 
 
 def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:
-    draw = Initializer(config.initializer).map
-    return Linear((config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=draw, rngs=rngs)
+    return Linear(
+        (config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=config.draw.map, rngs=rngs
+    )

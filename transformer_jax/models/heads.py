@@ -2,20 +2,21 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from transformer_jax.models.config import TransformerConfig
-from transformer_jax.nn.embedding import Embedding
+from transformer_jax.models.config import Encoded, TransformerConfig
+from transformer_jax.nn.embedding import Embedding, make_logits
 from transformer_jax.nn.feed_forward import ACTIVATIONS
-from transformer_jax.nn.initializers import Initializer
+from transformer_jax.nn.inputs import Lengths
 from transformer_jax.nn.linear import Linear
 from transformer_jax.nn.named import choose
 
 
 def mean_vector(
-    x: Float[Array, "batch length d_model"], lengths: Int[Array, " batch"]
+    x: Float[Array, "batch length d_model"], lengths: Lengths | None = None
 ) -> Float[Array, "batch d_model"]:
-    """The mean of the first `lengths` vectors of each row, in float32."""
+    """The mean of the first `lengths` vectors of each row, by default of all, in float32."""
+    lengths = jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths
     real = (jnp.arange(x.shape[1])[None] < lengths[:, None])[:, :, None]
     return jnp.sum(x.astype(jnp.float32) * real, axis=1) / jnp.maximum(lengths, 1)[:, None]
 
@@ -27,9 +28,9 @@ class LanguageModelHead(nnx.Module):
     """
 
     def __init__(self, config: TransformerConfig, rows: int, *, use_bias: bool, rngs: nnx.Rngs):
-        width, maps = config.embedding_width, Initializer(config.initializer).map
+        width = config.embedding_width
         shape = ((config.d_model,), (width,), ("embed", "mlp"))
-        self.transform = Linear(*shape, use_bias=use_bias, dtype=config.dtype, draw=maps, rngs=rngs)
+        self.transform = Linear(*shape, use_bias=use_bias, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
         self.activation = choose("activation", config.activation, ACTIVATIONS)
         self.norm = config.make_norm(width)
         self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
@@ -38,7 +39,7 @@ class LanguageModelHead(nnx.Module):
         self, x: Float[Array, "batch length d_model"], embedding: Embedding
     ) -> Float[Array, "batch length rows"]:
         x = self.norm(self.activation(self.transform(x)))
-        return embedding.make_logits()(x) + self.bias[...].reshape(1, 1, -1)
+        return make_logits(embedding, bias=self.bias[...])(x)
 
 
 POOLER_ACTIVATIONS = {"tanh": jnp.tanh, **ACTIVATIONS}
@@ -62,20 +63,15 @@ class Pooler(nnx.Module):
         rngs: nnx.Rngs,
     ):
         d = config.d_model
-        draw = Initializer(config.initializer).map
         shape = ((d,), (d,), ("embed", "mlp"))
-        self.transform = Linear(*shape, use_bias=use_bias, dtype=config.dtype, draw=draw, rngs=rngs)
+        self.transform = Linear(*shape, use_bias=use_bias, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
         self.activation = choose("activation", activation, POOLER_ACTIVATIONS)
         self.norm = config.make_norm(d) if norm else None
         self.pooling = pooling
 
-    def __call__(
-        self, x: Float[Array, "batch length d_model"], lengths: Int[Array, " batch"] | None = None
-    ) -> Float[Array, "batch *length d_model"]:
-        """`lengths`: real tokens of each sequence; None: all."""
-        if self.pooling == "first":
-            x = x[:, 0]
-        elif self.pooling == "mean":
-            x = mean_vector(x, jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths)
+    def __call__(self, encoded: Encoded) -> Float[Array, "batch *length d_model"]:
+        x, lengths, _ = encoded
+        if self.pooling:
+            x = x[:, 0] if self.pooling == "first" else mean_vector(x, lengths)
         x = self.activation(self.transform(x))
         return x if self.norm is None else self.norm(x)

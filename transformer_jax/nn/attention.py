@@ -9,19 +9,20 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.nn.cache import KeyValueCache
-from transformer_jax.nn.initializers import PAPER, Initializer
+from transformer_jax.nn.cache import KeysValues, KeyValueCache
+from transformer_jax.nn.config import QUERY_KEY_NORMS, LayerConfig
 from transformer_jax.nn.kernels import AUTO, PLAIN, choose_kernel, fused_attention
-from transformer_jax.nn.linear import Linear, dropout, side_by_side
+from transformer_jax.nn.linear import Linear, dropout, in_one_product
 from transformer_jax.nn.mask import EVERYTHING, MASKED, AttentionMask
-from transformer_jax.nn.positions import Bias, Placed
+from transformer_jax.nn.positions import Bias, TokenPositions
 from transformer_jax.nn.sharded_attention import attend_by_shard, why_not_by_shard
-from transformer_jax.parallel.axes import constrain, devices_of
+from transformer_jax.parallel.axes import constrain, num_shards
 
 STORED_KEYS = 256
 """Keys up to which weights are stored for the backward pass; of more they would be most of a step's memory."""
 
-KeysValues = tuple[Float[Array, "rows key kv_heads head_dim"], Float[Array, "rows key kv_heads value_dim"]]
+Memory = Float[Array, "rows key memory_dim"] | KeysValues
+"""Vectors that are attended to, or their keys and values."""
 Weights = Float[Array, "rows heads queries key"]
 
 
@@ -44,8 +45,8 @@ def attention_weights(
         scores = scores + bias
     if soft_cap:
         scores = soft_cap * jnp.tanh(scores / soft_cap)
-    seen = mask.array(query.shape[1], key.shape[1])
-    return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, MASKED), axis=-1)
+    visible = mask.array(query.shape[1], key.shape[1])
+    return jax.nn.softmax(scores if visible is None else jnp.where(visible, scores, MASKED), axis=-1)
 
 
 def dot_product_attention(
@@ -75,7 +76,7 @@ def dot_product_attention(
     attend = functools.partial(_attend, soft_cap=soft_cap, dropout_rate=dropout_rate)
     if key.shape[1] > STORED_KEYS:
         attend = jax.checkpoint(attend, prevent_cse=False)
-    if devices_of("length") > 1 and not obstacle:
+    if num_shards("length") > 1 and not obstacle:
         return attend_by_shard(functools.partial(attend, bias=None, dropout_key=None), query, key, value, mask)
     key, value = (constrain(x, ("batch", "replicated", "heads", "head_dim")) for x in (key, value))
     return attend(query, key, value, mask, bias, dropout_key)
@@ -113,105 +114,80 @@ def _attend(
 
 
 class Attention(nnx.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), without biases unless `use_bias`.
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), to itself or, with `cross`, to a memory.
 
-    `num_kv_heads` below `num_heads`: query heads share keys and values (GQA). `head_norm`, a norm class: queries and
-    keys are normalised in each head (Henry et al. 2020, "QKNorm"), then turned by their positions. `scale` multiplies
-    the scores in place of 1/sqrt(head_dim). `key_bias` and `output_bias` differ from `use_bias` where they are given.
-    `dropout` acts on the attention weights. Raises ValueError for numbers of heads that do not divide.
+    A memory may have another width than the model, `memory_dim`. Raises ValueError for heads that do not divide.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        num_heads: int,
-        *,
-        num_kv_heads: int | None = None,
-        head_dim: int | None = None,
-        value_dim: int | None = None,
-        head_norm: Any = None,
-        scale: float | None = None,
-        soft_cap: float = 0.0,
-        use_bias: bool = False,
-        key_bias: bool | None = None,
-        output_bias: bool | None = None,
-        dropout: float = 0.0,
-        kernel: str = AUTO,
-        dtype: str = "float32",
-        to_memory: bool = False,
-        initializer: Initializer = PAPER,
-        rngs: nnx.Rngs,
-    ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if head_dim is None and d_model % num_heads:
+    def __init__(self, config: LayerConfig, *, cross: bool = False, memory_dim: int | None = None, rngs: nnx.Rngs):
+        d_model, num_heads = config.d_model, config.num_heads
+        num_kv_heads = num_heads if config.num_kv_heads is None else config.num_kv_heads
+        if config.head_dim is None and d_model % num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
         if num_kv_heads < 1 or num_heads % num_kv_heads:
             raise ValueError(f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}")
-        head_dim = d_model // num_heads if head_dim is None else head_dim
-        value_dim = head_dim if value_dim is None else value_dim
+        head_dim = d_model // num_heads if config.head_dim is None else config.head_dim
+        value_dim = head_dim if config.value_dim is None else config.value_dim
         shapes = {"query": (num_heads, head_dim), "key": (num_kv_heads, head_dim), "value": (num_kv_heads, value_dim)}
-        biases = {"query": use_bias, "key": use_bias if key_bias is None else key_bias, "value": use_bias}
+        use_bias = config.attention_bias
+        biases = {"query": use_bias, "key": use_bias if config.key_bias is None else config.key_bias, "value": use_bias}
+        widths = {"query": d_model, "key": memory_dim or d_model, "value": memory_dim or d_model}
         projections = tuple(heads * width for heads, width in shapes.values())
+        linear = functools.partial(Linear, dtype=config.dtype, rngs=rngs)
         self.query, self.key, self.value = (
-            Linear(
-                (d_model,),
+            linear(
+                (widths[role],),
                 shape,
                 ("embed", "heads", "head_dim"),
                 use_bias=biases[role],
-                dtype=dtype,
-                draw=functools.partial(initializer.map, role=role, projections=projections, to_memory=to_memory),
-                rngs=rngs,
+                draw=functools.partial(config.draw.map, role=role, projections=projections, cross=cross),
             )
             for role, shape in shapes.items()
         )
-        self.output = Linear(
+        self.output = linear(
             (num_heads, value_dim),
             (d_model,),
             ("heads", "head_dim", "embed"),
-            use_bias=use_bias if output_bias is None else output_bias,
-            dtype=dtype,
-            draw=functools.partial(initializer.map, role="residual"),
-            rngs=rngs,
+            use_bias=use_bias if config.attention_output_bias is None else config.attention_output_bias,
+            draw=functools.partial(config.draw.map, role="residual"),
         )
-        self.query_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
-        self.key_norm = None if head_norm is None else head_norm(head_dim, axis="head_dim")
-        self.scale = scale
-        self.soft_cap = soft_cap
-        self.dropout = dropout
-        self.kernel = kernel
+        self.query_norm, self.key_norm = _head_norm(config, *shapes["query"]), _head_norm(config, *shapes["key"])
+        self.scale = config.attention_scale
+        self.soft_cap = config.soft_cap
+        self.dropout = config.attention_dropout
+        self.kernel = config.attention_kernel
 
     def __call__(
         self,
         x: Float[Array, "batch query d_model"],
-        memory: Float[Array, "rows key d_model"] | None = None,
+        memory: Memory | None = None,
         *,
         mask: AttentionMask = EVERYTHING,
-        placed: Placed | None = None,
-        cache: KeyValueCache | KeysValues | None = None,
+        positions: TokenPositions | None = None,
+        cache: KeyValueCache | None = None,
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
-    ) -> tuple[Float[Array, "batch query d_model"], KeyValueCache | KeysValues | None, Weights | None]:
+    ) -> tuple[Float[Array, "batch query d_model"], KeyValueCache | None, Weights | None]:
         """Attends from `x` to `memory`, or to `x` itself; returns the result, the cache and the weights.
 
-        `placed` says where the tokens of `x` stand, in self-attention. A `KeyValueCache` holds the keys and values of
-        the tokens before `x`, and gets those of `x`; it needs `placed`. The keys and values of a memory
-        (`keys_values`) are a cache too, which stays as it is. `key` turns dropout on. The weights are returned with
-        `intermediates` alone.
+        `memory` is vectors, or the keys and values made of them once (`keys_values`). `positions` are those of the
+        tokens of `x`, in self-attention. A `cache` holds the keys and values of the tokens before `x`, and gets those
+        of `x`; it needs `positions`. `key` turns dropout on. The weights are returned with `intermediates` alone.
         """
-        if isinstance(cache, tuple) and not isinstance(cache, KeyValueCache):
-            query, (keys, values) = self.query(x), cache
+        if isinstance(memory, KeysValues):
+            query, (keys, values) = self.query(x), memory
         else:
             query, keys, values = self._projected(x, memory)
-            keys = self._keys(keys, placed)
-        query = self._turned(query, self.query_norm, placed)
-        bias = None if placed is None else placed.bias()
-        if isinstance(cache, KeyValueCache):
-            if placed is None:
-                raise ValueError("attention with a cache needs to know where its tokens stand: give placed")
-            cache, seen = cache.extended(keys, values, placed.places, ring=mask.window is not None)
-            keys, values, bias = seen.key, seen.value, placed.bias(seen.positions)
-            places = jnp.broadcast_to(placed.places, x.shape[:2])
-            mask = replace(mask, query_positions=places, key_positions=seen.positions)
+            keys = self._keys(keys, positions)
+        query = _at_positions(_normed(query, self.query_norm), positions, "query")
+        bias = None if positions is None else positions.bias()
+        if cache is not None:
+            if positions is None:
+                raise ValueError("attention with a cache needs to know where its tokens stand: give positions")
+            cache, visible = cache.extended(keys, values, positions.ids, ring=mask.window is not None)
+            keys, values, bias = visible.key, visible.value, positions.bias(visible.positions)
+            ids = jnp.broadcast_to(positions.ids, x.shape[:2])
+            mask = replace(mask, query_positions=ids, key_positions=visible.positions)
         if self.scale is not None:
             query = query * (self.scale * query.shape[-1] ** 0.5)
         # Rows that share a memory (the hypotheses of a beam) become further queries of its one row.
@@ -233,9 +209,9 @@ class Attention(nnx.Module):
             weights = attention_weights(query, keys, mask, bias=bias, soft_cap=self.soft_cap)
         return self.output(mixed.reshape(*x.shape[:2], *mixed.shape[2:])), cache, weights
 
-    def keys_values(self, memory: Float[Array, "rows key d_model"]) -> KeysValues:
-        """The keys and values of a memory, computed once where it does not change."""
-        return self._keys(self.key(memory), None), self.value(memory)
+    def keys_values(self, memory: Float[Array, "rows key memory_dim"]) -> KeysValues:
+        """The keys and values of a memory, to be computed once where it does not change."""
+        return KeysValues(self._keys(self.key(memory), None), self.value(memory))
 
     def start_cache(self, batch: int, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` tokens of each of `batch` sequences."""
@@ -245,17 +221,36 @@ class Attention(nnx.Module):
     def _projected(self, x: Array, memory: Array | None) -> tuple[Array, Array, Array]:
         """Queries of `x`, keys and values of the memory; in as few products as the devices that divide heads allow."""
         source = x if memory is None else memory
-        if devices_of("heads") == 1:
+        if num_shards("heads") == 1:
             query, key, value = self.query(x), self.key(source), self.value(source)
         elif memory is None and self.query.kernel.shape[:-1] == self.key.kernel.shape[:-1]:
-            query, key, value = side_by_side(x, (self.query, self.key, self.value))
+            query, key, value = in_one_product(x, (self.query, self.key, self.value))
         else:
-            query, (key, value) = self.query(x), side_by_side(source, (self.key, self.value))
+            query, (key, value) = self.query(x), in_one_product(source, (self.key, self.value))
         return query, key, constrain(value, ("batch", "length", "heads", "head_dim"))
 
-    def _keys(self, key: Array, placed: Placed | None) -> Array:
-        return constrain(self._turned(key, self.key_norm, placed), ("batch", "length", "heads", "head_dim"))
+    def _keys(self, key: Array, positions: TokenPositions | None) -> Array:
+        key = _at_positions(_normed(key, self.key_norm), positions, "key")
+        return constrain(key, ("batch", "length", "heads", "head_dim"))
 
-    def _turned(self, x: Array, norm: Any, placed: Placed | None) -> Array:
-        x = x if norm is None else norm(x)
-        return x if placed is None else placed.turn(x)
+
+def _head_norm(config: LayerConfig, heads: int, head_dim: int) -> Any:
+    """The norm of queries or keys (Henry et al. 2020, "QKNorm"; OLMo Team 2025, "2 OLMo 2 Furious", section 3.3)."""
+    match QUERY_KEY_NORMS[config.query_key_norm]:
+        case 0:
+            return None
+        case 1:
+            return config.make_norm(head_dim, axis="head_dim")
+        case _:
+            return config.make_norm(heads * head_dim, axis="heads")
+
+
+def _normed(x: Array, norm: Any) -> Array:
+    """Queries or keys, normalised over as many of their last dimensions as the norm has parameters for."""
+    if norm is None or norm.scale.shape[-1] == x.shape[-1]:
+        return x if norm is None else norm(x)
+    return norm(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+
+
+def _at_positions(x: Array, positions: TokenPositions | None, role: str) -> Array:
+    return x if positions is None else positions.rotate(x, role)

@@ -10,11 +10,18 @@ from transformer_jax.nn.mask import EMPTY
 from transformer_jax.parallel.axes import take_rows
 
 NewKeys = Float[Array, "batch new heads head_dim"]
-NewPlaces = Int[Array, "#batch new"]
+NewPositions = Int[Array, "#batch new"]
+
+
+class KeysValues(NamedTuple):
+    """The keys and values of a memory, which stay the same from token to token."""
+
+    key: Float[Array, "*layers rows key heads head_dim"]
+    value: Float[Array, "*layers rows key heads value_dim"]
 
 
 class KeyValueCache(NamedTuple):
-    """The keys and values of one attention layer, or of a stack of them along a leading axis.
+    """The keys and values of the tokens so far: of one attention layer, or of several along a leading axis.
 
     Each slot knows the position of its token, so that the mask follows from the cache.
     """
@@ -37,17 +44,17 @@ class KeyValueCache(NamedTuple):
         return cls(key, value, jnp.full((batch, capacity), EMPTY, jnp.int32), jnp.zeros((), jnp.int32))
 
     def extended(
-        self, key: NewKeys, value: Float[Array, "batch new heads value_dim"], positions: NewPlaces, *, ring: bool
+        self, key: NewKeys, value: Float[Array, "batch new heads value_dim"], positions: NewPositions, *, ring: bool
     ) -> tuple["KeyValueCache", "KeyValueCache"]:
-        """The cache with `new` tokens more, and the keys and values that these see: one layer's.
+        """Appends the keys and values of `new` tokens; returns the cache, and one layer's keys and values to attend to.
 
-        A `ring` holds the tokens of a window: one more token than fits takes the place of the oldest, and several see
-        those of before beside each other. Without it, the caller sees to it that all fit.
+        A `ring` keeps the tokens of a window alone. One new token takes the slot of the oldest; several are attended to
+        behind the tokens that were in the cache, and then the newest are kept. A cache that is no ring must have room.
         """
         positions = jnp.broadcast_to(positions, key.shape[:2])
         if ring and key.shape[1] > 1:
-            seen = self._layer()._followed_by(key, value, positions)
-            return self._replaced(seen._newest(self.positions.shape[-1])), seen
+            visible = self._layer()._followed_by(key, value, positions)
+            return self._replaced(visible._newest(self.positions.shape[-1])), visible
         cache = self._appended(key, value, positions)
         return cache, cache._layer()
 

@@ -20,30 +20,10 @@ def padded_vocabulary(vocab_size: int, multiple: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def _make_logits(
-    table: Float[Array, "..."], inputs: int, dtype: str, vocab_size: int, scale: float, soft_cap: float
-) -> Logits:
-    """The function to logits over a table whose dimension `inputs` is the model's.
-
-    A table that devices shard is gathered here, once for all calls: not in each, and never the logits.
-    """
-    axes = ["vocab", "vocab"]
-    axes[inputs] = "replicated"
-    table = constrain(table, axes)
-
-    def logits(x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
-        y = constrain(product(x, table, (inputs,), dtype, "float32"), ("batch", "length", "vocab"))
-        y = y if scale == 1.0 else y * scale
-        y = soft_cap * jnp.tanh(y / soft_cap) if soft_cap else y
-        return y if y.shape[-1] == vocab_size else jnp.where(jnp.arange(y.shape[-1]) < vocab_size, y, MASKED)
-
-    return logits
-
-
 class Embedding(nnx.Module):
     """Token embeddings times sqrt(d_model) (Vaswani et al. 2017, section 3.4), drawn by `initializer`.
 
-    The same matrix maps decoder outputs to logits (`make_logits`) where the output is tied. The table has a multiple of
+    The same matrix maps vectors to logits (`make_logits`) where the output is tied. The table has a multiple of
     `vocab_multiple` rows, so that any mesh divides it; the rows that stand for no token are masked in the logits.
     """
 
@@ -70,12 +50,9 @@ class Embedding(nnx.Module):
         table = constrain(self.table[...], ("vocab", "replicated"))
         return jnp.take(table, tokens, axis=0).astype(self.dtype) * self.scale
 
-    def make_logits(self, *, scale: float = 1.0, soft_cap: float = 0.0) -> Logits:
-        """The function from vectors to the float32 logits of their product with the transposed table, times `scale`.
-
-        With a `soft_cap`, logits l become `cap * tanh(l / cap)` (Gemma 2, 2024, section 2).
-        """
-        return _make_logits(self.table[...], 1, self.dtype, self.vocab_size, scale, soft_cap)
+    def weights(self) -> tuple[Float[Array, "rows d_model"], int]:
+        """The matrix to logits, and which dimension is the model's width."""
+        return self.table[...], 1
 
 
 class Output(nnx.Module):
@@ -97,6 +74,36 @@ class Output(nnx.Module):
         )
         self.vocab_size = vocab_size
 
-    def make_logits(self, *, scale: float = 1.0, soft_cap: float = 0.0) -> Logits:
-        """The function from vectors to float32 logits, scaled and capped as those of an `Embedding`."""
-        return _make_logits(self.projection.kernel[...], 0, self.projection.dtype, self.vocab_size, scale, soft_cap)
+        self.dtype = dtype
+
+    def weights(self) -> tuple[Float[Array, "d_model rows"], int]:
+        """The matrix to logits, and which dimension is the model's width."""
+        return self.projection.kernel[...], 0
+
+
+def make_logits(
+    output: Embedding | Output,
+    *,
+    scale: float = 1.0,
+    soft_cap: float = 0.0,
+    bias: Float[Array, " rows"] | None = None,
+) -> Logits:
+    """The function from vectors to float32 logits: `scale` times the products with a matrix, plus a bias.
+
+    With a `soft_cap`, logits l become `cap * tanh(l / cap)` (Gemma 2, 2024, section 2). A matrix that is sharded by the
+    model's width is gathered here, once for all calls, so that logits need no sum over devices.
+    """
+    matrix, inputs = output.weights()
+    axes = ["vocab", "vocab"]
+    axes[inputs] = "replicated"
+    matrix = constrain(matrix, axes)
+
+    def logits(x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length rows"]:
+        y = constrain(product(x, matrix, (inputs,), output.dtype, "float32"), ("batch", "length", "vocab"))
+        y = y if scale == 1.0 else y * scale
+        y = y if bias is None else y + bias.reshape(1, 1, -1)
+        y = soft_cap * jnp.tanh(y / soft_cap) if soft_cap else y
+        rows = y.shape[-1]
+        return y if rows == output.vocab_size else jnp.where(jnp.arange(rows) < output.vocab_size, y, MASKED)
+
+    return logits

@@ -4,10 +4,10 @@ import functools
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.nn.initializers import PAPER, Initializer
-from transformer_jax.nn.linear import Linear
+from transformer_jax.nn.config import LayerConfig
+from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.named import choose
 from transformer_jax.parallel.axes import constrain
 
@@ -22,32 +22,25 @@ ACTIVATIONS = {
 class FeedForward(nnx.Module):
     """Position-wise feed-forward network (Vaswani et al. 2017, section 3.3): two linear maps, an activation between.
 
-    With `gated=True` the first map has a second, multiplicative branch (Shazeer 2020, "GLU Variants").
-    Raises ValueError for an unknown activation.
+    A gated network has a second, multiplicative branch (Shazeer 2020, "GLU Variants").
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        *,
-        activation: str = "relu",
-        gated: bool = False,
-        use_bias: bool = True,
-        dtype: str = "float32",
-        initializer: Initializer = PAPER,
-        rngs: nnx.Rngs,
-    ):
-        self.activation = choose("activation", activation, ACTIVATIONS)
-        linear = functools.partial(Linear, use_bias=use_bias, dtype=dtype, draw=initializer.map, rngs=rngs)
-        residual = functools.partial(initializer.map, role="residual")
-        self.input = linear((d_model,), (d_ff,), ("embed", "mlp"))
-        self.gate = linear((d_model,), (d_ff,), ("embed", "mlp")) if gated else None
-        self.output = linear((d_ff,), (d_model,), ("mlp", "embed"), draw=residual)
+    def __init__(self, config: LayerConfig, *, rngs: nnx.Rngs):
+        self.activation = choose("model.activation", config.activation, ACTIVATIONS)
+        linear = functools.partial(Linear, use_bias=config.feed_forward_bias, dtype=config.dtype, rngs=rngs)
+        inner = functools.partial(linear, (config.d_model,), (config.d_ff,), ("embed", "mlp"), draw=config.draw.map)
+        residual = functools.partial(config.draw.map, role="residual")
+        self.input = inner()
+        self.gate = inner() if config.gated else None
+        self.output = linear((config.d_ff,), (config.d_model,), ("mlp", "embed"), draw=residual)
+        self.dropout = config.feed_forward_dropout
 
-    def __call__(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length d_model"]:
+    def __call__(
+        self, x: Float[Array, "batch length d_model"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "batch length d_model"]:
+        """`[batch, length, d_model]` to the same; `key` turns dropout on."""
         # The backward pass computes the activation again: what happens inside of a GELU is six times the memory.
         activation = jax.checkpoint(self.activation, prevent_cse=False)
         hidden = self.input(x)
         hidden = activation(hidden) if self.gate is None else activation(self.gate(x)) * hidden
-        return self.output(constrain(hidden, ("batch", "length", "mlp")))
+        return self.output(dropout(constrain(hidden, ("batch", "length", "mlp")), self.dropout, key))

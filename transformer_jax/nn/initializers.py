@@ -36,8 +36,8 @@ class Map(NamedTuple):
     """For queries, keys and values: the outputs of all three, in this order."""
     role: str = ""
     """query, key or value, or residual: a map whose output is added to the residual stream."""
-    to_memory: bool = False
-    """Whether it is part of an attention to a memory."""
+    cross: bool = False
+    """Whether it is part of attention to a memory."""
     head_dim: int = 1
     """Width of a head, for queries."""
 
@@ -52,7 +52,7 @@ def _paper(shape: Map) -> float:
 
 
 def _tensor2tensor(shape: Map) -> float:
-    if not shape.to_memory:
+    if not shape.cross:
         return _paper(shape)
     return glorot(shape if shape.role == "query" else shape._replace(outputs=sum(shape.projections[1:])))
 
@@ -114,12 +114,12 @@ class Initializer:
         *,
         role: str = "",
         projections: tuple[int, ...] = (),
-        to_memory: bool = False,
+        cross: bool = False,
     ) -> Float[Array, "..."]:
         """A kernel `[*in_shape, *out_shape]`; see `Map` for the rest. Raises ValueError for an unknown scheme."""
         scheme = choose("model.initializer", self.scheme, SCHEMES)
         inputs, outputs = math.prod(in_shape), math.prod(out_shape)
-        of = Map(inputs, outputs, self.num_layers, projections, role, to_memory, out_shape[-1])
+        of = Map(inputs, outputs, self.num_layers, projections, role, cross, out_shape[-1])
         return scheme.draw(key, in_shape + out_shape) * jnp.float32(scheme.deviation(of))
 
     def table(self, key: PRNGKeyArray, shape: tuple[int, int], table: str, d_model: int) -> Float[Array, "rows width"]:

@@ -48,7 +48,7 @@ class Linear(nnx.Module):
         return y + jnp.broadcast_to(self.bias[...], y.shape).astype(self.dtype)
 
 
-def side_by_side(x: Float[Array, "..."], maps: Sequence[Linear]) -> list[Float[Array, "..."]]:
+def in_one_product(x: Float[Array, "..."], maps: Sequence[Linear]) -> list[Float[Array, "..."]]:
     """Applies several maps to one input in one product; their outputs may differ in the last dimension alone.
 
     The gradients by the input are one product too, which devices that shard the outputs sum once.

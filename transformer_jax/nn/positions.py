@@ -1,7 +1,7 @@
-"""Where tokens stand: one class for each kind of position, chosen by the field `model.positions`.
+"""Position encodings: one class for each kind, chosen by the field `model.positions`.
 
-A kind says what it adds to vectors in front of a stack, how it turns queries and keys, what it adds to their scores,
-and how far it reaches. A new kind overrides the methods of `Position` that it needs.
+A kind may add something to the vectors in front of a stack, rotate queries and keys, and add a bias to attention
+scores. A new kind overrides those methods of `Position` that it needs.
 """
 
 import math
@@ -20,14 +20,14 @@ from transformer_jax.parallel.axes import constrain
 
 Vectors = Float[Array, "batch length d_model"]
 Heads = Float[Array, "batch length heads head_dim"]
-Places = Int[Array, "#batch length"]
+PositionIds = Int[Array, "#batch length"]
 """The position of every token, from 0."""
 Bias = Float[Array, "#batch heads query key"]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model that a position is for."""
+    """The sizes of a model that a kind of position may need."""
 
     d_model: int
     num_heads: int
@@ -40,54 +40,66 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Position:
-    """A kind of position. Each method's default does nothing."""
+    """A kind of position; by default each method does nothing."""
 
     kinds: ClassVar[Mapping[str, type["Position"]]]
-    """The kinds that a name stands for."""
+    """The kinds by name, as the command line has them."""
 
     def reach(self, sizes: Sizes) -> int | None:
         """The number of positions that there are; None: any number."""
         return None
 
     def input_parameters(self, sizes: Sizes, initializer: Initializer, rngs: nnx.Rngs) -> dict[str, nnx.Param]:
-        """What `add` learns: parameters with named axes."""
+        """The parameters of `add`, with named axes (`nnx.Param(..., axes=...)`)."""
         return {}
 
     def attention_parameters(self, sizes: Sizes, initializer: Initializer, rngs: nnx.Rngs) -> dict[str, nnx.Param]:
-        """What `tables` and `bias` learn, once for all layers of a stack."""
+        """The parameters of `tables` and `bias`, which the layers of a stack share."""
         return {}
 
-    def add(self, x: Vectors, places: Places, parameters: Mapping[str, Array]) -> Vectors:
-        """The vectors of tokens with what tells where they stand."""
+    def add(self, x: Vectors, ids: PositionIds, parameters: Mapping[str, Array]) -> Vectors:
+        """The vectors of tokens, with their positions added."""
         return x
 
-    def tables(self, places: Places, sizes: Sizes, parameters: Mapping[str, Array]) -> Any:
-        """Arrays that `turn` needs, computed once for all layers."""
+    def tables(self, ids: PositionIds, sizes: Sizes, parameters: Mapping[str, Array]) -> Any:
+        """Arrays for `rotate`, computed once for all layers."""
         return None
 
-    def turn(self, x: Heads, tables: Any) -> Heads:
-        """Queries or keys at their places."""
+    def rotate(self, x: Heads, tables: Any, role: str) -> Heads:
+        """Queries or keys, rotated by their positions; `role` is query or key."""
         return x
 
     def bias(
-        self, query: Places, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
+        self, query: PositionIds, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
     ) -> Bias | None:
-        """What is added to the scores of queries and keys at these places."""
+        """A bias added to the attention scores of queries and keys at these positions."""
         return None
 
 
 @dataclass(frozen=True)
 class NoPositions(Position):
-    """Tokens without places: a decoder can tell them from what each may see (Haviv et al. 2022)."""
+    """No position encoding: a causal decoder learns positions from what each token may see (Haviv et al. 2022)."""
 
 
 @dataclass(frozen=True)
 class Sinusoidal(Position):
     """The paper's fixed sinusoids, added to embeddings (Vaswani et al. 2017, section 3.5)."""
 
-    def add(self, x: Vectors, places: Places, parameters: Mapping[str, Array]) -> Vectors:
-        """The vectors with the sinusoids of their places."""
-        return x + sinusoids(jnp.broadcast_to(places, x.shape[:2]), x.shape[-1]).astype(x.dtype)
+    interleaved: bool = True
+    """Sines and cosines take turns, as printed in the paper; otherwise all sines stand before all cosines (Marian,
+    Whisper, Tensor2Tensor)."""
+    inclusive: bool = False
+    """The last of the n wavelengths is 10000 x 2 pi itself, with exponents i / (n - 1) in place of the paper's i / n
+    (Tensor2Tensor, fairseq, Whisper)."""
+    offset: int = 0
+    """Added to every position (fairseq, M2M-100: 2)."""
+
+    def add(self, x: Vectors, ids: PositionIds, parameters: Mapping[str, Array]) -> Vectors:
+        """The vectors plus the sinusoids of their positions."""
+        ids = jnp.broadcast_to(ids, x.shape[:2])
+        ids = ids + self.offset if self.offset else ids
+        table = sinusoids(ids, x.shape[-1], interleaved=self.interleaved, inclusive=self.inclusive)
+        return x + table.astype(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -110,56 +122,56 @@ class Learned(Position):
             )
         }
 
-    def add(self, x: Vectors, places: Places, parameters: Mapping[str, Array]) -> Vectors:
-        """The vectors with the rows of their places."""
+    def add(self, x: Vectors, ids: PositionIds, parameters: Mapping[str, Array]) -> Vectors:
+        """The vectors plus the table's rows of their positions."""
         table = constrain(parameters["table"], ("positions", "replicated"))
         # Padding may stand past the end; it is masked, and must be finite for that.
-        rows = jnp.take(table, jnp.broadcast_to(places, x.shape[:2]) + self.offset, axis=0, mode="clip")
+        rows = jnp.take(table, jnp.broadcast_to(ids, x.shape[:2]) + self.offset, axis=0, mode="clip")
         return x + rows.astype(x.dtype)
 
 
 @dataclass(frozen=True)
 class Rotary(Position):
-    """Queries and keys turned by their places, so that scores know only distances (Su et al. 2021, "RoFormer").
+    """Queries and keys rotated by their positions, so that scores depend on distances (Su et al. 2021, "RoFormer").
 
-    Pairs of elements are turned together by the angle `place / base^(2i/n)`, n being the number of elements turned.
-    Element i goes with element i + n/2, as Llama's published weights expect, or with its neighbour, as in the paper;
-    the two differ by an order of the elements.
+    The n rotated elements of a head form pairs, and pair i is rotated by the angle `position / base^(2i/n)`. Element i
+    is paired with element i + n/2, as Llama's published weights expect, or with its neighbour, as in the paper; the
+    two differ by an order of the elements.
     """
 
     base: float = 10_000.0
     """The longest wavelength is 2 pi times this."""
     fraction: float = 1.0
-    """Share of a head's elements that are turned, the first ones (GPT-NeoX: 0.25)."""
+    """Share of a head's elements that are rotated, the first ones (GPT-NeoX: 0.25)."""
     interleaved: bool = False
-    """Whether neighbours are turned together, as in the paper and in GPT-J."""
+    """Neighbours form pairs, as in the paper and in GPT-J."""
     scaling: RotaryScaling = field(default_factory=RotaryScaling)
     """How the angles change for contexts longer than the model was trained on."""
 
     def tables(
-        self, places: Places, sizes: Sizes, parameters: Mapping[str, Array]
+        self, ids: PositionIds, sizes: Sizes, parameters: Mapping[str, Array]
     ) -> tuple[Float[Array, "#batch length 1 pairs"], Float[Array, "#batch length 1 pairs"]]:
         """Sines and cosines of all angles; ValueError for an odd number of elements."""
-        turned = int(sizes.head_dim * self.fraction)
-        if turned % 2 or not turned:
-            raise ValueError(f"rotary positions need an even head_dim, not {turned}")
-        frequencies, magnitude = self.scaling.frequencies(self.base, turned, places)
-        angles = places[..., None, None].astype(jnp.float32) * frequencies[:, None, None]
+        size = int(sizes.head_dim * self.fraction)
+        if size % 2 or not size:
+            raise ValueError(f"rotary positions need an even head_dim, not {size}")
+        frequencies, magnitude = self.scaling.frequencies(self.base, size, ids)
+        angles = ids[..., None, None].astype(jnp.float32) * frequencies[:, None, None]
         return jnp.sin(angles) * magnitude, jnp.cos(angles) * magnitude
 
-    def turn(self, x: Heads, tables: Any) -> Heads:
-        """Queries or keys with their pairs turned."""
+    def rotate(self, x: Heads, tables: Any, role: str) -> Heads:
+        """Queries or keys, with their pairs rotated."""
         sine, cosine = tables
         size = 2 * sine.shape[-1]
-        turned, rest = x[..., :size].astype(jnp.float32), x[..., size:]
+        rotated, rest = x[..., :size].astype(jnp.float32), x[..., size:]
         if self.interleaved:
-            first, second = turned[..., 0::2], turned[..., 1::2]
+            first, second = rotated[..., 0::2], rotated[..., 1::2]
         else:
-            first, second = jnp.split(turned, 2, axis=-1)
+            first, second = jnp.split(rotated, 2, axis=-1)
         pairs = [first * cosine - second * sine, second * cosine + first * sine]
         join = jnp.stack if self.interleaved else jnp.concatenate
-        turned = join(pairs, axis=-1).reshape(turned.shape)
-        return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1) if rest.shape[-1] else turned.astype(x.dtype)
+        rotated = join(pairs, axis=-1).reshape(rotated.shape)
+        return jnp.concatenate([rotated.astype(x.dtype), rest], axis=-1) if rest.shape[-1] else rotated.astype(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -181,7 +193,7 @@ class Relative(Position):
         return {"table": nnx.Param(table, axes=("buckets", "heads"))}
 
     def bias(
-        self, query: Places, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
+        self, query: PositionIds, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
     ) -> Bias | None:
         """The bias of every distance's bucket."""
         past = query[:, :, None] - key[:, None, :]
@@ -200,7 +212,7 @@ class Alibi(Position):
     """Scores fall linearly with distance, in each head at a slope of its own (Press et al. 2022, section 3)."""
 
     def bias(
-        self, query: Places, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
+        self, query: PositionIds, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
     ) -> Bias | None:
         """Minus the distance times the head's slope."""
         distance = jnp.abs(query[:, :, None] - key[:, None, :]).astype(jnp.float32)
@@ -224,58 +236,62 @@ class PositionParameters(nnx.Module):
         for name, parameter in parameters.items():
             setattr(self, name, parameter)
 
-    def arrays(self) -> dict[str, Array]:
-        """The parameters by name."""
-        return {name: value[...] for name, value in vars(self).items() if isinstance(value, nnx.Variable)}
+    @classmethod
+    def of(cls, parameters: Mapping[str, nnx.Param]) -> "PositionParameters | None":
+        """The module of these parameters; None without any."""
+        return cls(parameters) if parameters else None
+
+    @staticmethod
+    def arrays(held: "PositionParameters | None") -> dict[str, Array]:
+        """The arrays by name; none where a kind has no parameters."""
+        attributes = {} if held is None else vars(held)
+        return {name: value[...] for name, value in attributes.items() if isinstance(value, nnx.Variable)}
 
 
-def hold(parameters: Mapping[str, nnx.Param]) -> PositionParameters | None:
-    """A module that holds these parameters; None where there are none."""
-    return PositionParameters(parameters) if parameters else None
+class TokenPositions:
+    """The positions of a call's tokens, and the arrays that the layers of a stack share.
 
-
-def arrays(held: PositionParameters | None) -> dict[str, Array]:
-    """The arrays of `hold`."""
-    return {} if held is None else held.arrays()
-
-
-class Placed:
-    """The places of a call's tokens, with all that their kind computes once for the layers of a stack."""
+    `cached` says that keys and values come from a cache: which positions these have only the layer's cache knows.
+    """
 
     def __init__(
         self,
         kind: Position,
-        places: Places,
+        ids: PositionIds,
         sizes: Sizes,
         parameters: Mapping[str, Array],
         *,
         cached: bool = False,
     ):
-        self.kind, self.places, self.sizes, self.parameters = kind, places, sizes, parameters
-        self.tables = kind.tables(places, sizes, parameters)
-        # With a cache, keys are others than the queries' own, and which they are only the layer's cache knows.
-        self.own_bias = None if cached else kind.bias(places, places, sizes, parameters)
+        self.kind, self.ids, self.sizes, self.parameters = kind, ids, sizes, parameters
+        self.tables = kind.tables(ids, sizes, parameters)
+        self.own_bias = None if cached else kind.bias(ids, ids, sizes, parameters)
 
-    def turn(self, x: Heads) -> Heads:
-        """Queries or keys of the call's tokens, turned by their places."""
-        return self.kind.turn(x, self.tables)
+    def rotate(self, x: Heads, role: str) -> Heads:
+        """Queries or keys of the call's tokens, rotated by their positions; `role` is query or key."""
+        return self.kind.rotate(x, self.tables, role)
 
     def bias(self, key: Int[Array, "#batch key"] | None = None) -> Bias | None:
-        """The bias of scores with keys at these places; None: with the call's own tokens."""
-        return self.own_bias if key is None else self.kind.bias(self.places, key, self.sizes, self.parameters)
+        """The bias of scores with keys at these positions; None: with the call's own tokens."""
+        return self.own_bias if key is None else self.kind.bias(self.ids, key, self.sizes, self.parameters)
 
 
-def sinusoids(places: Int[Array, "*shape"], d_model: int) -> Float[Array, "*shape d_model"]:
+def sinusoids(
+    ids: Int[Array, "*shape"], d_model: int, *, interleaved: bool = True, inclusive: bool = False
+) -> Float[Array, "*shape d_model"]:
     """Sinusoids of Vaswani et al. 2017, section 3.5, sine and cosine interleaved as printed there.
 
-    `PE[2i] = sin(place / 10000^(2i/d_model))` and `PE[2i+1] = cos(place / 10000^(2i/d_model))`.
-    Raises ValueError when d_model is odd.
+    `PE[2i] = sin(position / 10000^(2i/d_model))` and `PE[2i+1] = cos(position / 10000^(2i/d_model))`; see `Sinusoidal`
+    for the other forms. Raises ValueError when d_model is odd.
     """
     if d_model % 2:
         raise ValueError(f"sinusoidal positions need an even d_model, not {d_model}")
-    wavelengths = 10_000.0 ** (jnp.arange(0, d_model, 2, dtype=jnp.float32) / d_model)
-    angles = places[..., None].astype(jnp.float32) / wavelengths.reshape((1,) * places.ndim + (-1,))
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*places.shape, d_model)
+    exponents = jnp.arange(0, d_model, 2, dtype=jnp.float32) / (d_model - 2 * inclusive)
+    wavelengths = 10_000.0**exponents
+    angles = ids[..., None].astype(jnp.float32) / wavelengths.reshape((1,) * ids.ndim + (-1,))
+    if not interleaved:
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*ids.shape, d_model)
 
 
 def alibi_slopes(num_heads: int) -> Float[np.ndarray, " heads"]:

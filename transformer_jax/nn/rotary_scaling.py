@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from transformer_jax.nn.mask import EMPTY
 
 Frequencies = Float[Array, "#batch pairs"]
-"""Radians by which each pair of elements is turned at position 1."""
+"""Radians by which each pair of elements is rotated at position 1."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class RotaryScaling:
     kinds: ClassVar[Mapping[str, type["RotaryScaling"]]]
     """The kinds that a name stands for."""
 
-    def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
+    def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
         """Frequencies of `size / 2` pairs, and a factor of sines and cosines."""
         return rotary_frequencies(base, size), 1.0
 
 
 @dataclass(frozen=True)
-class Linear(RotaryScaling):
+class Interpolation(RotaryScaling):
     """Positions divided by a factor (Chen et al. 2023, "Position Interpolation")."""
 
     factor: Annotated[float, Ge(1)] = 1.0
 
-    def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
+    def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
         return rotary_frequencies(base, size) / self.factor, 1.0
 
 
@@ -49,8 +49,8 @@ class Dynamic(RotaryScaling):
     original_length: Annotated[int, Ge(1)] = 2048
     """Positions that the model was trained on."""
 
-    def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
-        longest = jnp.max(jnp.where(places < EMPTY, places, 0), axis=-1, keepdims=True) + 1
+    def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
+        longest = jnp.max(jnp.where(ids < EMPTY, ids, 0), axis=-1, keepdims=True) + 1
         length = jnp.maximum(longest, self.original_length).astype(jnp.float32)
         grown = self.factor * length / self.original_length - (self.factor - 1)
         return rotary_frequencies(base * grown ** (size / (size - 2)), size), 1.0
@@ -68,7 +68,7 @@ class Llama3(RotaryScaling):
     original_length: Annotated[int, Ge(1)] = 8192
     """Positions that the model was trained on."""
 
-    def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
+    def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
         plain = rotary_frequencies(base, size)
         turns = self.original_length * plain / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
@@ -90,7 +90,7 @@ class Yarn(RotaryScaling):
     attention_factor: float | None = None
     """Factor of queries and keys; None: 0.1 ln(factor) + 1."""
 
-    def frequencies(self, base: float, size: int, places: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
+    def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
         def pair(turns: float) -> float:
             """The pair that turns so often within `original_length`."""
             return size * math.log(self.original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
@@ -104,7 +104,7 @@ class Yarn(RotaryScaling):
 
 RotaryScaling.kinds = {
     "none": RotaryScaling,
-    "linear": Linear,
+    "linear": Interpolation,
     "dynamic": Dynamic,
     "llama3": Llama3,
     "yarn": Yarn,

@@ -11,7 +11,7 @@ import jax
 from jaxtyping import Array, Float
 
 from transformer_jax.nn.mask import AttentionMask
-from transformer_jax.parallel.axes import MESH_AXES, devices_of, partition_spec
+from transformer_jax.parallel.axes import MESH_AXES, num_shards, partition_spec
 
 Queries = Float[Array, "batch query heads head_dim"]
 Keys = Float[Array, "batch key kv_heads head_dim"]
@@ -19,8 +19,8 @@ Keys = Float[Array, "batch key kv_heads head_dim"]
 
 def why_not_by_shard(query: Queries, key: Keys) -> str:
     """The reason why rows and heads cannot be sharded over the current mesh; empty: they can."""
-    rows, lengths = devices_of("batch"), devices_of("length")
-    heads = devices_of("heads") * lengths
+    rows, lengths = num_shards("batch"), num_shards("length")
+    heads = num_shards("heads") * lengths
     if query.shape[0] % rows:
         return f"{query.shape[0]} rows on {rows} devices"
     if query.shape[2] % heads or key.shape[2] % heads:
@@ -43,7 +43,7 @@ def attend_by_shard(
         return attend(query, key, value, mask)
 
     def on_a_device(query: Array, key: Array, value: Array, mask: AttentionMask) -> Array:
-        if devices_of("length") == 1:
+        if num_shards("length") == 1:
             return attend(query, key, value, mask)
         query, key, value = (_exchange(x, split=2, join=1) for x in (query, key, value))
         return _exchange(attend(query, key, value, mask), split=1, join=2)

@@ -1,4 +1,4 @@
-"""A stack of layers: one period of layers whose parameters have a leading axis, run by a scan."""
+"""A stack of layers: layers of equal kinds share arrays with a leading axis, and a scan runs them."""
 
 from typing import Any, NamedTuple
 
@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.nn.initializers import Initializer
-from transformer_jax.nn.layer import LayerCache, LayerConfig, TransformerLayer
+from transformer_jax.nn.cache import KeysValues, KeyValueCache
+from transformer_jax.nn.config import LayerConfig, LayerKind
+from transformer_jax.nn.layer import TransformerLayer
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
-from transformer_jax.nn.positions import Placed, Places, Position, PositionParameters, Vectors, arrays, hold
+from transformer_jax.nn.positions import Position, PositionIds, PositionParameters, TokenPositions, Vectors
 
 
 class Intermediates(NamedTuple):
@@ -23,105 +24,77 @@ class Intermediates(NamedTuple):
 
 
 class StackCache(NamedTuple):
-    """What the layers of a stack keep between tokens."""
+    """The caches of a stack, by the names of its layers; those of scanned layers have a leading axis."""
 
-    first: tuple[LayerCache, ...]
-    layers: tuple[LayerCache, ...]
-    """Of each layer of the period, with a leading axis."""
-    last: tuple[LayerCache, ...]
+    tokens: dict[str, KeyValueCache]
+    """Keys and values of the tokens so far."""
+    memory: dict[str, KeysValues]
+    """Keys and values of the memory, computed once."""
 
     def take(self, rows: Int[Array, " rows"]) -> "StackCache":
-        """The cache whose row i is this one's row `rows[i]`; a memory stays, shared by the rows of a beam."""
-        groups = ([cache._replace(own=cache.own.take(rows)) for cache in group] for group in self)
-        return StackCache(*map(tuple, groups))
-
-
-class Groups(NamedTuple):
-    """One thing for each layer of a stack, or the names of the attributes that are layers, as they are run."""
-
-    first: Any
-    layers: Any
-    """Those of a period."""
-    last: Any
+        """The cache whose row i is this one's row `rows[i]`; the memory stays, shared by the rows of a beam."""
+        return self._replace(tokens={name: cache.take(rows) for name, cache in self.tokens.items()})
 
 
 class Stack(nnx.Module):
-    """`num_layers` layers (Vaswani et al. 2017, figure 1) and, with `final_norm`, a norm behind the last.
+    """The layers of a configuration (Vaswani et al. 2017, figure 1).
 
     Layers whose kinds repeat are one period of layers (`layers`, `layers_1`, ...; mostly one layer) with a leading
     `layers` axis, so that compile time does not grow with depth. A first layer that is unlike the others (`first_0`)
-    and what the last period lacks (`last_0`, ...) stand for themselves. With `shared_layers` one layer (`shared`) is
-    run `num_layers` times (Lan et al. 2020, "ALBERT"). `remat` recomputes a layer's activations in the backward pass
-    instead of storing them; `unroll` inlines the scan. `causal` says of relative positions that there is only a past.
-    Raises ValueError for a stack without layers and for sizes that do not fit.
+    and the layers behind the last whole period (`last_0`, ...) have attributes of their own. With `shared_layers` one
+    layer (`shared`) runs `num_layers` times (Lan et al. 2020, "ALBERT"). `causal` tells kinds of position that tokens
+    see the past alone. `memory_dim` is the width of a memory where it is not the model's. `layer` is the class of the
+    layers. Raises ValueError for a configuration that cannot be built.
     """
 
     def __init__(
         self,
         config: LayerConfig,
-        num_layers: int,
         *,
         causal: bool = False,
         cross_attention: bool = False,
-        final_norm: bool = False,
-        shared_layers: bool = False,
-        remat: bool = False,
-        unroll: bool = False,
+        memory_dim: int | None = None,
+        layer: type[TransformerLayer] = TransformerLayer,
         rngs: nnx.Rngs,
     ):
-        if num_layers < 1:
-            raise ValueError(f"a stack has at least one layer, not {num_layers}")
-        kinds = config.kinds(num_layers)
-        if shared_layers and len(set(kinds)) > 1:
-            raise ValueError("model.shared_layers needs layers that are all of one kind")
+        config.check()
         if config.parallel and cross_attention:
             raise ValueError("model.parallel has no place for attention to a memory; leave it to decoders without one")
-        odd = 0 if config.first_attention_norm or shared_layers else 1
-        period = len(config.pattern)
-        self.repeats = num_layers if shared_layers else (num_layers - odd) // period
-        scanned = num_layers if shared_layers else odd + self.repeats * period
-        keys = jax.random.split(rngs.params(), num_layers)
+        kinds, number = config.kinds(), config.num_layers
+        first = 0 if config.first_attention_norm or config.shared_layers else 1
+        period = 1 if config.shared_layers else len(config.pattern)
+        end = number - (number - first) % period
+        names = ["shared" if config.shared_layers else "layers", *(f"layers_{i}" for i in range(1, period))]
+        self.first = tuple((f"first_{i}", range(i, i + 1)) for i in range(first))
+        self.scanned = tuple((name, range(first + i, end, period)) for i, name in enumerate(names) if end > first)
+        self.last = tuple((f"last_{i - end}", range(i, i + 1)) for i in range(end, number))
+        keys = jax.random.split(rngs.params(), number)
+        for name, numbers in (*self.first, *self.scanned, *self.last):
 
-        def make(place: int, key: PRNGKeyArray) -> TransformerLayer:
-            made = {"cross_attention": cross_attention, "num_layers": num_layers, "rngs": nnx.Rngs(params=key)}
-            return config.make_layer(kinds[place], **made)
+            def make(key: PRNGKeyArray, kind: LayerKind = kinds[numbers[0]]) -> TransformerLayer:
+                of_memory: dict[str, Any] = {"cross_attention": cross_attention, "memory_dim": memory_dim}
+                return layer(config, kind, **of_memory, rngs=nnx.Rngs(params=key))
 
-        self.shared_layers = shared_layers
-        self.names = Groups(
-            tuple(f"first_{i}" for i in range(odd)),
-            ("shared",) if shared_layers else tuple(f"layers_{i}" if i else "layers" for i in range(period)),
-            tuple(f"last_{i}" for i in range(num_layers - scanned)),
-        )
-        if not self.repeats:
-            self.names = self.names._replace(layers=())
-        for i, name in enumerate(self.names.first):
-            setattr(self, name, make(i, keys[i]))
-        for i, name in enumerate(self.names.layers, odd):
-            if shared_layers:
-                setattr(self, name, make(i, keys[i]))
-            else:
-                setattr(self, name, jax.vmap(lambda key, i=i: make(i, key))(keys[i:scanned:period]))
-        for i, name in enumerate(self.names.last, scanned):
-            setattr(self, name, make(i, keys[i]))
+            stacked = (name, numbers) in self.scanned and not config.shared_layers
+            setattr(self, name, jax.vmap(make)(_every(keys, numbers)) if stacked else make(keys[numbers[0]]))
+        self.num_layers, self.shared_layers = number, config.shared_layers
         self.sizes = config.sizes(causal=causal)
         self.positions = tuple(config.layer_positions().items())
-        self.num_layers = num_layers
         # Local layers have the positions of the others unless they have their own.
         used = "global" in config.pattern or ("local" in config.pattern and config.local_positions is None)
-        self.position_bias = self._hold(config.positions if used else None, config, rngs)
-        self.local_position_bias = self._hold(config.local_positions, config, rngs)
-        self.final_norm = config.make_norm(config.d_model) if final_norm else None
-        self.remat = remat
-        self.unroll = unroll
+        self.position_bias = self._parameters(config.positions if used else None, config, rngs)
+        self.local_position_bias = self._parameters(config.local_positions, config, rngs)
+        self.final_norm = config.make_norm(config.d_model) if config.final_norm else None
+        self.remat, self.unroll = config.remat, config.unroll
 
     def __call__(
         self,
         x: Vectors,
-        memory: Float[Array, "rows memory d_model"] | None = None,
+        memory: Float[Array, "rows memory memory_dim"] | None = None,
         *,
         mask: AttentionMask = EVERYTHING,
         memory_mask: AttentionMask = EVERYTHING,
-        positions: Places | None = None,
+        positions: PositionIds | None = None,
         cache: StackCache | None = None,
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
@@ -129,106 +102,109 @@ class Stack(nnx.Module):
         """The stack's output, its cache, and with `intermediates` what happened inside.
 
         `positions` default to 0, 1, 2, ... With a `cache` the tokens of `x` follow those in it, which they see through
-        a causal `mask`, and `positions` have to be given. `key` turns dropout on.
+        a causal `mask`; `positions` have to be given, and a memory is read from the cache. `key` turns dropout on.
         """
-        placed = self._place(x, positions, cache is not None)
+        positions_of = self._token_positions(x, positions, cache is not None)
 
-        def run(x: Vectors, layers: Any, caches: Any, keys: Any) -> tuple[Vectors, Any, list[Any]]:
-            kept, inside = [], []
-            for i, layer in enumerate(layers):
-                x, cache, weights = layer(
+        def run(x: Vectors, layers: Any, tokens: Any, memories: Any, keys: Any) -> tuple[Vectors, Any, Any]:
+            caches, inside = {}, {}
+            for name, layer in layers.items():
+                x, caches[name], weights = layer(
                     x,
-                    memory,
+                    memories.get(name, memory),
                     mask=mask,
                     memory_mask=memory_mask,
-                    placed=placed[layer.kind.name],
-                    cache=None if caches is None else caches[i],
-                    key=None if keys is None else keys[i],
+                    positions=positions_of[layer.kind.name],
+                    cache=tokens.get(name),
+                    key=keys.get(name),
                     intermediates=intermediates,
                 )
-                kept.append(cache)
-                inside += [Intermediates(x, weights)] if intermediates else []
-            return x, None if caches is None else tuple(kept), inside
+                inside[name] = Intermediates(x, weights) if intermediates else None
+            return x, caches if tokens else {}, inside
 
         # Inside a loop nothing can be merged with what is recomputed, so that needs no barrier there.
         repeated = jax.checkpoint(run, prevent_cse=self.unroll) if self.remat else run
         run = jax.checkpoint(run) if self.remat else run
+        keys = None if key is None else jax.random.split(key, self.num_layers)
+        first, scanned, last = (self._group(group, cache, keys) for group in (self.first, self.scanned, self.last))
+        layers, tokens, *others = scanned
+        shared = layers if self.shared_layers else None
 
-        def period(carry: Any, over: Any) -> tuple[Any, list[Any]]:
-            x, own = carry
-            layers, memories, keys, index = over
-            layers = scanned if self.shared_layers else layers
-            caches = None
-            if own is not None:
-                caches = [LayerCache(c._replace(index=index), m) for c, m in zip(own, memories, strict=True)]
-            x, caches, inside = repeated(x, layers, caches, keys)
-            return (x, None if caches is None else tuple(c.own._replace(index=None) for c in caches)), inside
+        def period(carry: Any, over: Any) -> tuple[Any, Any]:
+            (x, tokens), (layers, memories, keys, index) = carry, over
+            tokens = {name: cache._replace(index=index) for name, cache in tokens.items()}
+            x, tokens, inside = repeated(x, shared or layers, tokens, memories, keys)
+            return (x, {name: cache._replace(index=None) for name, cache in tokens.items()}), inside
 
-        first, scanned, last = self._layers()
-        keys = Groups(None, None, None) if key is None else self._split(key)
-        caches = Groups(None, None, None) if cache is None else Groups(*cache)
-        x, before, inside_first = run(x, first, caches.first, keys.first)
-        inside, own, memories = [], None, None
-        if self.repeats:
+        x, before, inside = run(x, *first)
+        if self.scanned:
             # The caches of all layers travel along and get a few rows each: as inputs and outputs of the loop they
             # would be copied whole.
-            if caches.layers is not None:
-                own, memories = ([c.own for c in caches.layers], [c.memory for c in caches.layers])
-                own = tuple(own)
-            over = (None if self.shared_layers else scanned, memories, keys.layers, jnp.arange(self.repeats))
-            (x, own), inside = jax.lax.scan(period, (x, own), over, unroll=self.unroll)
-        x, after, inside_last = run(x, last, caches.last, keys.last)
+            over = ({} if shared else layers, *others, jnp.arange(len(self.scanned[0][1])))
+            (x, tokens), inside_scanned = jax.lax.scan(period, (x, tokens), over, unroll=self.unroll)
+            inside |= inside_scanned
+        x, after, inside_last = run(x, *last)
         x = x if self.final_norm is None else self.final_norm(x)
-        if cache is not None:
-            kept = () if own is None else tuple(map(LayerCache, own, memories or ()))
-            cache = StackCache(before, kept, after)
-        return x, cache, self._in_order(inside_first, inside, inside_last) if intermediates else None
+        cache = None if cache is None else cache._replace(tokens=before | tokens | after)
+        return x, cache, self._in_order(inside | inside_last) if intermediates else None
 
     def start_cache(
-        self, batch: int, capacity: int, memory: Float[Array, "rows memory d_model"] | None = None
+        self, batch: int, capacity: int, memory: Float[Array, "rows memory memory_dim"] | None = None
     ) -> StackCache:
         """Empty caches of all layers, with the keys and values of a memory."""
 
-        def start(layers: tuple[TransformerLayer, ...]) -> tuple[LayerCache, ...]:
-            return tuple(layer.start_cache(batch, capacity, memory) for layer in layers)
+        def start(layer: TransformerLayer) -> tuple[KeyValueCache, KeysValues | None]:
+            cross = layer.cross_attention
+            read = None if cross is None or memory is None else cross.keys_values(memory)
+            return layer.start_cache(batch, capacity), read
 
-        first, scanned, last = self._layers()
-        if self.shared_layers:
-            copies = jax.lax.map(lambda _: start(scanned), jnp.arange(self.repeats))
-        else:
-            copies = jax.lax.map(start, scanned) if scanned else ()
-        return StackCache(start(first), copies, start(last))
+        caches = {name: start(getattr(self, name)) for name, _ in (*self.first, *self.last)}
+        for name, numbers in self.scanned:
+            layer = getattr(self, name)
+            if self.shared_layers:
+                caches[name] = jax.lax.map(lambda _, layer=layer: start(layer), jnp.arange(len(numbers)))
+            else:
+                caches[name] = jax.lax.map(start, layer)
+        tokens = {name: tokens for name, (tokens, _) in caches.items()}
+        return StackCache(tokens, {name: read for name, (_, read) in caches.items() if read is not None})
 
-    def _layers(self) -> Groups:
-        """The layers in front of the scan, of its period, and behind it."""
-        return Groups(*(tuple(getattr(self, name) for name in names) for names in self.names))
+    def _group(self, group: Any, cache: StackCache | None, keys: Array | None) -> tuple[Any, Any, Any, Any]:
+        """The layers of a group by name, and their caches, memories and keys."""
+        tokens, memories = ({}, {}) if cache is None else cache
+        names = [name for name, _ in group]
+        split = {} if keys is None else {name: _every(keys, numbers) for name, numbers in group}
+        if group != self.scanned:
+            split = {name: key[0] for name, key in split.items()}
+        layers = {name: getattr(self, name) for name in names}
+        caches, read = ({name: table[name] for name in names if name in table} for table in (tokens, memories))
+        return layers, caches, read, split
 
-    def _hold(self, position: Position | None, config: LayerConfig, rngs: nnx.Rngs) -> PositionParameters | None:
-        if position is None:
+    def _parameters(self, kind: Position | None, config: LayerConfig, rngs: nnx.Rngs) -> PositionParameters | None:
+        if kind is None:
             return None
-        initializer = Initializer(config.initializer, self.num_layers)
-        return hold(position.attention_parameters(self.sizes, initializer, rngs))
+        return PositionParameters.of(kind.attention_parameters(self.sizes, config.draw, rngs))
 
-    def _place(self, x: Vectors, places: Places | None, cached: bool) -> dict[str, Placed]:
-        """Where the tokens of a call stand, for each kind of layer, computed once."""
-        if places is None:
+    def _token_positions(self, x: Vectors, ids: PositionIds | None, cached: bool) -> dict[str, TokenPositions]:
+        """The positions of a call's tokens for each kind of layer, computed once."""
+        if ids is None:
             if cached:
                 raise ValueError("a stack with a cache needs to know where its tokens stand: give positions")
-            places = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+            ids = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
         held = {"local": self.local_position_bias or self.position_bias, "global": self.position_bias}
         return {
-            name: Placed(position, places, self.sizes, arrays(held.get(name)), cached=cached)
-            for name, position in self.positions
+            name: TokenPositions(kind, ids, self.sizes, PositionParameters.arrays(held.get(name)), cached=cached)
+            for name, kind in self.positions
         }
 
-    def _split(self, key: PRNGKeyArray) -> Groups:
-        """A key for every layer."""
-        first, period, _ = map(len, self.names)
-        end = first + self.repeats * period
-        keys = jax.random.split(key, self.num_layers)
-        return Groups(keys[:first], keys[first:end].reshape(self.repeats, period), keys[end:])
-
-    def _in_order(self, first: Any, inside: Any, last: Any) -> Intermediates:
+    def _in_order(self, inside: dict[str, Any]) -> Intermediates:
         """The intermediates of all layers along one axis, from the first layer to the last."""
-        scanned = [jax.tree.map(lambda array, i=i: array[i], layer) for i in range(self.repeats) for layer in inside]
-        return jax.tree.map(lambda *layers: jnp.stack(layers), *first, *scanned, *last)
+        layers = {numbers[0]: inside[name] for name, numbers in (*self.first, *self.last)}
+        for name, numbers in self.scanned:
+            for place, number in enumerate(numbers):
+                layers[number] = jax.tree.map(lambda array, i=place: array[i], inside[name])
+        return jax.tree.map(lambda *layers: jnp.stack(layers), *(layers[i] for i in range(self.num_layers)))
+
+
+def _every(keys: Array, numbers: range) -> Array:
+    """The keys of the layers with these numbers."""
+    return keys[numbers.start : numbers.stop : numbers.step]

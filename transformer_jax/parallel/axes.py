@@ -30,7 +30,8 @@ def partition_spec(axes: Sequence[str], mesh_axes: Sequence[str]) -> PartitionSp
     entries = []
     for axis in axes:
         if axis not in MESH_AXES:
-            raise ValueError(f"no axis of arrays is called {axis!r}; there are {', '.join(MESH_AXES)}")
+            known = ", ".join(MESH_AXES)
+            raise ValueError(f"unknown axis {axis!r}; known: {known} (replicated for one that is never sharded)")
         taken = tuple(name for name in MESH_AXES[axis] if name in free)
         free = [name for name in free if name not in taken]
         entries.append(taken[0] if len(taken) == 1 else taken or None)
@@ -61,7 +62,7 @@ def constrain(x: Array, axes: Sequence[str]) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    axes = ["replicated" if size % parts(axis, mesh) else axis for axis, size in zip(axes, x.shape, strict=True)]
+    axes = ["replicated" if size % num_shards(axis, mesh) else axis for axis, size in zip(axes, x.shape, strict=True)]
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, mesh.axis_names))
 
 
@@ -70,7 +71,7 @@ def take_rows(array: Array, rows: Array, *, axis: int) -> Array:
 
     So it is in a search, whose hypotheses move within their sentence: no device need gather all rows.
     """
-    mesh, number = jax.sharding.get_abstract_mesh(), devices_of("batch")
+    mesh, number = jax.sharding.get_abstract_mesh(), num_shards("batch")
     if number == 1 or array.shape[axis] % number or rows.shape[0] % number:
         return jnp.take(array, rows, axis=axis)
     names = tuple(name for name in MESH_AXES["batch"] if name in mesh.axis_names)
@@ -83,11 +84,7 @@ def take_rows(array: Array, rows: Array, *, axis: int) -> Array:
     return jax.shard_map(take, mesh=mesh, axis_names={*names}, **specs)(array, rows)
 
 
-def parts(axis: str, mesh: Mesh | AbstractMesh) -> int:
-    """The number of shards of a dimension with this name on a mesh."""
+def num_shards(axis: str, mesh: Mesh | AbstractMesh | None = None) -> int:
+    """The number of shards of a dimension with this name on a mesh, by default the current one; 1 without any."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     return math.prod(mesh.shape.get(name, 1) for name in MESH_AXES[axis])
-
-
-def devices_of(axis: str) -> int:
-    """The number of shards of a dimension with this name on the current mesh; 1 without a mesh."""
-    return parts(axis, jax.sharding.get_abstract_mesh())

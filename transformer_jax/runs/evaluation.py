@@ -16,7 +16,7 @@ from transformer_jax.data.packing import EveryToken, PackedPlan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import Table, encode_table
-from transformer_jax.parallel.axes import parts
+from transformer_jax.parallel.axes import num_shards
 from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.run import Run
 from transformer_jax.tasks.task import Tokenizers
@@ -42,7 +42,7 @@ class Evaluation:
             cache = Path(self._temporary.name)
         text = digest(examples)
         self.table = encoded_split(run.experiment, run.tokenizers, lambda: examples, "validation", text, cache)
-        self.plan = evaluation_plan(run.experiment, self.table, parts("batch", mesh))
+        self.plan = evaluation_plan(run.experiment, self.table, num_shards("batch", mesh))
         self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
     def __call__(self, model: Any) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
 from transformer_jax.decoding.sampling import GenerationState, Sampling, continue_generation, cut_at, start_generation
-from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyCache
+from transformer_jax.models.config import Encoded
+from transformer_jax.models.decoder import DecoderCache
+from transformer_jax.models.decoder_only import DecoderOnly
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
 from transformer_jax.tasks.padding import array_width, padded
@@ -134,9 +136,9 @@ class TextGenerator(Predictor):
         return [-loss for loss, _ in self.losses(texts)]
 
     @staticmethod
-    def vectors_of(model: DecoderOnly, tokens: Array, lengths: Array) -> Array:
-        """The vectors of right-padded tokens, which see nothing of the padding."""
-        return model.vectors(tokens)
+    def vectors_of(model: DecoderOnly, tokens: Array, lengths: Array) -> Encoded:
+        """The output of the stack; right-padded tokens see nothing of the padding."""
+        return model.decode(tokens)._replace(lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """A start token and the tokens of every text; ValueError for a text that leaves no room in the context."""
@@ -241,13 +243,13 @@ def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Arr
     if tokens.shape[1] > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
     last = tokens[:, -1:]
-    return beam_search(model.extend, DecoderOnlyCache.take, cache, last, max_new_tokens=max_new_tokens, **settings)
+    return beam_search(model.extend, DecoderCache.take, cache, last, max_new_tokens=max_new_tokens, **settings)
 
 
 @jax.jit
 def _losses(model: DecoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
     """Summed losses `[rows]` of the predictions from `first` on of right-padded rows."""
-    vectors, labels = model.vectors(tokens[:, :-1]), tokens[:, 1:]
+    vectors, labels = model.decode(tokens[:, :-1]).vectors, tokens[:, 1:]
     losses = token_losses(model.make_logits(), vectors, labels, vocab_size=model.embedding.vocab_size)
     places = jnp.arange(tokens.shape[1] - 1)[None]
     counted = (first[:, None] <= places) & (places < lengths[:, None] - 1)

@@ -39,9 +39,8 @@ class LanguageModelling(RunningText):
     def loss(self, model: DecoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: of every token given those before it in its document and its row."""
         tokens, segments = batch["tokens"], batch["segments"]
-        vectors = model.vectors(
-            tokens[:, :-1], segments=segments[:, :-1], positions=batch["positions"][:, :-1], key=key
-        )
+        described: dict[str, Any] = {"segments": segments[:, :-1], "positions": batch["positions"][:, :-1]}
+        vectors = model.decode(tokens[:, :-1], **described, key=key).vectors
         labels, vocab_size = tokens[:, 1:], model.embedding.vocab_size
         losses = token_losses(model.make_logits(), vectors, labels, vocab_size=vocab_size, chunk=self.loss_chunk)
         weights = (segments[:, 1:] == segments[:, :-1]).astype(jnp.float32)

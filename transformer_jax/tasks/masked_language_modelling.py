@@ -17,6 +17,7 @@ from transformer_jax.data.masking import Masked, mask_tokens, places_to_predict
 from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
 from transformer_jax.tasks.predictor import Predictor, listed
@@ -62,13 +63,13 @@ class MaskedLanguageModelling(RunningText):
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss` and `accuracy` of the tokens to predict."""
-        vectors = model.encode(batch["tokens"], segments=batch["segments"], positions=batch["positions"], key=key)
-        return self.masked_loss(model, vectors, batch)
+        encoded = model.encode(batch["tokens"], segments=batch["segments"], positions=batch["positions"], key=key)
+        return self.masked_loss(model, encoded, batch)
 
-    def masked_loss(self, model: EncoderOnly, vectors: Array, batch: Mapping[str, Array]) -> Sums:
+    def masked_loss(self, model: EncoderOnly, encoded: Encoded, batch: Mapping[str, Array]) -> Sums:
         """`loss` and `accuracy` of the tokens to predict, given the vectors of all."""
-        vectors = jnp.take_along_axis(vectors, batch["places"][:, :, None], axis=1)
-        return label_sums(model.predict(vectors), batch["labels"], vocab_size=model.embedding.vocab_size)
+        vectors = jnp.take_along_axis(encoded.vectors, batch["places"][:, :, None], axis=1)
+        return label_sums(model.predict(Encoded(vectors)), batch["labels"], vocab_size=model.embedding.vocab_size)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "MaskFiller":
         """The model with `fill`, `candidates` and `embed`."""
@@ -176,8 +177,8 @@ class MaskFiller(Predictor):
 
 @jax.jit
 def _follows(model: EncoderOnly, tokens: Array, lengths: Array, first: Array) -> Array:
-    vectors = model.encode(tokens, lengths=lengths, token_types=token_types(tokens, first))
-    return jax.nn.softmax(model.predict_next(vectors, lengths=lengths), axis=-1)[:, 1]
+    encoded = model.encode(tokens, lengths=lengths, token_types=token_types(tokens, first))
+    return jax.nn.softmax(model.predict_next(encoded), axis=-1)[:, 1]
 
 
 @partial(jax.jit, static_argnames="count")

@@ -78,9 +78,9 @@ class NextSentence(MaskedLanguageModelling):
         """
         tokens, lengths, follows = batch["tokens"], batch["tokens_length"], batch["follows"]
         types = token_types(tokens, batch["first"])
-        vectors = model.encode(tokens, lengths=lengths, token_types=types, key=key)
-        sums = self.masked_loss(model, vectors, batch)
-        logits = model.predict_next(vectors, lengths=lengths)
+        encoded = model.encode(tokens, lengths=lengths, token_types=types, key=key)
+        sums = self.masked_loss(model, encoded, batch)
+        logits = model.predict_next(encoded)
         _, losses = cross_entropy(logits[:, None], follows[:, None], vocab_size=2)
         # As many as are masked in pairs of these lengths, whatever pairs are summed up together.
         weights = self.rate * lengths

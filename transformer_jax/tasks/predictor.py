@@ -9,8 +9,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
+from transformer_jax.models.config import Encoded
 from transformer_jax.models.heads import mean_vector
-from transformer_jax.parallel.axes import parts, sharding
+from transformer_jax.parallel.axes import num_shards, sharding
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.padding import group_by_length, padded
 
@@ -31,7 +32,7 @@ class Predictor:
         self.max_length = max_length
         self.tokens_per_batch = tokens_per_batch
         self.mesh = mesh_of(model)
-        self.row_multiple = 1 if self.mesh is None else parts("batch", self.mesh)
+        self.row_multiple = 1 if self.mesh is None else num_shards("batch", self.mesh)
         """The number of shards of a batch's rows."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -43,8 +44,8 @@ class Predictor:
         return [vector.tolist() for vector in vectors]
 
     @staticmethod
-    def vectors_of(model: Any, tokens: Array, lengths: Array) -> Array:
-        """The model's vectors `[rows, length, d_model]` of right-padded tokens."""
+    def vectors_of(model: Any, tokens: Array, lengths: Array) -> Encoded:
+        """The model's vectors `[rows, length, d_model]` of right-padded tokens, and the lengths that are left."""
         return model.encode(tokens, lengths=lengths)
 
     def encoded(self, texts: Sequence[Any]) -> list[list[int]]:
@@ -126,5 +127,6 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 
 @partial(jax.jit, static_argnames="vectors_of")
-def _mean_vectors(model: Any, tokens: Array, lengths: Array, *, vectors_of: Callable[..., Array]) -> Array:
-    return mean_vector(vectors_of(model, tokens, lengths), lengths)
+def _mean_vectors(model: Any, tokens: Array, lengths: Array, *, vectors_of: Callable[..., Encoded]) -> Array:
+    encoded = vectors_of(model, tokens, lengths)
+    return mean_vector(encoded.vectors, encoded.lengths)

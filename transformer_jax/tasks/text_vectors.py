@@ -80,6 +80,6 @@ class TextEncoder(Predictor):
 def _vectors(
     model: EncoderOnly, tokens: Array, lengths: Array, *, pooling: str, normalise: bool
 ) -> Float[Array, "rows d_model"]:
-    x = model.encode(tokens, lengths=lengths)
+    x = model.encode(tokens, lengths=lengths).vectors
     x = mean_vector(x, lengths) if pooling == "mean" else x[:, 0].astype(jnp.float32)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if normalise else x

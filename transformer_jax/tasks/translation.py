@@ -17,7 +17,9 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
-from transformer_jax.models.encoder_decoder import DecoderCache, EncoderDecoder, EncoderDecoderConfig
+from transformer_jax.models.config import Encoded
+from transformer_jax.models.decoder import DecoderCache
+from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
@@ -228,8 +230,9 @@ class Translator(Predictor):
         target = self.translate([source])[0] if target is None else target
         source_ids = [*self.tokenizer.source.encode(source), self.tokenizer.source.eos_id]
         target_ids = [self.tokenizer.target.bos_id, *self.tokenizer.target.encode(target)]
-        memory, encoder = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
-        _, decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True)
+        memory = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
+        encoder = memory.intermediates
+        decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True).intermediates
         source_tokens = [self.tokenizer.source.piece(i) for i in source_ids]
         target_tokens = [self.tokenizer.target.piece(i) for i in target_ids]
         maps = [
@@ -244,8 +247,8 @@ class Translator(Predictor):
         return self.run(_search, source, lengths, **self._settings())
 
     @staticmethod
-    def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Array:
-        """The encoder's vectors."""
+    def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Encoded:
+        """The encoder's output."""
         return model.encode(tokens, source_lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
@@ -267,7 +270,7 @@ def _search(
     return beam_search(
         model.extend,
         DecoderCache.take,
-        model.start_cache(model.encode(source, source_lengths=lengths), lengths, capacity),
+        model.start_cache(model.encode(source, source_lengths=lengths), capacity),
         jnp.full((source.shape[0], 1), start_id),
         beam_size=decoding.beam_size,
         alpha=decoding.length_penalty,

@@ -16,7 +16,7 @@ from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.table import Table
 from transformer_jax.nn.layer_names import layer_numbers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
-from transformer_jax.parallel.axes import check_divides, parts, sharding
+from transformer_jax.parallel.axes import check_divides, num_shards, sharding
 from transformer_jax.tasks.task import ModelConfig, Sums, Task, Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.flops import model_flops
@@ -99,7 +99,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def batch_parts(mesh: Mesh) -> tuple[list[int], int]:
     """The shards of a batch's rows that lie on devices of this process, and the number of all shards."""
-    number = parts("batch", mesh)
+    number = num_shards("batch", mesh)
     slices = batch_sharding(mesh).addressable_devices_indices_map((number,)).values()
     return sorted({index[0].start or 0 for index in slices if index is not None}), number
 
@@ -135,20 +135,22 @@ def model_shardings(model: Any, mesh: Mesh) -> dict[str, NamedSharding]:
     axes, shardings = parameter_axes(model), {}
     for name, value in named_parameters(model).items():
         sizes = zip(axes[name], value.shape, strict=True)
-        shardings[name] = sharding(["replicated" if size % parts(axis, mesh) else axis for axis, size in sizes], mesh)
+        shardings[name] = sharding(
+            ["replicated" if size % num_shards(axis, mesh) else axis for axis, size in sizes], mesh
+        )
     return shardings
 
 
 def check_batches(experiment: Experiment, mesh: Mesh) -> None:
     """Raises ValueError for batches that the mesh and `train.accumulate` do not divide."""
     data, accumulate = experiment.data, experiment.train.accumulate
-    shards = parts("batch", mesh) * accumulate
+    shards = num_shards("batch", mesh) * accumulate
     if data.batch_multiple % shards:
         raise ValueError(
             f"data.batch_multiple {data.batch_multiple} is not a multiple of {shards}, "
             f"which is mesh.data x mesh.fsdp x train.accumulate; set it to {shards}"
         )
-    lengths = parts("length", mesh)
+    lengths = num_shards("length", mesh)
     if data.max_length % lengths:
         good = data.max_length // lengths * lengths or lengths
         raise ValueError(
