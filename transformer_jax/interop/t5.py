@@ -1,5 +1,6 @@
 """T5, T5 1.1 and FLAN-T5 (Raffel et al. 2020), and mT5 (Xue et al. 2021)."""
 
+from functools import partial
 from typing import Any
 
 from transformer_jax.interop.config_keys import ACTIVATIONS, THEIR_ACTIVATIONS, Keys, written
@@ -22,8 +23,8 @@ LENGTH = 512
 """Tokens that the models were trained on; their positions go on for ever."""
 
 
-def to_config(keys: Keys) -> EncoderDecoderConfig:
-    """Our configuration."""
+def to_config(scales: bool, keys: Keys) -> EncoderDecoderConfig:
+    """Our configuration; T5 before 1.1 `scales` logits."""
     keys.skip("dense_act_fn", "is_gated_act", "classifier_dropout", "is_decoder")
     fields = keys.fields(SIZES)
     form = keys.take("feed_forward_proj", "relu").split("-")
@@ -32,7 +33,7 @@ def to_config(keys: Keys) -> EncoderDecoderConfig:
     # "gated-gelu" has always meant the approximation.
     activation = "gelu_tanh" if form == ["gated", "gelu"] else ACTIVATIONS[form[-1]]
     tied = keys.take("tie_word_embeddings", True)
-    scaled = keys.take("scale_decoder_outputs", tied)
+    scaled = keys.take("scale_decoder_outputs", tied) and scales
     decoder_layers = keys.take("num_decoder_layers", fields["num_layers"])
     buckets = keys.take("relative_attention_num_buckets", 32)
     return EncoderDecoderConfig(
@@ -102,7 +103,7 @@ def first_maps(config: EncoderDecoderConfig) -> list[Rule]:
     ]
 
 
-def family(name: str, architecture: str) -> Family:
+def family(name: str, architecture: str, *, scales: bool) -> Family:
     """T5 or mT5."""
     memory = "decoder.block.{}.layer.1"
     return Family(
@@ -117,7 +118,7 @@ def family(name: str, architecture: str) -> Family:
             Rule("lm_head.weight", ("output/projection/kernel",)),
         ),
         rules_for=first_maps,
-        to_config=to_config,
+        to_config=partial(to_config, scales),
         from_config=from_config,
         # The first versions of some checkpoints have a table that nothing reads.
         ignored=("decoder.block.{}.layer.{}.EncDecAttention.relative_attention_bias.weight",),
@@ -127,4 +128,5 @@ def family(name: str, architecture: str) -> Family:
     )
 
 
-T5, MT5 = family("t5", "T5ForConditionalGeneration"), family("mt5", "MT5ForConditionalGeneration")
+T5 = family("t5", "T5ForConditionalGeneration", scales=True)
+MT5 = family("mt5", "MT5ForConditionalGeneration", scales=False)
