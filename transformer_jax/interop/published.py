@@ -56,26 +56,30 @@ class Published:
         What a device holds is copied to it from the file alone, so that no array is ever whole on the host.
         """
         shapes = shapes_of(self.config)
-        views: dict[str, np.ndarray] = {}
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in shapes.padded}
+        views = {}
         for name, layout in self.layout.items():
             views |= split(layout, self.tensors[name], shapes)
-        parts: dict[str, list[np.ndarray]] = {}
         for each, (name, _) in shapes.slices.items():
-            parts.setdefault(name, []).append(views[each])
-        stacked = {name for name, place in shapes.slices.values() if place}
+            parts[name].append(views[each])
 
         def make(name: str) -> Array:
-            shape, layers = shapes.padded[name], parts[name]
+            layers, shape = parts[name], shapes.padded[name]
             kind = layers[0].dtype if dtype is None else np.dtype(dtype)
 
             def part(index: Any) -> np.ndarray:
-                inner = index[1:] if name in stacked else index
-                sizes = [len(range(*one.indices(size))) for one, size in zip(inner, shape[-len(inner) :], strict=True)]
-                chosen = [_padded(layer[inner], sizes) for layer in (layers[index[0]] if name in stacked else layers)]
-                return np.stack(chosen, dtype=kind) if name in stacked else chosen[0].astype(kind)
+                # Rows that pad a vocabulary stay zero.
+                array = np.zeros([len(range(*one.indices(size))) for one, size in zip(index, shape, strict=True)], kind)
+                stacked = len(shape) > layers[0].ndim
+                rows = zip(array, layers[index[0]], strict=True) if stacked else [(array, layers[0])]
+                for target, layer in rows:
+                    chosen = layer[index[1:] if stacked else index]
+                    # Cast in the order of the file: twice as fast as together with what transposes.
+                    target[tuple(map(slice, chosen.shape))] = chosen.astype(kind, order="K")
+                return array
 
             if shardings is None:
-                return jnp.asarray(part(tuple(slice(0, size) for size in shape)))
+                return jnp.asarray(part(tuple(map(slice, shape))))
             return jax.make_array_from_callback(shape, shardings[name], part)
 
         return {name: make(name) for name in parts}
@@ -91,13 +95,6 @@ class Published:
         if isinstance(names, dict) and sorted(names) == sorted(map(str, range(count))):
             return [str(names[str(number)]) for number in range(count)]
         return [f"LABEL_{number}" for number in range(count)]
-
-
-def _padded(array: np.ndarray, sizes: list[int]) -> np.ndarray:
-    """The array with zeros behind it where the rows of a vocabulary are padded."""
-    if list(array.shape) == sizes:
-        return array
-    return np.pad(array, [(0, wanted - size) for wanted, size in zip(sizes, array.shape, strict=True)])
 
 
 def is_published(directory: Path) -> bool:
