@@ -4,6 +4,7 @@ from . import analysis as analysis
 from . import cli as cli
 from . import data as data
 from . import decoding as decoding
+from . import interop as interop
 from . import models as models
 from . import nn as nn
 from . import parallel as parallel
@@ -24,6 +25,7 @@ from .data.squad import Squad as Squad
 from .data.subwords import ByteBPE as ByteBPE
 from .data.subwords import WordPiece as WordPiece
 from .data.text import Text as Text
+from .data.tokenizer_json import TokenizerJson as TokenizerJson
 from .data.tokenizers import Bytes as Bytes
 from .data.tokenizers import SentencePiece as SentencePiece
 from .decoding.sampling import Sampling as Sampling
@@ -57,6 +59,7 @@ from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLa
 from .tasks.next_sentence import NextSentence as NextSentence
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
 from .tasks.task import Task as Task
+from .tasks.text_vectors import TextVectors as TextVectors
 from .tasks.token_classification import TokenClassification as TokenClassification
 from .tasks.translation import Decoding as Decoding
 from .tasks.translation import Translation as Translation

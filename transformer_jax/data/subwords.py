@@ -38,10 +38,14 @@ class Subwords(TokenizerConfig):
 
     def train(self, texts: Iterable[str]) -> "SubwordTokenizer":
         """A vocabulary of the texts, or the one of `path`; ValueError for a vocabulary that cannot be used."""
-        backend = self._read(Path(self.path).expanduser()) if self.path else self._train(texts)
+        backend = self.backend() if self.path else self._train(texts)
         # Without the list of special tokens, by which the library would find them in texts.
         content = json.loads(backend.to_str()) | {"added_tokens": []}
         return SubwordTokenizer(json.dumps(content, ensure_ascii=False))
+
+    def backend(self) -> Backend:
+        """The library's tokenizer for the vocabulary of `path`."""
+        return self._read(Path(self.path).expanduser())
 
     def _restored(self, content: bytes) -> "SubwordTokenizer":
         return SubwordTokenizer(content.decode())

@@ -10,14 +10,17 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.models.config import Encoded, TransformerConfig, changed
-from transformer_jax.models.heads import LanguageModelHead, Pooler
+from transformer_jax.models.heads import POOLER_ACTIVATIONS, LanguageModelHead, Pooler
 from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
+from transformer_jax.nn.named import choose
 from transformer_jax.nn.positions import Learned, Rotary
 from transformer_jax.nn.stack import Stack
 
-HEADS = ("language_model", "pretraining", "sequence", "tokens", "none")
+HEADS = ("language_model", "pretraining", "sequence", "tokens", "pooled", "none")
+POOLED = ("sequence", "pretraining", "pooled")
+"""The heads that see one vector for a text."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,17 @@ class EncoderOnlyConfig(TransformerConfig):
     """Kinds of tokens that are embedded as well, such as those of a pair's first and second text; 0: none."""
     head: str = "language_model"
     """language_model (the masked tokens), pretraining (also whether a text's second part follows from its first),
-    sequence (one prediction a text), tokens (one a token) or none."""
+    sequence (one prediction a text), tokens (one a token), pooled (the vector that these see of a text) or none."""
     pooling: str = "first"
     """What predictions for a text see: its first token, as in BERT, or the mean of all."""
+    pooler_activation: str = "tanh"
+    """What follows the linear map of the pooled vector: tanh (BERT), relu (DistilBERT), gelu (ELECTRA), ..."""
+    pooler_norm: bool = False
+    """A norm behind that (ModernBERT)."""
+    pooled_tokens: bool = False
+    """With the head tokens: every token's vector goes through the pooler's map, activation and norm (ModernBERT)."""
     head_bias: bool = True
-    """A bias in the language model head's linear map."""
+    """A bias in the linear map of the language model's head, and of the pooler."""
     num_outputs: int = 0
     """Predictions of the heads sequence and tokens; 0: filled in by the task."""
     head_dropout: float = 0.1
@@ -49,6 +58,7 @@ class EncoderOnlyConfig(TransformerConfig):
             raise ValueError(f"model.head is one of {', '.join(HEADS)}, not {self.head!r}")
         if self.pooling not in ("first", "mean"):
             raise ValueError(f"model.pooling is first or mean, not {self.pooling!r}")
+        choose("model.pooler_activation", self.pooler_activation, POOLER_ACTIVATIONS)
         if self.head in ("sequence", "tokens") and self.num_outputs < 1:
             raise ValueError(f"model.num_outputs must be positive with head {self.head}, not {self.num_outputs}")
         if not 0 <= self.head_dropout < 1:
@@ -135,8 +145,9 @@ class EncoderOnly(nnx.Module):
         self.embedding = config.make_embedding(config.vocab_size, rngs=rngs)
         self.encoder_input = config.make_token_input(token_types=config.token_types, rngs=rngs)
         self.encoder = Stack(config, layer=config.layer, rngs=rngs)
-        pooled = config.head in ("sequence", "pretraining")
-        self.pooler = Pooler(config, config.pooling, rngs=rngs) if pooled else None
+        each = config.head == "tokens" and config.pooled_tokens
+        pooling = "" if each else config.pooling
+        self.pooler = _make_pooler(config, pooling, rngs) if each or config.head in POOLED else None
         self.head = _make_head(config, self.embedding.table.shape[0], rngs)
         self.next_sentence = _outputs(config, 2, rngs) if config.head == "pretraining" else None
         self.head_dropout = config.head_dropout
@@ -182,13 +193,13 @@ class EncoderOnly(nnx.Module):
         return Encoded(x, lengths, inside)
 
     def predict(self, encoded: Encoded, *, key: PRNGKeyArray | None = None) -> Float[Array, "batch *length outputs"]:
-        """The predictions of the head; without one, the vectors themselves."""
+        """The predictions of the head; without one, the vectors themselves, pooled or not."""
         x: Any = encoded.vectors
-        if self.head is None:
-            return x
         if isinstance(self.head, LanguageModelHead):
             return self.head(x, self.embedding)
         x = x if self.pooler is None else self.pooler(encoded)
+        if self.head is None:
+            return x
         return self.head(dropout(x, self.head_dropout, key)).astype(jnp.float32)
 
     def predict_next(self, encoded: Encoded) -> Float[Array, "batch 2"]:
@@ -199,11 +210,16 @@ class EncoderOnly(nnx.Module):
 
 
 def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> LanguageModelHead | Linear | None:
-    if config.head == "none":
+    if config.head in ("pooled", "none"):
         return None
     if config.head in ("language_model", "pretraining"):
         return LanguageModelHead(config, rows, use_bias=config.head_bias, rngs=rngs)
     return _outputs(config, config.num_outputs, rngs)
+
+
+def _make_pooler(config: EncoderOnlyConfig, pooling: str, rngs: nnx.Rngs) -> Pooler:
+    form = {"activation": config.pooler_activation, "norm": config.pooler_norm, "use_bias": config.head_bias}
+    return Pooler(config, pooling, **form, rngs=rngs)
 
 
 def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:

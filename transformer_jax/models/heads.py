@@ -42,14 +42,36 @@ class LanguageModelHead(nnx.Module):
         return make_logits(embedding, bias=self.bias[...])(x)
 
 
-class Pooler(nnx.Module):
-    """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean."""
+POOLER_ACTIVATIONS = {"tanh": jnp.tanh, **ACTIVATIONS}
 
-    def __init__(self, config: TransformerConfig, pooling: str, *, rngs: nnx.Rngs):
+
+class Pooler(nnx.Module):
+    """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean.
+
+    `pooling` is first, mean, or empty for the same of every vector by itself. Raises ValueError for an unknown
+    `activation`.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        pooling: str,
+        *,
+        activation: str = "tanh",
+        norm: bool = False,
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
         d = config.d_model
-        self.transform = Linear((d,), (d,), ("embed", "mlp"), dtype=config.dtype, draw=config.draw.map, rngs=rngs)
+        shape = ((d,), (d,), ("embed", "mlp"))
+        self.transform = Linear(*shape, use_bias=use_bias, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
+        self.activation = choose("activation", activation, POOLER_ACTIVATIONS)
+        self.norm = config.make_norm(d) if norm else None
         self.pooling = pooling
 
-    def __call__(self, encoded: Encoded) -> Float[Array, "batch d_model"]:
+    def __call__(self, encoded: Encoded) -> Float[Array, "batch *length d_model"]:
         x, lengths, _ = encoded
-        return jnp.tanh(self.transform(x[:, 0] if self.pooling == "first" else mean_vector(x, lengths)))
+        if self.pooling:
+            x = x[:, 0] if self.pooling == "first" else mean_vector(x, lengths)
+        x = self.activation(self.transform(x))
+        return x if self.norm is None else self.norm(x)

@@ -23,17 +23,21 @@ from jax.sharding import Mesh
 from transformer_jax.data.lines import write_whole
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
+from transformer_jax.interop.published import is_published
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.checkpoint import Checkpoints, average
 from transformer_jax.runs.checkpoint_folder import read_facts
 from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
 from transformer_jax.runs.imported_files import copy_imported
+from transformer_jax.runs.published_run import load_published
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model, model_shardings
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
-TAKEN = (SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
+PUBLISHED = "published"
+"""The folder of what came with a model that was imported: its configuration, card and licence."""
+TAKEN = (PUBLISHED, SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
 """Names that belong to a run directory: no imported file may have them."""
 VALIDATION = "validation_"
 """In front of the names of metrics of the validation examples."""
@@ -173,8 +177,13 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> An
     """The trained model of a run directory, ready to use; unpacks as `model, tokenizer = load("runs/quickstart")`.
 
     `checkpoint` is last, best, a step or average:N; None takes what the experiment says (`train.checkpoint`).
-    Executes the experiment's file in the directory: load only runs that you trust.
+    Executes the experiment's file in the directory: load only runs that you trust. A directory with a published model
+    (config.json and model.safetensors) has no such file, and is loaded as it is.
     """
+    if not Run.exists(Path(directory)) and is_published(Path(directory)):
+        if checkpoint is not None:
+            raise ValueError(f"{directory} is a published model, which has no checkpoint {checkpoint}")
+        return load_published(Path(directory))
     return Run.open(directory).predictor(checkpoint)
 
 

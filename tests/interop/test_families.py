@@ -1,0 +1,250 @@
+"""Random models that `transformers` writes give the same numbers here, and go back as they came."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.interop.families import FAMILIES
+from transformer_jax.interop.published import open_published, write_published
+from transformer_jax.interop.tensor_files import read_directory
+from transformer_jax.models.decoder_only import DecoderOnlyConfig
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.nn.parameters import named_parameters
+
+torch = pytest.importorskip("torch", reason="PyTorch, the implementation to compare with, is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers, which is compared with, is not installed")
+
+VOCABULARY, LENGTH = 45, 12
+TOKENS = np.random.default_rng(0).integers(3, VOCABULARY - 4, size=(3, LENGTH)).astype(np.int32)
+LENGTHS = np.array([12, 7, 4], np.int32)
+REAL = np.arange(LENGTH)[None] < LENGTHS[:, None]
+SOURCE = np.random.default_rng(1).integers(3, VOCABULARY - 4, size=(3, 9)).astype(np.int32)
+SOURCE_LENGTHS = np.array([9, 3, 6], np.int32)
+SOURCE_REAL = np.arange(9)[None] < SOURCE_LENGTHS[:, None]
+TOLERANCE = 1e-4
+SPECIAL = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+BERT = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "num_hidden_layers": 2}
+BERT |= {"max_position_embeddings": 20}
+ROBERTA = {**BERT, "type_vocab_size": 1, "pad_token_id": 1}
+DISTILBERT = {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24, "max_position_embeddings": 20}
+ALBERT = ELECTRA = {**BERT, "embedding_size": 8}
+MODERNBERT = {**BERT, "num_hidden_layers": 4, "local_attention": 4, "cls_token_id": 1, "sep_token_id": 2}
+GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 16}
+NEOX = {**BERT, "num_hidden_layers": 3, "rotary_pct": 0.5}
+LLAMA = {**BERT, "num_key_value_heads": 2, "max_position_embeddings": 64}
+QWEN3 = {**LLAMA, "head_dim": 8}
+GEMMA = {**LLAMA, "head_dim": 8, "num_hidden_layers": 5, "sliding_window": 4, "query_pre_attn_scalar": 6}
+BART = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 24}
+BART |= {name.replace("encoder", "decoder"): size for name, size in BART.items()} | {"max_position_embeddings": 20}
+MARIAN = {**BART, "pad_token_id": 44, "decoder_start_token_id": 44, "scale_embedding": True}
+T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8}
+T5 |= {"relative_attention_max_distance": 9, "decoder_start_token_id": 0}
+
+
+def rope(kind="default", theta=10_000.0, **others):
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": theta, **others}}
+
+
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+CASES = {
+    "BertForMaskedLM": BERT,
+    "BertForPreTraining": {**BERT, "type_vocab_size": 3},
+    "BertForSequenceClassification": {**BERT, "num_labels": 3, "id2label": {0: "bad", 1: "so so", 2: "good"}},
+    "BertForTokenClassification": {**BERT, "num_labels": 5, "hidden_act": "relu"},
+    "BertForQuestionAnswering": {**BERT, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
+    "BertModel": {**BERT, "vocab_size": 48},
+    "RobertaForMaskedLM": ROBERTA,
+    "RobertaForSequenceClassification": {**ROBERTA, "num_labels": 3},
+    "RobertaForTokenClassification": {**ROBERTA, "num_labels": 3, "pad_token_id": 0},
+    "RobertaForQuestionAnswering": {**ROBERTA, "pad_token_id": 0, "type_vocab_size": 2},
+    "RobertaModel": ROBERTA,
+    "XLMRobertaForMaskedLM": {**ROBERTA, "vocab_size": 48},
+    "XLMRobertaForSequenceClassification": ROBERTA,
+    "XLMRobertaForTokenClassification": ROBERTA,
+    "XLMRobertaForQuestionAnswering": ROBERTA,
+    "XLMRobertaModel": ROBERTA,
+    "DistilBertForMaskedLM": DISTILBERT,
+    "DistilBertForSequenceClassification": {**DISTILBERT, "num_labels": 3},
+    "DistilBertForTokenClassification": {**DISTILBERT, "activation": "relu"},
+    "DistilBertForQuestionAnswering": DISTILBERT,
+    "DistilBertModel": {**DISTILBERT, "sinusoidal_pos_embds": True},
+    "AlbertForMaskedLM": ALBERT,
+    "AlbertForPreTraining": {**ALBERT, "hidden_act": "gelu"},
+    "AlbertForSequenceClassification": {**ALBERT, "num_labels": 3},
+    "AlbertForTokenClassification": {**ALBERT, "num_hidden_layers": 3},
+    "AlbertForQuestionAnswering": ALBERT,
+    "AlbertModel": ALBERT,
+    "ElectraForMaskedLM": ELECTRA,
+    "ElectraForPreTraining": {**ELECTRA, "hidden_act": "gelu_new"},
+    "ElectraForSequenceClassification": {**ELECTRA, "num_labels": 3},
+    "ElectraForTokenClassification": {**ELECTRA, "embedding_size": 16},
+    "ElectraForQuestionAnswering": {**ELECTRA, "hidden_act": "relu"},
+    "ElectraModel": ELECTRA,
+    "ModernBertForMaskedLM": MODERNBERT,
+    "ModernBertForSequenceClassification": {**MODERNBERT, "num_labels": 3, "classifier_pooling": "mean"},
+    "ModernBertForTokenClassification": {**MODERNBERT, "classifier_bias": True, "norm_bias": True, "mlp_bias": True},
+    "ModernBertForQuestionAnswering": {**MODERNBERT, "layer_types": ["full_attention"] * 4, "attention_bias": True},
+    "ModernBertModel": {**MODERNBERT, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "GPT2LMHeadModel": GPT2,
+    "GPT2LMHeadModel untied": {**GPT2, "tie_word_embeddings": False},
+    "GPT2LMHeadModel narrow": {**GPT2, "n_inner": 20, "activation_function": "relu", "layer_norm_epsilon": 1e-3},
+    "GPTNeoXForCausalLM": NEOX,
+    "GPTNeoXForCausalLM one after the other": {**NEOX, "use_parallel_residual": False, "rotary_pct": 1.0},
+    "GPTNeoXForCausalLM without biases": {**NEOX, "attention_bias": False, "rotary_emb_base": 500},
+    "LlamaForCausalLM": LLAMA,
+    "LlamaForCausalLM tied": {**LLAMA, "tie_word_embeddings": True, "num_key_value_heads": 1},
+    "LlamaForCausalLM biases": {**LLAMA, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4},
+    "LlamaForCausalLM wide heads": {**LLAMA, "head_dim": 8, **rope(theta=500_000.0)},
+    "LlamaForCausalLM llama3": {**LLAMA, **rope("llama3", factor=8.0, **LLAMA3)},
+    "LlamaForCausalLM linear": {**LLAMA, **rope("linear", factor=4.0)},
+    "LlamaForCausalLM dynamic": {**LLAMA, **rope("dynamic", factor=4.0), "max_position_embeddings": 8},
+    "LlamaForCausalLM yarn": {**LLAMA, **rope("yarn", factor=4.0, original_max_position_embeddings=16)},
+    "MistralForCausalLM": {**LLAMA, "sliding_window": 4},
+    "MistralForCausalLM without a window": {**LLAMA, "sliding_window": None, "head_dim": 8},
+    "Qwen2ForCausalLM": LLAMA,
+    "Qwen2ForCausalLM windows": {**LLAMA, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+    "Qwen2ForCausalLM tied": {**LLAMA, "tie_word_embeddings": True},
+    "Qwen3ForCausalLM": QWEN3,
+    "Qwen3ForCausalLM biases": {**QWEN3, "attention_bias": True, "tie_word_embeddings": True},
+    "Gemma2ForCausalLM": GEMMA,
+    "Gemma2ForCausalLM without caps": {**GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    "Gemma3ForCausalLM": {**GEMMA, "num_hidden_layers": 8},
+    "Gemma3ForCausalLM every other": {
+        **GEMMA,
+        "layer_types": ["full_attention", "sliding_attention"] * 2 + ["full_attention"],
+    },
+    "Olmo2ForCausalLM": LLAMA,
+    "Olmo2ForCausalLM tied": {**LLAMA, "tie_word_embeddings": True, "num_key_value_heads": 4},
+    "SmolLM3ForCausalLM": {**LLAMA, "num_hidden_layers": 5},
+    "SmolLM3ForCausalLM untied": {
+        **LLAMA,
+        "no_rope_layers": [0, 1],
+        "tie_word_embeddings": False,
+        "attention_bias": True,
+    },
+    "BartForConditionalGeneration": BART,
+    "BartForConditionalGeneration shallow": {**BART, "decoder_layers": 1, "scale_embedding": True},
+    "BartForConditionalGeneration lopsided": {**BART, "decoder_layers": 3, "decoder_ffn_dim": 20},
+    "BartForConditionalGeneration heads": {**BART, "encoder_attention_heads": 2, "activation_function": "relu"},
+    "MBartForConditionalGeneration": {**BART, "activation_function": "relu"},
+    "MBartForConditionalGeneration scaled": {**BART, "scale_embedding": True, "decoder_layers": 1},
+    "MarianMTModel": MARIAN,
+    "MarianMTModel swish": {**MARIAN, "activation_function": "swish", "decoder_layers": 1, "decoder_ffn_dim": 40},
+    "M2M100ForConditionalGeneration": {**BART, "pad_token_id": 1},
+    "M2M100ForConditionalGeneration lopsided": {
+        **BART,
+        "pad_token_id": 1,
+        "encoder_ffn_dim": 20,
+        "scale_embedding": False,
+    },
+    "T5ForConditionalGeneration": T5,
+    "T5ForConditionalGeneration gated": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "T5ForConditionalGeneration lopsided": {**T5, "num_decoder_layers": 3, "feed_forward_proj": "gated-silu"},
+    "T5ForConditionalGeneration untied": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "MT5ForConditionalGeneration": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+}
+
+
+def random_model(case):
+    """A model of theirs whose every parameter is random."""
+    kind = getattr(transformers, case.split()[0])
+    config = kind.config_class(**{**SPECIAL, **CASES[case]})
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    model = kind(config).eval()
+    if case == "T5ForConditionalGeneration untied":  # which is tied until a checkpoint has another matrix
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    with torch.no_grad():
+        for parameter in filter(lambda each: each.requires_grad, model.parameters()):
+            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.2))
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))
+    return model
+
+
+def their_outputs(model):
+    """Their hidden states after every layer, the last ones with the final norm, and what their head says."""
+    tokens, mask = torch.tensor(TOKENS.astype(np.int64)), torch.tensor(REAL.astype(np.int64))
+    inputs = {"input_ids": tokens, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        source, real = torch.tensor(SOURCE.astype(np.int64)), torch.tensor(SOURCE_REAL.astype(np.int64))
+        inputs = {"input_ids": source, "attention_mask": real, "decoder_input_ids": tokens}
+    with torch.no_grad():
+        found = model(**inputs, output_hidden_states=True)
+    states = ("encoder_hidden_states", "decoder_hidden_states", "hidden_states")
+    hidden = [state.numpy() for name in states for state in (found.get(name) or ())[1:]]
+    names = ("logits", "prediction_logits", "seq_relationship_logits", "sop_logits", "start_logits", "end_logits")
+    outputs = [found[name].numpy() for name in (*names, "pooler_output") if found.get(name) is not None]
+    return hidden, outputs or hidden[-1:]
+
+
+def our_outputs(model, config):
+    """The same of ours."""
+    tokens, lengths = jnp.array(TOKENS), jnp.array(LENGTHS)
+    if isinstance(config, EncoderDecoderConfig):
+        memory = model.encode(jnp.array(SOURCE), source_lengths=jnp.array(SOURCE_LENGTHS), intermediates=True)
+        decoded = model.decode(tokens, memory, intermediates=True)
+        encoded = [*np.asarray(memory.intermediates.hidden[:-1]), np.asarray(memory.vectors)]
+        outputs = [model.logits(decoded.vectors)]
+    elif isinstance(config, DecoderOnlyConfig):
+        encoded, decoded = [], model.decode(tokens, intermediates=True)
+        outputs = [model.logits(decoded.vectors)]
+    else:
+        encoded, decoded = [], model.encode(tokens, lengths=lengths, intermediates=True)
+        outputs = [model.predict(decoded)]
+        if config.head == "pretraining":
+            outputs.append(model.predict_next(decoded))
+    hidden = [*encoded, *np.asarray(decoded.intermediates.hidden[:-1]), np.asarray(decoded.vectors)]
+    return hidden, [np.asarray(output) for output in outputs]
+
+
+def compare(ours, theirs):
+    """Numbers at real tokens, and of real words alone, are the same."""
+    if theirs.ndim == 3:
+        real = REAL if theirs.shape[1] == LENGTH else SOURCE_REAL
+        ours, theirs = ours[real], theirs[real]
+    ours = ours[..., : theirs.shape[-1]]
+    assert np.abs(theirs).max() > 0.1, "numbers worth comparing"
+    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_family_gives_the_numbers_of_transformers_and_goes_back_as_it_came(case, tmp_path):
+    model = random_model(case)
+    model.save_pretrained(tmp_path / "theirs")
+    published = open_published(tmp_path / "theirs")
+    ours = published.model()
+    hidden, outputs = their_outputs(model)
+    if "QuestionAnswering" in case:
+        outputs = [np.stack(outputs, axis=-1)]
+    if case.startswith("ElectraForPreTraining"):
+        outputs = [outputs[0][..., None]]
+    our_hidden, our_results = our_outputs(ours, published.config)
+    assert len(our_hidden) == len(hidden) and len(our_results) == len(outputs) > 0
+    for one, other in zip([*our_hidden, *our_results], [*hidden, *outputs], strict=True):
+        compare(one, other)
+
+    name = case.split()[0]
+    parameters = named_parameters(ours)
+    written = write_published(
+        tmp_path / "ours",
+        published.config,
+        parameters,
+        family=published.family.name,
+        architecture=name,
+        labels=published.labels(),
+        extra={key: value for key, value in published.keys.items() if key.endswith("token_id")},
+    )
+    assert written == name
+    theirs, again = read_directory(tmp_path / "theirs"), read_directory(tmp_path / "ours")
+    assert theirs.keys() == again.keys()
+    assert all(np.array_equal(theirs[key], again[key]) and theirs[key].dtype == again[key].dtype for key in theirs)
+    back, info = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True, attn_implementation="eager")
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for one, other in zip(their_outputs(back.eval())[1], their_outputs(model)[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_every_family_is_compared():
+    compared = {case.split()[0] for case in CASES}
+    assert {one.name for family in FAMILIES.values() for one in family.architectures} <= compared

@@ -1,0 +1,153 @@
+"""A published model becomes a run on which every command works, and goes back as it came."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import transformer_jax
+from transformer_jax.cli.main import main
+from transformer_jax.interop.published import write_published
+from transformer_jax.interop.tensor_files import SINGLE, read_directory
+from transformer_jax.models.decoder_only import llama
+from transformer_jax.models.encoder_only import bert
+from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.runs.experiment_file import load_experiment_file
+from transformer_jax.runs.importing import import_run
+from transformer_jax.runs.published_run import load_published
+from transformer_jax.runs.run import Run
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "##s", "dull"]
+SIZES = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_layers": 2, "max_length": 32, "vocab_size": 13}
+LINES = ["a good film", "bad films", "a dull film"]
+TRAIN = """\
+from transformer_jax import *
+
+def experiment():
+    source = Files(DIRECTORY, features=("text", "label"), train=("train.tsv",))
+    data = DataConfig(source=source, tokenizer=TokenizerJson(), max_length=16, batch_multiple=8)
+    model = bert(d_model=16, num_heads=2, d_ff=24, num_layers=2, max_length=32)
+    train = TrainConfig(steps=2, validation_examples=0, best="")
+    return Experiment(task=Classification(), data=data, model=model, train=train)
+
+run_experiment(__file__)
+"""
+
+
+def publish(directory, config, dtype=None, **others):
+    model = config.build(0)
+    parameters = {name: np.asarray(value) + 0.1 for name, value in named_parameters(model).items()}
+    write_published(directory, config, parameters, dtype=dtype, **others)
+    (directory / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    (directory / "README.md").write_text("A card.\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    config = bert(**SIZES, head="sequence", num_outputs=2)
+    directory = tmp_path_factory.mktemp("published")
+    return publish(directory, config, np.dtype(np.float16), labels=["bad", "good"])
+
+
+@pytest.fixture(scope="module")
+def run(classifier, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "classifier"
+    assert main(["import", str(classifier), str(directory)]) == 0
+    return directory
+
+
+def test_an_imported_classifier_predicts_and_is_scored(run, classifier, tmp_path, capsys):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(LINES) + "\n")
+    assert main(["predict", str(run), "--input", str(lines)]) == 0
+    predicted = capsys.readouterr().out.split()
+    assert predicted == load_published(classifier).predict(LINES) and set(predicted) <= {"bad", "good"}
+    (tmp_path / "wanted.txt").write_text("\n".join(predicted) + "\n")
+    files = ["--source", str(lines), "--reference", str(tmp_path / "wanted.txt")]
+    assert main(["evaluate", str(run), "--json", *files]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["accuracy"] == 100 and scores["checkpoint"] == [0]
+
+
+def test_an_imported_run_says_where_it_came_from(run):
+    kept = {path.name for path in (run / "published").iterdir()}
+    assert {"README.md", "config.json", "origin.json"} <= kept and SINGLE not in kept
+    origin = json.loads((run / "published" / "origin.json").read_text())
+    assert len(origin["sha256"][SINGLE]) == 64
+
+
+def test_the_file_of_an_imported_run_makes_its_experiment(run):
+    assert dataclasses.asdict(load_experiment_file(run / "experiment.py")) == dataclasses.asdict(
+        Run.open(run).experiment
+    )
+
+
+def test_import_then_export_gives_the_same_tensors(run, classifier, tmp_path):
+    assert main(["export", str(run), str(tmp_path / "back")]) == 0
+    theirs, ours = read_directory(classifier), read_directory(tmp_path / "back")
+    assert theirs.keys() == ours.keys()
+    assert all(np.array_equal(theirs[name], ours[name]) and ours[name].dtype == np.float16 for name in theirs)
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
+    assert "library_name: transformers" in (tmp_path / "back" / "README.md").read_text()
+    assert transformer_jax.load(tmp_path / "back").predict(LINES) == load_published(classifier).predict(LINES)
+
+
+def test_training_begins_from_an_imported_run(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "\n".join(f"{line}\t{label}" for line, label in zip(LINES * 4, ["x", "y", "z"] * 4, strict=True))
+    (tmp_path / "train.tsv").write_text(rows + "\n")
+    (tmp_path / "own.py").write_text(TRAIN.replace("DIRECTORY", repr(str(tmp_path))))
+    assert main(["train", "own.py", "--train.initialize-from", str(run), "--workdir", "new"]) == 0
+    printed = capsys.readouterr().out
+    assert "taken  encoder/layers/self_attention/query/kernel" in printed
+    assert main(["export", "new", "out", "--dtype", "bfloat16"]) == 0
+    assert capsys.readouterr().out == "out: BertForSequenceClassification\n"
+    values = json.loads(Path("out/config.json").read_text())
+    assert values["id2label"] == {"0": "x", "1": "y", "2": "z"} and values["torch_dtype"] == "bfloat16"
+
+
+def test_a_failed_import_leaves_nothing_behind(classifier, tmp_path):
+    with pytest.raises(ValueError, match="is there already"):
+        import_run(classifier, tmp_path)
+    (classifier / "vocab.txt").rename(classifier / "kept")
+    try:
+        with pytest.raises(FileNotFoundError, match=r"tokenizer.json"):
+            import_run(classifier, tmp_path / "new")
+    finally:
+        (classifier / "kept").rename(classifier / "vocab.txt")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_loaded_language_model_generates(tmp_path):
+    config = llama(**SIZES | {"d_ff": 16}, num_kv_heads=1)
+    publish(tmp_path, config)
+    model, tokenizer = transformer_jax.load(tmp_path)
+    assert model.embedding.vocab_size == tokenizer.vocab_size == 13
+    assert tokenizer.decode(tokenizer.encode("good films")) == "good films"
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Published models with trained weights: in the directory TRANSFORMER_JAX_MODELS, or `shared/models` beside."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "models"
+    directory = Path(os.environ.get("TRANSFORMER_JAX_MODELS", beside))
+    if not directory.is_dir():
+        pytest.skip(f"no published models at {directory}: name their directory in TRANSFORMER_JAX_MODELS")
+    return directory
+
+
+def test_minilm_gives_the_recorded_vectors(models):
+    directory = models / "all-MiniLM-L6-v2"
+    expected = json.loads((directory / "expected.json").read_text())
+    encoder = transformer_jax.load(directory)
+    assert encoder.encoded(expected["sentences"]) == expected["input_ids"]
+    found = np.array(encoder.embed(expected["sentences"]))
+    np.testing.assert_allclose(found, np.array(expected["embeddings"]), atol=1e-5)
+    tokens = jnp.array(expected["input_ids"][:1])
+    pooled = encoder.model(tokens)[0]
+    np.testing.assert_allclose(np.asarray(pooled), expected["pooler_output_of_sentence_0"], atol=1e-5)

@@ -1,0 +1,21 @@
+"""`transformer-jax export RUN DIR`: a run becomes a published model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.parser import open_run, run_parser
+from transformer_jax.runs.importing import export_run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the model and prints its class."""
+    parser = run_parser("export", "Writes a run as a directory that transformers loads, with its tokenizer.")
+    parser.add_argument("directory", metavar="DIR", help="the new directory")
+    parser.add_argument("--family", default="", help="such as llama or bert; default: the first that fits")
+    parser.add_argument("--dtype", help="float32, float16 or bfloat16; default: float32, or as it was published")
+    with user_input():
+        run, options = open_run(parser, arguments)
+        form = {"checkpoint": options.checkpoint, "family": options.family, "dtype": options.dtype}
+        architecture = export_run(run, Path(options.directory), **form)
+    print(f"{options.directory}: {architecture}")

@@ -1,0 +1,27 @@
+"""`transformer-jax import DIR RUN`: a published model becomes a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.log import show_log
+from transformer_jax.cli.parser import Parser
+from transformer_jax.runs.importing import import_run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the run and prints what it is."""
+    parser = Parser("import", "Makes a run of a published model: config.json, model.safetensors and a tokenizer.")
+    parser.add_argument("directory", metavar="DIR", help="the directory of the published model")
+    parser.add_argument("run", metavar="RUN", help="the new run directory")
+    parser.add_argument(
+        "--ignore", metavar="KEY", action="append", default=[], help="pass over a key of config.json; may be repeated"
+    )
+    with user_input():
+        options, rest = parser.split(arguments)
+        if rest:
+            parser.error(f"unexpected argument {rest[0]}")
+        show_log()
+        run = import_run(Path(options.directory), Path(options.run), ignore=options.ignore)
+    task, model = type(run.experiment.task).__name__, run.experiment.model
+    print(f"{run.directory}: {task} with a {type(model).__name__} of {model.num_parameters():,} parameters")

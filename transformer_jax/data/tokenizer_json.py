@@ -1,0 +1,149 @@
+"""Published tokenizers, as the package `tokenizers` of Hugging Face writes them: one file, tokenizer.json."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from tokenizers import Tokenizer as Backend
+
+from transformer_jax.data.lines import existing
+from transformer_jax.data.subwords import ENDS, MASKS, PADDINGS, STARTS, UNKNOWNS, WHITE_SPACE, ByteBPE, WordPiece
+from transformer_jax.data.tokenizers import Offsets, Tokenizer, TokenizerConfig, encodable
+
+FILE, SETTINGS, SPECIAL, MODEL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"
+ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bos": (("bos_token", "cls_token"), STARTS),
+    "eos": (("eos_token", "sep_token"), ENDS),
+    "pad": (("pad_token",), PADDINGS),
+    "unk": (("unk_token",), UNKNOWNS),
+    "mask": (("mask_token",), MASKS),
+}
+"""What a special token is for: its keys in the settings, and what it is called where these are silent."""
+
+
+@dataclass(frozen=True)
+class TokenizerJson(TokenizerConfig):
+    """A published vocabulary with its rules; it is read, not trained."""
+
+    path: str = ""
+    """A directory with tokenizer.json, vocab.txt (BERT), or vocab.json and merges.txt (GPT-2)."""
+    vocab_size: Annotated[int, Ge(0)] = 0
+    """Tokens of the model, which may have more than the vocabulary; 0: as many."""
+
+    def train(self, texts: Iterable[str]) -> "TokenizerJsonTokenizer":
+        """The vocabulary of `path`; ValueError or FileNotFoundError if it cannot be used."""
+        if not self.path:
+            raise ValueError("data.tokenizer.path is the directory of a published tokenizer, which is not trained")
+        directory = Path(self.path).expanduser()
+        settings = {
+            name: value for file in (MODEL, SPECIAL, SETTINGS) for name, value in _json(directory / file).items()
+        }
+        backend = _backend(directory, settings)
+        content = {"vocab_size": self.vocab_size, "special": _special(backend, settings), "settings": _kept(settings)}
+        return self._restored(json.dumps(content | {"tokenizer": json.loads(backend.to_str())}).encode())
+
+    def _restored(self, content: bytes) -> "TokenizerJsonTokenizer":
+        return TokenizerJsonTokenizer(content)
+
+
+def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
+    """The library's tokenizer from the files that a directory has."""
+    if (directory / FILE).is_file():
+        try:
+            backend = Backend.from_file(str(directory / FILE))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{directory / FILE} cannot be read: {error}") from error
+    elif (directory / "vocab.txt").is_file():
+        lowercase = bool(settings.get("do_lower_case", True))
+        backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
+    elif (directory / "vocab.json").is_file():
+        backend = ByteBPE(path=str(directory)).backend()
+    else:
+        existing(directory / FILE, "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)")
+        raise AssertionError
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _special(backend: Backend, settings: Mapping[str, Any]) -> dict[str, int | None]:
+    """The ids of special tokens, by what they are for."""
+    vocabulary, special = backend.get_vocab(), {}
+    for role, (keys, names) in ROLES.items():
+        stated = [settings.get(key) for key in keys]
+        named = [each["content"] if isinstance(each, dict) else each for each in stated if each]
+        ids = [vocabulary[name] for name in (*named, *names) if name in vocabulary]
+        special[role] = ids[0] if ids else None
+    number = settings.get("eos_token_id")
+    if special["eos"] is None and isinstance(number, int):
+        special["eos"] = number
+    if special["eos"] is None:
+        raise ValueError(f"the published tokenizer has no token for the end of a text ({', '.join(ROLES['eos'][0])})")
+    # A model that writes a text after having read another begins with a token of its own.
+    start = settings.get("decoder_start_token_id")
+    return special | ({"bos": start} if isinstance(start, int) else {})
+
+
+def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that go back with the tokenizer: the names of its special tokens and its template."""
+    wanted = [key for keys, _ in ROLES.values() for key in keys] + ["chat_template", "tokenizer_class"]
+    return {key: settings[key] for key in wanted if key in settings}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+class TokenizerJsonTokenizer(Tokenizer):
+    """A published tokenizer. What it lacks of start, padding and unknown token, its end token is."""
+
+    def __init__(self, content: bytes):
+        super().__init__(content)
+        self.published = json.loads(content)
+        """tokenizer (the content of tokenizer.json), special (ids), settings and vocab_size."""
+        self._backend = Backend.from_str(json.dumps(self.published["tokenizer"], ensure_ascii=False))
+        special, vocabulary = self.published["special"], self._backend.get_vocab()
+        own = max(vocabulary.values()) + 1
+        self.vocab_size = self.published["vocab_size"] or own
+        if self.vocab_size < own:
+            raise ValueError(f"the published tokenizer has {own:,} tokens, but the model only {self.vocab_size:,}")
+        self.eos_id = special["eos"]
+        ids = [special[name] if special[name] is not None else self.eos_id for name in ("bos", "pad", "unk")]
+        self.bos_id, self.pad_id, self.unk_id = ids
+        self.mask_id = special["mask"]
+        self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        encodings = self._backend.encode_batch([encodable(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        encoding = self._backend.encode(encodable(text), add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def _text(self, ids: list[int]) -> str:
+        return self._backend.decode(ids, skip_special_tokens=False)
+
+    def piece(self, token_id: int) -> str:
+        """How one token looks to a person; empty for an id that the vocabulary leaves out."""
+        return self._backend.id_to_token(token_id) or ""
+
+    def starts_word(self, token_id: int) -> bool:
+        piece = self.piece(token_id)
+        if self.published["tokenizer"]["model"].get("type") == "WordPiece":
+            return not piece.startswith("##")
+        return token_id in self.special or piece.startswith((*WHITE_SPACE, "\u2581"))
+
+    def write_published(self, directory: Path) -> None:
+        """Writes tokenizer.json and its settings, as they are published."""
+        text = json.dumps(self.published["tokenizer"], ensure_ascii=False, indent=2)
+        (directory / FILE).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(self.published["settings"], ensure_ascii=False, indent=2)
+        (directory / SETTINGS).write_text(text + "\n", encoding="utf-8")

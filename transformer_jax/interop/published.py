@@ -1,0 +1,271 @@
+"""A directory with a published model: config.json, tensors in safetensors and the files of a tokenizer."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from transformer_jax.data.fields import check_ranges
+from transformer_jax.interop.config_keys import Keys
+from transformer_jax.interop.families import FAMILIES
+from transformer_jax.interop.family import Architecture, CannotExpressError, Family
+from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
+from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, read_json, write_directory
+from transformer_jax.nn.parameters import replace_parameters
+
+LOG = logging.getLogger(__name__)
+CONFIG = "config.json"
+MOST_SHARED = 1_000
+"""Layers that one set of parameters is for, at most."""
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published model, its tensors still in their files."""
+
+    directory: Path
+    family: Family
+    architecture: Architecture
+    keys: Mapping[str, Any]
+    """config.json."""
+    config: Any
+    """The same as a configuration of ours."""
+    layout: Mapping[str, Layout]
+    tensors: Mapping[str, np.ndarray]
+    """By the names of the family's rules, as views of the files."""
+
+    def dtype(self) -> np.dtype[Any]:
+        """The type of most of the parameters."""
+        sizes: dict[np.dtype[Any], int] = {}
+        for name in self.layout:
+            sizes[self.tensors[name].dtype] = sizes.get(self.tensors[name].dtype, 0) + self.tensors[name].size
+        return max(sizes, key=lambda kind: sizes[kind])
+
+    def parameters(self, shardings: Mapping[str, Any] | None = None, dtype: Any = "float32") -> dict[str, Array]:
+        """The parameters by our names, on one device or as sharded; `dtype` None keeps the published type.
+
+        What a device holds is copied to it from the file alone, so that no array is ever whole on the host.
+        """
+        shapes = shapes_of(self.config)
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in shapes.padded}
+        views = {}
+        for name, layout in self.layout.items():
+            views |= split(layout, self.tensors[name], shapes)
+        for each, (name, _) in shapes.slices.items():
+            parts[name].append(views[each])
+
+        def make(name: str) -> Array:
+            layers, shape = parts[name], shapes.padded[name]
+            kind = layers[0].dtype if dtype is None else np.dtype(dtype)
+
+            def part(index: Any) -> np.ndarray:
+                # Rows that pad a vocabulary stay zero.
+                array = np.zeros([len(range(*one.indices(size))) for one, size in zip(index, shape, strict=True)], kind)
+                stacked = len(shape) > layers[0].ndim
+                rows = zip(array, layers[index[0]], strict=True) if stacked else [(array, layers[0])]
+                for target, layer in rows:
+                    chosen = layer[index[1:] if stacked else index]
+                    # Cast in the order of the file: twice as fast as together with what transposes.
+                    target[tuple(map(slice, chosen.shape))] = chosen.astype(kind, order="K")
+                return array
+
+            if shardings is None:
+                return jnp.asarray(part(tuple(map(slice, shape))))
+            return jax.make_array_from_callback(shape, shardings[name], part)
+
+        return {name: make(name) for name in parts}
+
+    def model(self, shardings: Mapping[str, Any] | None = None, dtype: Any = "float32") -> Any:
+        """The model with its parameters."""
+        return replace_parameters(jax.eval_shape(lambda: self.config.build(0)), self.parameters(shardings, dtype))
+
+    def labels(self) -> list[str]:
+        """The names of a classification's outputs."""
+        names = self.keys.get("id2label")
+        count = getattr(self.config, "num_outputs", 0)
+        if isinstance(names, dict) and sorted(names) == sorted(map(str, range(count))):
+            return [str(names[str(number)]) for number in range(count)]
+        return [f"LABEL_{number}" for number in range(count)]
+
+
+def is_published(directory: Path) -> bool:
+    """Whether a directory seems to hold a published model."""
+    return (directory / CONFIG).is_file()
+
+
+def shapes_of(config: Any) -> Shapes:
+    """The shapes of a configuration's parameters."""
+    unpadded = dataclasses.replace(config, vocab_multiple=1)
+    return Shapes(jax.eval_shape(lambda: config.build(0)), jax.eval_shape(lambda: unpadded.build(0)))
+
+
+def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Published:
+    """Reads a directory's configuration and checks its tensors, whose values are not read yet.
+
+    `ignore` has keys of config.json that are to be passed over. Raises FileNotFoundError or ValueError for a directory
+    that holds no such model, and for a model that cannot be expressed here.
+    """
+    if not (directory / CONFIG).is_file():
+        raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
+    values = read_json((directory / CONFIG).read_bytes(), directory / CONFIG)
+    family = _family(values, directory)
+    if not any((directory / name).is_file() for name in (SINGLE, INDEX)):
+        pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
+        if pickles:
+            raise ValueError(
+                f"{directory} has its weights in {pickles[0]}, a pickle, which can run any code when it is read; "
+                "convert it where you trust it: AutoModel.from_pretrained(DIR).save_pretrained(NEW) of transformers "
+                "writes model.safetensors"
+            )
+        raise FileNotFoundError(f"{directory} has no {SINGLE}, and no {INDEX} for several")
+    stored = read_directory(directory)
+    tensors = {family.normalised(name): tensor for name, tensor in stored.items()}
+    if len(tensors) < len(stored):
+        raise ValueError(f"{directory} has one tensor under two names, with the prefix {family.prefix!r} and without")
+    architecture = _architecture(family, values, tensors)
+    keys = Keys({name: value for name, value in values.items() if name not in ignore}, tensors.keys())
+    config = _with_head(family.to_config(keys), architecture, tensors)
+    if left := keys.left():
+        raise ValueError(
+            f"{CONFIG} of {directory} has keys that {family.name} does not know here: {some(left)}; "
+            f"if they change nothing, ignore them (--ignore {left[0]})"
+        )
+    check_ranges(config, "model")
+    if config.num_layers > (MOST_SHARED if config.shared_layers else len(tensors)):
+        raise ValueError(
+            f"{CONFIG} of {directory} says {config.num_layers:,} layers, but there are no tensors for so many"
+        )
+    shapes = shapes_of(config)
+    layout = lay_out((*family.rules, *family.rules_for(config), *architecture.rules), shapes, family.name)
+    over = check_tensors(layout, tensors, family.optional(), str(directory))
+    _check_copies(family, tensors, over, directory)
+    return Published(directory, family, architecture, values, config, layout, tensors)
+
+
+def _family(values: Mapping[str, Any], directory: Path) -> Family:
+    """The family that config.json names; ValueError with the nearest for another."""
+    name = values.get("model_type")
+    if isinstance(name, str) and name in FAMILIES:
+        return FAMILIES[name]
+    unknown: dict[str, list[str]] = {}
+    for other in FAMILIES.values():
+        keys = Keys(values)
+        try:
+            other.to_config(keys)
+        except (ValueError, TypeError, KeyError):
+            continue
+        unknown[other.name] = keys.left()
+    near = min(unknown, key=lambda one: len(unknown[one]), default="")
+    reason = f"; the nearest is {near}, which lacks {', '.join(unknown[near]) or 'none of its keys'}" if near else ""
+    raise ValueError(
+        f"{directory} is of the model_type {name!r}, which is not known here{reason}; there are {', '.join(FAMILIES)}"
+    )
+
+
+def _architecture(family: Family, values: Mapping[str, Any], tensors: Collection[str]) -> Architecture:
+    """The class that config.json names, or the one whose head most of the tensors belong to."""
+    names = values.get("architectures")
+    there = [one for one in family.architectures if not one.rules or one.rules[0].theirs in tensors]
+    if isinstance(names, list) and names:
+        known = [one.name for one in family.architectures]
+        if names[0] not in known:
+            raise ValueError(
+                f"the architecture {names[0]!r} is not known here; of {family.name} there are {', '.join(known)}"
+            )
+        there = [one for one in there if one.name == names[0]] or [
+            one for one in family.architectures if one.name == names[0]
+        ]
+        return there[0]
+    return max(there or family.architectures, key=lambda one: sum(rule.theirs in tensors for rule in one.rules))
+
+
+def _with_head(config: Any, architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> Any:
+    if architecture.head is None:
+        return config
+    outputs = 0
+    if architecture.head in ("sequence", "tokens"):
+        theirs = next(rule.theirs for rule in architecture.rules if rule.ours == ("head/kernel",))
+        outputs = tensors[theirs].shape[0] if theirs in tensors and tensors[theirs].ndim else 1
+    return dataclasses.replace(config, head=architecture.head, num_outputs=outputs)
+
+
+def _check_copies(family: Family, tensors: Mapping[str, np.ndarray], over: Collection[str], directory: Path) -> None:
+    """Raises ValueError for a tied tensor that differs; says which tensors the head does not need."""
+    for name in over:
+        of = family.copies.get(name)
+        if of is not None and of in tensors and not np.array_equal(tensors[name], tensors[of]):
+            raise ValueError(f"{directory} has a {name} that differs from {of}, to which it is tied here")
+    if unused := sorted(name for name in over if name not in family.copies and name not in family.ignored):
+        LOG.info("not used of %s: %s", directory, some(unused))
+
+
+def write_published(
+    directory: Path,
+    config: Any,
+    parameters: Mapping[str, Any],
+    *,
+    family: str = "",
+    architecture: str = "",
+    labels: Collection[str] = (),
+    dtype: Any = None,
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """Writes config.json and the tensors of a model, one tensor in memory at a time; returns the architecture.
+
+    The family is the one named, or the first that can express the model. `extra` are further keys of config.json.
+    Raises ValueError where none can.
+    """
+    chosen, kind = family_for(config, family, architecture)
+    shapes = shapes_of(config)
+    layout = lay_out((*chosen.rules, *chosen.rules_for(config), *kind.rules), shapes, chosen.name)
+
+    def tensor(of: Layout) -> np.ndarray:
+        arrays = []
+        for each in of.ours:
+            name, place = shapes.slices[each]
+            array = np.asarray(parameters[name][place] if place else parameters[name])
+            arrays.append(array[tuple(slice(0, size) for size in shapes.shapes[each])])
+        return join(of, arrays, shapes)
+
+    base = kind.head in ("pooled", "none")
+    written = {
+        name.removeprefix(chosen.prefix) if base else name: Tensor(
+            np.dtype(dtype or parameters[shapes.slices[of.ours[0]][0]].dtype), of.shape, lambda of=of: tensor(of)
+        )
+        for name, of in layout.items()
+    }
+    kinds = {tensor.dtype.name for tensor in written.values()}
+    values: dict[str, Any] = {"architectures": [kind.name], "model_type": chosen.name}
+    values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | chosen.from_config(config)
+    values |= {"torch_dtype": kinds.pop() if len(kinds) == 1 else "float32"}
+    if labels:
+        values["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        values["label2id"] = {label: number for number, label in enumerate(labels)}
+    directory.mkdir(parents=True, exist_ok=True)
+    write_directory(directory, written)
+    content = json.dumps(values | dict(extra or {}), indent=2, sort_keys=True, ensure_ascii=False)
+    (directory / CONFIG).write_text(content + "\n", encoding="utf-8")
+    return kind.name
+
+
+def family_for(config: Any, name: str = "", architecture: str = "") -> tuple[Family, Architecture]:
+    """The family of a name, or the first that can express a configuration, and its class; ValueError if none can."""
+    if name and name not in FAMILIES:
+        raise ValueError(f"there is no family {name!r}, only {', '.join(FAMILIES)}")
+    reasons = []
+    for family in [FAMILIES[name]] if name else FAMILIES.values():
+        try:
+            return family, family.architecture(config, architecture)
+        except CannotExpressError as error:
+            reasons.append(error)
+    nearest = min(reasons, key=lambda error: error.fields)
+    raise ValueError(f"no published family has a place for this model: {nearest}")

@@ -1,0 +1,208 @@
+"""Published models become runs, and runs become published models."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transformer_jax.data.fields import declared, is_config
+from transformer_jax.data.labels import Labels
+from transformer_jax.data.tokenizer_json import TokenizerJsonTokenizer
+from transformer_jax.data.tokenizers import Tokenizer, write_whole
+from transformer_jax.data.vocabulary import Vocabulary, save_tokenizers
+from transformer_jax.interop.published import CONFIG, open_published, write_published
+from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.runs.published_run import experiment_for, vocabularies_for
+from transformer_jax.runs.run import PUBLISHED, SOURCE, Run, open_checkpoints, write_experiment
+from transformer_jax.tasks.question_answering import QuestionAnswering
+from transformer_jax.training.experiment import Experiment
+
+ORIGIN = "origin.json"
+KEPT = ("*.json", "*.md", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
+"""Files of a published model that are kept beside the run, where they are small."""
+LARGEST_KEPT = 1_000_000
+
+
+def import_run(directory: Path, target: Path, *, ignore: Collection[str] = ()) -> Run:
+    """Writes a run directory whose one checkpoint, of step 0, has the parameters of a published model.
+
+    Raises ValueError or OSError, and leaves nothing behind, where that cannot be.
+    """
+    if target.exists():
+        raise ValueError(f"{target} is there already; choose another directory")
+    published = open_published(directory, ignore=ignore)
+    experiment = experiment_for(published)
+    vocabularies = vocabularies_for(experiment, published)
+    # Where it was read from is no part of the run.
+    tokenizer: Any = dataclasses.replace(experiment.data.tokenizer, **{"path": ""})
+    experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, tokenizer=tokenizer))
+    data, kinds = experiment.data, experiment.task.vocabularies(experiment.data)
+    sizes = {feature: vocabulary.vocab_size for feature, vocabulary in vocabularies.items()}
+    experiment = dataclasses.replace(experiment, model=experiment.task.resolve(experiment.model, data, sizes))
+    target.mkdir(parents=True)
+    try:
+        origin = keep_origin(directory, target / PUBLISHED)
+        save_tokenizers(data, kinds, vocabularies, target / "tokenizer")
+        (target / SOURCE).write_text(experiment_source(experiment, directory.name), encoding="utf-8")
+        fingerprints = {feature: vocabulary.fingerprint for feature, vocabulary in vocabularies.items()}
+        with open_checkpoints(target, experiment) as checkpoints:
+            state = {"imported": origin, "tokenizers": fingerprints}
+            checkpoints.save(0, model=published.parameters(), optimizer={}, state=state)
+        write_experiment(target, experiment, target / SOURCE)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return Run.open(target)
+
+
+def keep_origin(directory: Path, target: Path) -> dict[str, Any]:
+    """Copies configuration, model card and licence; returns (and writes) the hashes of all files."""
+    target.mkdir()
+    files = {path.name: _sha256(path) for path in sorted(directory.iterdir()) if path.is_file()}
+    for path in sorted({path for pattern in KEPT for path in directory.glob(pattern) if path.is_file()}):
+        if path.stat().st_size <= LARGEST_KEPT:
+            shutil.copyfile(path, target / path.name)
+    origin = {"name": directory.resolve().name, "sha256": files}
+    write_whole(target / ORIGIN, json.dumps(origin, indent=1).encode())
+    return origin
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def experiment_source(experiment: Experiment, name: str) -> str:
+    """The Python file that makes an experiment, for people to read and change."""
+    modules: dict[str, set[str]] = {}
+    parts = {field: expression(value, modules) for field, value, _ in declared(experiment) if is_config(value)}
+    modules.setdefault("transformer_jax", set()).update(("Experiment", "run_experiment"))
+    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(modules.items())]
+    lines = [
+        f'"""The published model {json.dumps(name)[1:-1]}, as it was imported."""',
+        "",
+        *imports,
+        "",
+        "",
+        "def experiment() -> Experiment:",
+        "    return Experiment(",
+        *(f"        {field}={text}," for field, text in parts.items()),
+        "    )",
+        "",
+        "",
+        "run_experiment(__file__)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def expression(value: Any, modules: dict[str, set[str]]) -> str:
+    """Python for a value, the fields of dataclasses that differ from their defaults; adds what has to be imported."""
+    if not is_config(value):
+        return repr(value)
+    kind = type(value)
+    modules.setdefault(kind.__module__, set()).add(kind.__name__)
+    given = [
+        f"{field.name}={expression(getattr(value, field.name), modules)}"
+        for field in dataclasses.fields(value)
+        if field.init and getattr(value, field.name) != _default(field)
+    ]
+    return f"{kind.__name__}({', '.join(given)})"
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def export_run(
+    run: Run, directory: Path, *, checkpoint: str | None = None, family: str = "", dtype: str | None = None
+) -> str:
+    """Writes a run's model as `transformers` reads it, with its tokenizer and a model card; returns the architecture.
+
+    `dtype` None: as it was published, if the run was imported, otherwise float32. Raises ValueError where
+    no family that is known can express the model, and for a directory that is not empty.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty; choose another directory")
+    steps = run.checkpoint_steps(checkpoint)
+    config, origin = run.experiment.model, _published_config(run)
+    dtype = dtype or origin.get("dtype") or origin.get("torch_dtype")
+    answers = isinstance(run.experiment.task, QuestionAnswering)
+    architecture = (origin.get("architectures") or ["ForQuestionAnswering" if answers else ""])[0]
+    labels = next((kind.names for kind in run.tokenizers.values() if isinstance(kind, Labels)), ())
+    tokenizer = next((kind for kind in run.tokenizers.values() if isinstance(kind, Tokenizer)), None)
+    parameters = named_parameters(run.model_of(steps))
+    architecture = write_published(
+        directory,
+        config,
+        parameters,
+        family=family or origin.get("model_type", ""),
+        architecture=architecture,
+        labels=labels,
+        dtype=np.dtype(_numpy_type(dtype)) if dtype else None,
+        extra=_token_ids(tokenizer, origin),
+    )
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, directory)
+    (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
+    return architecture
+
+
+def _numpy_type(name: str) -> Any:
+    """A NumPy type by its name; ValueError for one that has no place in such a file."""
+    import ml_dtypes
+
+    types = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+    if name not in types:
+        raise ValueError(f"a published model's dtype is {', '.join(types)}, not {name}")
+    return types[name]
+
+
+def _published_config(run: Run) -> dict[str, Any]:
+    """config.json of the published model that a run was imported from, if it was."""
+    path = run.directory / PUBLISHED / CONFIG
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _token_ids(tokenizer: Vocabulary | None, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of config.json that name special tokens: those of the original, or of the run's tokenizer."""
+    if origin:
+        return {name: value for name, value in origin.items() if name.endswith("token_id")}
+    if not isinstance(tokenizer, Tokenizer):
+        return {}
+    return {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+
+
+def write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    """Writes a tokenizer's own file, under the name that it has where models are published."""
+    if isinstance(tokenizer, TokenizerJsonTokenizer):
+        tokenizer.write_published(directory)
+    else:
+        name = "tokenizer.json" if tokenizer.suffix == ".json" else f"tokenizer{tokenizer.suffix}"
+        write_whole(directory / name, tokenizer.content)
+
+
+def model_card(run: Run, steps: list[int], architecture: str) -> str:
+    """What the model is and where it came from, as Markdown."""
+    task, step = type(run.experiment.task).__name__, ", ".join(map(str, steps))
+    path = run.directory / PUBLISHED / ORIGIN
+    source = json.loads(path.read_text(encoding="utf-8"))["name"] if path.is_file() else ""
+    lines = [
+        "---",
+        "library_name: transformers",
+        "---",
+        f"# {run.directory.resolve().name}",
+        "",
+        f"`{architecture}` with {run.experiment.model.num_parameters():,} parameters, written by transformer_jax from "
+        f"step {step} of the task {task}.",
+    ]
+    if source:
+        lines += ["", f"Its weights began as those of `{source}`; that model's card and licence apply."]
+    return "\n".join([*lines, ""])

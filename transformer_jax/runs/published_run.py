@@ -1,0 +1,96 @@
+"""From a published model to the experiment that it would have come from, and to a predictor."""
+
+import dataclasses
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.labels import Labels
+from transformer_jax.data.sources import Files
+from transformer_jax.data.tokenizer_json import TokenizerJson
+from transformer_jax.data.vocabulary import Vocabulary
+from transformer_jax.interop.published import Published, open_published
+from transformer_jax.models.decoder_only import DecoderOnlyConfig
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.parallel.mesh import MeshConfig, local_mesh
+from transformer_jax.tasks.classification import Classification
+from transformer_jax.tasks.language_modelling import LanguageModelling
+from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
+from transformer_jax.tasks.next_sentence import NextSentence
+from transformer_jax.tasks.question_answering import QuestionAnswering
+from transformer_jax.tasks.task import Task
+from transformer_jax.tasks.text_vectors import TextVectors
+from transformer_jax.tasks.token_classification import TokenClassification
+from transformer_jax.tasks.translation import Translation
+from transformer_jax.training.experiment import Experiment, TrainConfig
+from transformer_jax.training.step import abstract_model, model_shardings
+
+LONGEST = 1024
+"""Tokens of a text, where the positions go further."""
+
+
+def experiment_for(published: Published) -> Experiment:
+    """A task that has the model's head, and the data and model that go with it; the source has no files yet."""
+    config, task = published.config, task_for(published)
+    reach = config.reach() or config.max_length
+    length = min(reach - (task.decoding.extra_length if isinstance(task, Translation) else 0), LONGEST)
+    tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
+    data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=max(length, 1))
+    # The only checkpoint is no step of a training.
+    train = TrainConfig(best="", validation_examples=0)
+    return Experiment(task=task, data=data, model=config, train=train)
+
+
+def task_for(published: Published) -> Task:
+    """The task that a model's head is for."""
+    config, name = published.config, published.architecture.name
+    if isinstance(config, DecoderOnlyConfig):
+        return LanguageModelling()
+    if isinstance(config, EncoderDecoderConfig):
+        return Translation()
+    if config.head == "language_model":
+        return MaskedLanguageModelling()
+    if config.head == "pretraining":
+        return NextSentence()
+    if config.head == "sequence":
+        return Classification(regression=config.num_outputs == 1)
+    if config.head == "tokens":
+        return QuestionAnswering() if "QuestionAnswering" in name else TokenClassification()
+    return _text_vectors(published.directory)
+
+
+def _text_vectors(directory: Path) -> TextVectors:
+    """How a model's own files say that vectors of texts are made (sentence-transformers)."""
+    modules, pooling = directory / "modules.json", directory / "1_Pooling" / "config.json"
+    try:
+        pooled = json.loads(pooling.read_text(encoding="utf-8")) if pooling.is_file() else {}
+        kinds = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
+    except ValueError as error:
+        raise ValueError(f"{pooling} or {modules} is damaged: {error}") from error
+    modes = {name for name, value in pooled.items() if name.startswith("pooling_mode_") and value is True}
+    if other := modes - {"pooling_mode_mean_tokens", "pooling_mode_cls_token"}:
+        raise ValueError(f"{pooling} has {', '.join(sorted(other))}; vectors of texts are the mean or the first here")
+    normalise = any(str(kind.get("type", "")).endswith("Normalize") for kind in kinds)
+    return TextVectors(pooling="first" if "pooling_mode_cls_token" in modes else "mean", normalise=normalise)
+
+
+def vocabularies_for(experiment: Experiment, published: Published) -> dict[str, Vocabulary]:
+    """The published tokenizer for every feature of text, and the published labels."""
+    kinds = experiment.task.vocabularies(experiment.data)
+    tokenizer = experiment.data.tokenizer.train([])
+    labels = tuple(published.labels())
+    return {
+        feature: dataclasses.replace(kind, names=labels) if isinstance(kind, Labels) else tokenizer
+        for feature, kind in kinds.items()
+    }
+
+
+def load_published(directory: Path, *, ignore: Collection[str] = ()) -> Any:
+    """The predictor of a published model, on all devices of this process."""
+    published = open_published(directory, ignore=ignore)
+    experiment = experiment_for(published)
+    vocabularies = vocabularies_for(experiment, published)
+    shardings = model_shardings(abstract_model(published.config), local_mesh(MeshConfig()))
+    return experiment.task.predictor(published.model(shardings), vocabularies, experiment.data)
