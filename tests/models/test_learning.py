@@ -90,5 +90,5 @@ def torch_losses(seed):
 
 
 def test_it_learns_as_fast_as_pytorch_with_its_own_initialisation():
-    ours, theirs = (np.stack([run(seed)[-30:].mean() for seed in range(3)]) for run in (our_losses, torch_losses))
+    ours, theirs = (np.stack([losses(seed)[-30:].mean() for seed in range(3)]) for losses in (our_losses, torch_losses))
     assert ours.mean() <= theirs.mean() + (theirs.max() - theirs.min())
