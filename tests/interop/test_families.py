@@ -122,6 +122,8 @@ CASES = {
         "tie_word_embeddings": False,
         "attention_bias": True,
     },
+    "PhiForCausalLM": {**LLAMA, "partial_rotary_factor": 0.5},
+    "PhiForCausalLM all heads": {**LLAMA, "num_key_value_heads": 4, "hidden_act": "gelu"},
     "BartForConditionalGeneration": BART,
     "BartForConditionalGeneration shallow": {**BART, "decoder_layers": 1, "scale_embedding": True},
     "BartForConditionalGeneration lopsided": {**BART, "decoder_layers": 3, "decoder_ffn_dim": 20},
