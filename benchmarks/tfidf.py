@@ -38,7 +38,7 @@ def main() -> None:
     assert best is not None
     texts, labels = texts_and_labels(run, options.split)
     steps = run.checkpoint_steps()
-    found = run.predictor_of(steps).predict(texts)
+    found = run.experiment.task.predictor(run.model_of(steps), run.tokenizers, run.experiment.data).predict(texts)
     right = sum(one == other for one, other in zip(found, labels, strict=True))
     print(f"TF-IDF and logistic regression (C={strength:g}): {100 * best.score(texts, labels):.2f} % accuracy")
     print(f"{run.directory}, step {', '.join(map(str, steps))}: {100 * right / len(labels):.2f} % accuracy")

@@ -29,7 +29,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if PLATFORM == "cpu" and FAST_TO_COMPILE not in os.environ.get("XLA_FLAGS", "") and is_known_to_xla(FAST_TO_COMPILE):
+    if (
+        PLATFORM == "cpu"
+        and FAST_TO_COMPILE not in os.environ.get("XLA_FLAGS", "")
+        and is_known_to_xla(FAST_TO_COMPILE)
+    ):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{FAST_TO_COMPILE}=false"
     JAX_SETTINGS["jax_compilation_cache_dir"] = place_for_programs(config)
     for name, value in JAX_SETTINGS.items():

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from transformer_jax.analysis.attention_maps import draw_attention
-from transformer_jax.tasks.attention_map import AttentionMap
+from transformer_jax.tasks.predictor import AttentionMap
 
 
 def some_maps(source: list[str], target: list[str], layers: int = 2, heads: int = 3) -> list[AttentionMap]:

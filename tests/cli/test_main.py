@@ -26,7 +26,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.runs.run import Run
-from transformer_jax.tasks.attention_map import AttentionMap
+from transformer_jax.tasks.predictor import AttentionMap
 from transformer_jax.tasks.translation import Hypothesis, Translation
 from transformer_jax.training.experiment import Experiment
 
@@ -79,7 +79,8 @@ class FakeRun(Run):
             raise ValueError("a checkpoint is last, best, a step or average:N, not 'nonsense'")
         return [10, 20] if checkpoint == "average:2" else [20]
 
-    def predictor_of(self, steps: list[int]) -> Any:
+    def predictor(self, checkpoint: str | None = None) -> Any:
+        self.checkpoint_steps(checkpoint)
         return Predictor()
 
 

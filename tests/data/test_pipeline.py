@@ -50,7 +50,7 @@ def test_batches_hold_the_ids_of_their_examples_and_zeros(split, plan):
         for feature, length in zip(split.columns, plan.shapes[bucket].lengths, strict=True):
             assert batch[feature].shape == (plan.shapes[bucket].rows, length)
             for row, example in enumerate(examples.tolist()):
-                ids = split[example][feature].tolist() if example >= 0 else []
+                ids = split.column(feature)[example].tolist() if example >= 0 else []
                 assert batch[feature][row].tolist() == ids + [0] * (length - len(ids))
                 assert batch[f"{feature}_length"][row] == len(ids)
         assert all(array.dtype == np.int32 for array in batch.values())
@@ -96,11 +96,6 @@ def test_shapes_are_those_of_the_plan(split, plan):
     assert found == {tuple((shape.rows, length) for length in shape.lengths) for shape in plan.shapes}
 
 
-def test_rows_that_cannot_be_divided_are_refused(split, plan):
-    with pytest.raises(ValueError, match=r"into 3 parts; set data\.batch_multiple to a multiple of 3"):
-        batches(split, plan, num_parts=3)
-
-
 def test_an_abandoned_iterator_leaves_no_thread(split, plan):
     def prefetching():
         return [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]
@@ -109,7 +104,7 @@ def test_an_abandoned_iterator_leaves_no_thread(split, plan):
     assert all(map(next, iterators)) and len(prefetching()) >= 5
     del iterators
     gc.collect()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 200
     while prefetching() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not prefetching()

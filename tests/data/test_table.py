@@ -38,15 +38,14 @@ def test_what_is_read_is_what_the_encoder_gave(tmp_path):
     split = tokenize(examples, tmp_path)
     assert len(split) == 3 and tuple(split.columns) == ("source", "target")
     for index, example in enumerate(examples):
-        found = split[index]
         for feature, text in example.items():
-            assert found[feature].tolist() == encode([text])[0]
+            assert split.column(feature)[index].tolist() == encode([text])[0]
     assert split.lengths.tolist() == [[3, 4], [2, 3], [4, 5]] and split.lengths.dtype == np.int32
 
 
 def test_a_language_model_has_one_feature(tmp_path):
     split = tokenize([{"text": "a"}, {"text": "é€😀"}], tmp_path, features=("text",))
-    assert split[1]["text"].tolist() == [ord("é"), ord("€"), ord("😀"), END]
+    assert split.column("text")[1].tolist() == [ord("é"), ord("€"), ord("😀"), END]
     assert split.report("train") == "train: 2 examples, 6 text tokens"
 
 
@@ -65,7 +64,8 @@ def test_examples_stream_through_in_chunks(tmp_path):
 
     split = tokenize(stream(), tmp_path, features=("text",), encoder=counting)
     assert chunks == [CHUNK, CHUNK, 500]
-    assert all(split[number]["text"].tolist() == encode([str(number)])[0] for number in taken)
+    found = [row.tolist() for row in split.column("text")]
+    assert found == [encode([str(number)])[0] for number in taken]
 
 
 def test_an_existing_cache_is_opened_without_reading_the_text(tmp_path):
@@ -161,7 +161,7 @@ def test_two_writers_at_once_end_with_one_cache(tmp_path):
         assert len(tokenize(pairs("ab", "cd"), tmp_path)) == 2
 
     split = tokenize(while_another_writes(), tmp_path)
-    assert split[1]["source"].tolist() == encode(["cd"])[0]
+    assert split.column("source")[1].tolist() == encode(["cd"])[0]
     assert [path.name for path in tmp_path.iterdir()] == ["key.arrow"]
 
 
@@ -211,8 +211,10 @@ def test_columns_of_every_kind_come_back_with_their_types_and_shapes(tmp_path):
     ]
     table = table_of(tmp_path, columns, examples)
     for index in (0, 7, CHUNK - 1, CHUNK, CHUNK + 4):
-        for name, array in table[index].items():
-            np.testing.assert_array_equal(array, examples[index][name])
+        for name, column in columns.items():
+            array = table.column(name)[index]
+            assert array.dtype == column.dtype
+            np.testing.assert_array_equal(array, np.asarray(examples[index][name]).reshape(array.shape))
     sizes = [example["label"] for example in examples]
     assert table.lengths.tolist() == [[size, 2 * size, 4, 1, 1] for size in sizes]
     batch = table.batch(np.array([3, -1]), [8, 16, 4, 1, 1])

@@ -188,51 +188,41 @@ def test_an_empty_row_whose_logits_are_nan_is_done_at_once():
     found = search(3, [8, 8, 0, 8, 8, 8], cache=fresh(tables=tables))
     assert_same(found, search(3, 8), [0, 1, 3, 4, 5], [0, 1, 3, 4, 5])
     assert (found.lengths[2] == 0).all() and (found.scores[2] == -np.inf).all()
-    state = beam.start(step, reorder, fresh(tables=tables), jnp.asarray(PROMPT), **settings(jnp.zeros(6, jnp.int32)))
-    assert beam.advance(step, reorder, state, 8).position == 0
+    assert positions(tables, 0)[1] == 0
 
 
 def settings(limits, beam_size=3):
     return {"beam_size": beam_size, "end_id": END, "max_new_tokens": limits, "capacity": 8}
 
 
-@pytest.mark.parametrize("piece", [1, 3])
-def test_pieces_make_the_whole_and_compile_once(piece):
-    limits = jnp.array([8, 3, 8, 1, 5, 7], jnp.int32)
-    state = jax.jit(lambda: beam.start(step, reorder, fresh(), jnp.asarray(PROMPT), **settings(limits)))()
-    traces = []
+def positions(tables, limit, **options):
+    """What a search finds, and at how many positions it extended hypotheses."""
+    calls = []
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def advance(state, count):
-        traces.append(count)
-        return beam.advance(step, reorder, state, count)
+    def counted(tokens, cache):
+        jax.debug.callback(lambda: calls.append(1))
+        return step(tokens, cache)
 
-    whole = arrays(beam.result(beam.advance(step, reorder, state, 8)))
-    while (state.alive > -np.inf).any():
-        before = int(state.position)
-        state = advance(state, piece)
-        assert before < state.position <= before + piece
-    assert_same(arrays(beam.result(state)), whole)
-    assert len(traces) == 1
+    limits = jnp.full(6, limit, jnp.int32)
+    cache, prompt = fresh(tables=tables), jnp.asarray(PROMPT)
+    found = jax.jit(lambda: beam.beam_search(counted, reorder, cache, prompt, **settings(limits), **options))()
+    jax.effects_barrier()
+    return found, len(calls)
 
 
 def test_the_loop_stops_when_every_sentence_has_a_beam_of_finished_hypotheses():
     tables = np.zeros_like(TABLES)
     tables[..., END] = 5.0
-    state = beam.start(step, reorder, fresh(tables=tables), jnp.asarray(PROMPT), **settings(jnp.full(6, 8, jnp.int32)))
-    state = beam.advance(step, reorder, state, 8)
+    found, count = positions(tables, 8)
     # The first position ends one hypothesis, the second those that it left.
-    assert state.position == 2
-    assert (beam.result(state).lengths == np.array([[1, 2, 2]])).all()
+    assert count == 2 and (found.lengths == np.array([[1, 2, 2]])).all()
 
 
 def test_a_search_in_which_no_hypothesis_is_left_stops_before_the_limit():
     forbidden = tuple(token for token in range(VOCAB) if token != END)
-    limits = jnp.full(6, 8, jnp.int32)
-    state = beam.start(step, reorder, fresh(), jnp.asarray(PROMPT), **settings(limits), forbidden=forbidden)
-    state = beam.advance(step, reorder, state, 8)
-    assert state.position == 1
-    np.testing.assert_array_equal(beam.result(state).lengths, [[1, 0, 0]] * 6)
+    found, count = positions(TABLES, 8, forbidden=forbidden)
+    assert count == 1
+    np.testing.assert_array_equal(found.lengths, [[1, 0, 0]] * 6)
 
 
 def test_a_prompt_of_many_tokens_equals_feeding_them_one_by_one():
@@ -315,4 +305,4 @@ def test_arguments_that_leave_nothing_to_search_are_refused():
         ({"prompt": arguments["prompt"][:, :0]}, "prompt is empty"),
     ]:
         with pytest.raises(ValueError, match=message):
-            beam.start(step, reorder, fresh(), **arguments | wrong)
+            beam.beam_search(step, reorder, fresh(), **arguments | wrong)

@@ -1,9 +1,12 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from transformer_jax.cli.main import main
 
 EXPERIMENT = '''
 from dataclasses import dataclass
@@ -52,6 +55,21 @@ def experiment_file(experiment_text, tmp_path):
     return file
 
 
+@pytest.fixture(scope="session")
+def uninterrupted(experiment_text, tmp_path_factory):
+    """The directory of the run that nothing interrupts, trained once; no test may change it."""
+    place = tmp_path_factory.mktemp("uninterrupted")
+    (place / "tiny.py").write_text(experiment_text, encoding="utf-8")
+    assert main(["train", str(place / "tiny.py"), "--workdir", str(place / "run")]) == 0
+    return place / "run"
+
+
+@pytest.fixture
+def straight(uninterrupted, tmp_path):
+    """A copy of that run."""
+    return shutil.copytree(uninterrupted, tmp_path / "straight")
+
+
 @pytest.fixture
 def command():
     """Runs `transformer-jax` in a process of its own; `before` is Python code to run in it first."""
@@ -69,7 +87,7 @@ def command():
         )
         if not wait:
             return process
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
     return run

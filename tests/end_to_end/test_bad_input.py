@@ -87,7 +87,7 @@ def refusal(place, capfd):
         (["--train.steps", "-1"], "train.steps must be at least 1, not -1"),
         (["--train.seed", "-1"], "train.seed must be at least 0 and below 9223372036854775808, not -1"),
         (["--train.checkpoint", "bset"], "a checkpoint is last, best, a step or average:N, not 'bset'"),
-        (["--train.checkpoint", "average:9"], "needs more than the 3 of train.keep"),
+        (["--train.checkpoint", "average:9"], "needs more than train.keep 3"),
         (["--train.checkpoint", "average:3"], "needs more than the 1 that 1 steps with train.save_every 1000 leave"),
         (["--train.checkpoint", "best"], "train.checkpoint best needs validation examples"),
         (["--task.label-smoothing", "1"], "task.label_smoothing must be at least 0 and below 1, not 1.0"),
@@ -172,17 +172,13 @@ def test_an_experiment_file_that_gives_no_experiment_is_refused(refusal, place, 
     assert message in refusal("train", name, "--workdir", "run")
 
 
-def test_a_run_of_another_experiment_is_refused_with_a_few_of_the_changes(refusal):
+def test_a_run_refuses_another_experiment_naming_a_few_changes_and_lines_that_are_all_too_long(refusal, place):
     assert main(["train", "tiny.py", "--workdir", "run"]) == 0
     changes = ["--model.d-ff", "64", "--model.d-model", "32", "--model.num-layers", "2", "--train.seed", "4"]
     message = refusal(
         "train", "tiny.py", "--workdir", "run", *changes, "--data.max-length", "9", "--model.gated", "True"
     )
     assert message.count(" was ") == 5 and "and 1 more" in message
-
-
-def test_evaluation_on_lines_that_are_all_too_long_is_refused(refusal, place):
-    assert main(["train", "tiny.py", "--workdir", "run"]) == 0
     write(place / "text" / "long", ["one " * 20])
     message = refusal("evaluate", "run", "--source", "text/long", "--reference", "text/long")
     assert "no example is left: skipped 1 (1 longer than 16 tokens)" in message

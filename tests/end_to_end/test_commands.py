@@ -3,14 +3,13 @@ import json
 from transformer_jax.cli.main import main
 
 
-def test_a_trained_run_is_evaluated_used_averaged_and_moved(experiment_file, tmp_path, capsys, monkeypatch):
-    run = tmp_path / "run"
-    assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+def test_a_trained_run_is_evaluated_used_averaged_and_moved(straight, experiment_file, tmp_path, capsys, monkeypatch):
+    assert main(["train", str(experiment_file), "--workdir", str(straight)]) == 0
     assert "exact_match" in capsys.readouterr().out
-    assert {path.name for path in run.iterdir()} >= {
+    assert {path.name for path in straight.iterdir()} >= {
         "experiment.json", "experiment.py", "tokenizer", "checkpoints", "metrics.jsonl", "curves.png"
     }  # fmt: skip
-    moved = run.rename(tmp_path / "moved")
+    moved = straight.rename(tmp_path / "moved")
 
     def evaluate(*arguments):
         assert main(["evaluate", *arguments, "--json"]) == 0

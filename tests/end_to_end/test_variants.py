@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 
+VARIANTS = ("experiment", "masked", "classes")
 TIMINGS = {"tokens_per_second", "peak_memory"}
 EXPERIMENT = '''
 from dataclasses import dataclass
@@ -64,6 +66,17 @@ def classes():
 '''
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A directory with a run of every variant that nothing interrupts; no test may change them."""
+    place = tmp_path_factory.mktemp("straight")
+    (place / "tiny.py").write_text(EXPERIMENT, encoding="utf-8")
+    for variant in VARIANTS:
+        arguments = ["train", str(place / "tiny.py"), "--variant", variant, "--workdir", str(place / variant)]
+        assert main(arguments) == 0
+    return place
+
+
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
     """Trains a variant in a directory of its name."""
@@ -80,28 +93,29 @@ def train(tmp_path, monkeypatch, capsys):
 
 
 def state(directory, step=16):
-    model = Run.open(directory).predictor_of([step]).model
+    model = Run.open(directory).model_of([step])
     return {name: np.asarray(value) for name, value in named_parameters(model).items()}
 
 
-@pytest.mark.parametrize("variant", ["experiment", "masked", "classes"])
-def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(train, variant):
-    train(variant, "straight")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(straight, train, variant):
     assert "stopped and saved at step 6" in train(variant, "run", "--train.stop-after", "6")
     train(variant, "run")
     one, other = (
         [{name: row[name] for name in row.keys() - TIMINGS} for row in read_metrics(directory)]
-        for directory in (Run.open("straight").directory, Run.open("run").directory)
+        for directory in (straight / variant, Run.open("run").directory)
     )
     assert one == other and len(one) == 16
     losses = [row["loss"] for row in one]
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
-    first, second = state("straight"), state("run")
+    first, second = state(straight / variant), state("run")
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
-def test_every_variant_is_scored_and_used(train, tmp_path, capsys):
+def test_every_variant_is_scored_and_used(straight, tmp_path, capsys, monkeypatch):
+    shutil.copytree(straight, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     scores = {
         "experiment": {"examples", "tokens", "loss", "perplexity", "bits_per_byte"},
         "masked": {"examples", "tokens", "loss", "perplexity", "accuracy"},
@@ -109,7 +123,6 @@ def test_every_variant_is_scored_and_used(train, tmp_path, capsys):
     }
     (tmp_path / "lines").write_text("one two\nfour five six\n")
     for variant, expected in scores.items():
-        train(variant, variant)
         assert main(["evaluate", variant, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found.keys() == expected | {"checkpoint"} and found["examples"] == 30
@@ -122,8 +135,8 @@ def test_every_variant_is_scored_and_used(train, tmp_path, capsys):
     assert set(transformer_jax.load("classes").classify(["one two", "two three"])) <= {"0", "1"}
 
 
-def test_a_classifier_begins_from_a_masked_language_model(train, capsys):
-    train("masked", "masked")
+def test_a_classifier_begins_from_a_masked_language_model(straight, train, capsys):
+    shutil.copytree(straight / "masked", "masked")
     table = train("classes", "classes", "--initialize-from", "masked:8", "--train.stop-after", "12", "--profile")
     assert len(re.findall(r"^ +\d+\.\d%  +\d+\.\d\d ms  \S", table, re.MULTILINE)) == 10, "costliest operations"
     assert "taken  embedding/table" in table and "new    pooler/transform/kernel" in table

@@ -60,7 +60,7 @@ class Machine:
 
     def command(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.checkout, env=self.environment | environment, capture_output=True, text=True, timeout=30
+            command, cwd=self.checkout, env=self.environment | environment, capture_output=True, text=True, timeout=300
         )
 
     def launch(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

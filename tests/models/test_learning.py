@@ -1,4 +1,7 @@
-"""Learning beside PyTorch: the same model, batches and schedule, each with its own initialisation, no dropout."""
+"""Learning beside PyTorch: the same model, batches and schedule, each with its own initialisation, no dropout.
+
+Six layers: with fewer, other initialisations (queries, keys and values drawn each by itself) learn this as fast.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +14,8 @@ from transformer_jax.tasks.losses import cross_entropy
 
 torch = pytest.importorskip("torch", reason="PyTorch, the implementation to compare with, is not installed")
 
-WORDS, LENGTH, ROWS, STEPS, WARMUP, D = 40, 8, 32, 200, 40, 48
-SIZE = {"d_model": D, "num_heads": 4, "d_ff": 96, "num_layers": 2}
+WORDS, LENGTH, ROWS, STEPS, WARMUP, D = 20, 4, 32, 120, 30, 32
+SIZE = {"d_model": D, "num_heads": 4, "d_ff": 64, "num_layers": 6}
 START, FIRST = 1, 2
 
 
@@ -32,12 +35,12 @@ def rate(step):
 RATES = rate(np.arange(STEPS)).astype(np.float32)
 
 
-def our_losses(seed, initializer="paper"):
+def our_losses(initializer):
+    """Of a seed, as a function of it that is compiled once."""
     config = base(
         **SIZE, vocab_size=WORDS, dropout=0.0, attention_bias=True, final_norm=True, norm_epsilon=1e-5,
         initializer=initializer,
     )  # fmt: skip
-    model = config.build(seed)
     optimizer = optax.adam(
         lambda count: 3e-3 * jnp.minimum((count + 1) / WARMUP, jnp.sqrt(WARMUP / (count + 1))), b2=0.98, eps=1e-9
     )
@@ -54,14 +57,14 @@ def our_losses(seed, initializer="paper"):
         return (optax.apply_updates(model, updates), state), value
 
     train = jax.jit(lambda model, data: jax.lax.scan(step, (model, optimizer.init(model)), data)[1])
-    return np.asarray(train(model, tuple(jnp.asarray(part, jnp.int32) for part in batches(seed))))
+    return lambda seed: np.asarray(train(config.build(seed), [jnp.asarray(part, jnp.int32) for part in batches(seed)]))
 
 
 class TorchModel(torch.nn.Module):
     def __init__(self):
         super().__init__()
         layers = SIZE["num_layers"]
-        self.transformer = torch.nn.Transformer(D, 4, layers, layers, 96, dropout=0.0, batch_first=True)
+        self.transformer = torch.nn.Transformer(D, 4, layers, layers, SIZE["d_ff"], dropout=0.0, batch_first=True)
         self.embedding = torch.nn.Embedding(WORDS, D)
         torch.nn.init.normal_(self.embedding.weight, std=D**-0.5)
         angles = torch.arange(LENGTH)[:, None] / 10_000 ** (torch.arange(0, D, 2) / D)
@@ -90,5 +93,7 @@ def torch_losses(seed):
 
 
 def test_it_learns_as_fast_as_pytorch_with_its_own_initialisation():
-    ours, theirs = (np.stack([losses(seed)[-30:].mean() for seed in range(3)]) for losses in (our_losses, torch_losses))
+    ours, theirs = (
+        np.stack([losses(seed)[-20:].mean() for seed in range(3)]) for losses in (our_losses("paper"), torch_losses)
+    )
     assert ours.mean() <= theirs.mean() + (theirs.max() - theirs.min())

@@ -450,7 +450,7 @@ for step in range(10):
 """,
         tmp_path,
     )
-    output, errors = child.communicate(timeout=120)
+    output, errors = child.communicate(timeout=600)
     assert errors == "" and child.returncode == 0
     assert output.splitlines() == [f"no checkpoint could be written to {tmp_path}: File too large"] * 10
 
@@ -510,7 +510,7 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
         tmp_path,
         XLA_FLAGS="--xla_force_host_platform_device_count=8",
     )
-    output, errors = child.communicate(timeout=120)
+    output, errors = child.communicate(timeout=600)
     assert (child.returncode, output, errors) == (0, "", "")
     restored = checkpoints.restore(2, model=template(values())).model
     assert same(restored, values())

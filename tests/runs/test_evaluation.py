@@ -1,26 +1,31 @@
 """Evaluation is the path of training: the task's own loss over every example once, on any mesh."""
 
+from collections import Counter
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax.analysis.report import show_result
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.dates import Dates
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Files
-from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.data.tokenizers import Bytes, ByteTokenizer
 from transformer_jax.models.decoder_only import gpt2
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
-from transformer_jax.runs.evaluation import Evaluation
+from transformer_jax.runs.evaluation import PROBES, Evaluation, encoded_examples
+from transformer_jax.runs.preparation import prepare
 from transformer_jax.runs.run import Run
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
 from transformer_jax.tasks.next_sentence import NextSentence
-from transformer_jax.tasks.padding import padded
 from transformer_jax.tasks.question_answering import QuestionAnswering
+from transformer_jax.tasks.sequences import padded
 from transformer_jax.tasks.token_classification import TokenClassification
 from transformer_jax.tasks.translation import Decoding, Translation
 from transformer_jax.training.experiment import Experiment
@@ -39,7 +44,7 @@ def evaluation(task, model, examples, mesh, **tokenizers):
     vocabularies = dict.fromkeys(task.vocabularies(data), TEXT) | tokenizers
     model = task.resolve(model, data, {name: tokenizer.vocab_size for name, tokenizer in vocabularies.items()})
     run = Run(Path("unused"), Experiment(task=task, data=data, model=model), vocabularies)
-    return Evaluation(run, examples, mesh), model.build(0)
+    return Evaluation(run, encoded_examples(run, examples), mesh), model.build(0)
 
 
 def test_the_loss_of_translations_is_that_of_their_targets_whatever_the_batches():
@@ -92,11 +97,55 @@ def test_what_is_masked_is_drawn_once_for_all_and_whatever_the_mesh(task):
 def test_every_task_reports_its_loss(task, examples):
     evaluate, model = evaluation(task, ENCODER, examples, ONE, **({"tags": TAGS} if "tags" in task.features else {}))
     columns, batch = task.encode(evaluate.run.tokenizers, examples, max_length=24), {}
-    for name, rows in columns.items():
-        if task.columns[name].varying:
-            batch[name], batch[f"{name}_length"] = padded(rows, len(rows), 24)
-        else:
-            batch[name] = np.array(rows, task.columns[name].dtype)
+    for name, column in task.columns.items():
+        if column.varying and column.batched:
+            batch[name], batch[f"{name}_length"] = padded(columns[name], len(columns[name]), 24)
+        elif column.batched:
+            batch[name] = np.array(columns[name], column.dtype)
     total, weight = jax.jit(task.loss)(model, batch, None)["loss"]
     assert evaluate(model)["loss"] == pytest.approx(float(total / weight), rel=1e-5)
     assert "loss" in task.metrics()
+
+
+def test_a_text_is_tokenised_once_for_checks_evaluations_and_the_result(tmp_path, monkeypatch):
+    counts, encode_batch = Counter(), ByteTokenizer.encode_batch
+
+    def counting(self, texts):
+        counts.update(texts)
+        return encode_batch(self, texts)
+
+    monkeypatch.setattr(ByteTokenizer, "encode_batch", counting)
+    dates = Dates(languages=("fr",), train_examples=40, validation_examples=40, test_examples=40)
+    data = DataConfig(source=dates, tokenizer=Bytes(), max_length=80, tokens_per_batch=1024, num_buckets=1)
+    task = Translation(scores=("exact_match",), decoding=Decoding(beam_size=1, extra_length=0))
+    file = tmp_path / "mine.py"
+    file.write_text("")
+    prepared = prepare(Experiment(task=task, data=data, model=base(**SIZE)), file, tmp_path / "run")
+    model = prepared.run.experiment.model.build(0)
+    monkeypatch.setattr(Run, "model_of", lambda *_: model)
+    assert prepared.validation is not None and prepared.validation(model)["examples"] == 40
+    assert prepared.validation(model)["examples"] == 40
+    show_result(prepared.run, [1], ONE, samples=2)
+    # The first ones tell whether a table on disk is the right one.
+    for split in dates.splits:
+        sources = [example["source"] for example in dates.examples(split)]
+        assert {counts[source] for source in sources[PROBES:]} == {1}
+
+
+def test_a_batch_is_on_its_way_before_the_sums_of_the_one_before_are_fetched(monkeypatch):
+    evaluate, model = evaluation(MaskedLanguageModelling(rate=0.3), ENCODER, DOCUMENTS * 20, ONE)
+    events, device_get = [], jax.device_get
+
+    def dispatch(model, batch):
+        events.append("dispatch")
+        return {"loss": (jnp.float32(1), jnp.float32(2))}
+
+    def fetch(arrays):
+        events.append("fetch")
+        return device_get(arrays)
+
+    monkeypatch.setattr(evaluate, "_sums", dispatch)
+    monkeypatch.setattr(jax, "device_get", fetch)
+    count = evaluate.plan.batches_per_epoch
+    assert count > 2 and evaluate.sums(model) == {"loss": (count, 2 * count)}
+    assert events == ["dispatch", *["dispatch", "fetch"] * (count - 1), "fetch"]

@@ -17,7 +17,7 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Files, Source
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig, base
 from transformer_jax.parallel.mesh import MeshConfig
-from transformer_jax.runs.experiment_file import differences, flatten, from_tree, load_experiment_file, to_tree
+from transformer_jax.runs.experiment_file import differences, field_types, from_tree, load_experiment_file, to_tree
 from transformer_jax.runs.preparation import refused_changes
 from transformer_jax.tasks.translation import Decoding, Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
@@ -102,11 +102,11 @@ def test_differences_name_the_field_and_a_changed_class_alone():
     }
 
 
-def test_flatten_gives_every_field_by_its_path():
-    fields = flatten(make())
-    assert fields["model.num_layers"] == 2
-    assert fields["data.source.train"] == ("a.en", "a.de")
-    assert fields["task.decoding.beam_size"] == 4
+def test_every_field_has_its_type_by_its_path():
+    fields = field_types(make())
+    assert fields["model.num_layers"] is int
+    assert fields["data.source.train"] == tuple[str, ...]
+    assert fields["task.decoding.beam_size"] is int
     assert "data.source" not in fields
 
 

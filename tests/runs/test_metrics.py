@@ -100,7 +100,7 @@ def test_a_log_file_gets_aligned_plain_lines_and_stderr_stays_clean(tmp_path, ca
     output = capsys.readouterr()
     first, second, validation, message = output.out.splitlines()
     assert re.fullmatch(r"step   100/8,000  loss  0.3333  lr 4.10e-04   21,300 tokens/s  ETA \d.*", first)
-    assert re.fullmatch(r"step 8,000/8,000  loss 12.5000  lr 4.10e-04      900 tokens/s  ETA 0 s", second)
+    assert re.fullmatch(r"step 8,000/8,000  loss 12.5000  lr 4.10e-04      900 tokens/s  ETA 0:00:00", second)
     assert validation == "step 8,000/8,000  validation  bleu 41.02"
     assert message == "[saved] 100 %"
     assert output.err == ""

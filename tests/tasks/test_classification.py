@@ -11,7 +11,7 @@ from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.tasks.classification import Classification, PairClassification
-from transformer_jax.tasks.text_pairs import join_parts
+from transformer_jax.tasks.sequences import join_parts
 
 SIZE = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1, "max_length": 16}
 MODEL = bert(**SIZE, dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
@@ -52,7 +52,7 @@ def test_texts_are_joined_and_cut_at_their_longest_part():
 
 
 @pytest.mark.parametrize("task", [Classification(), PairClassification()])
-def test_the_loss_is_the_cross_entropy_of_the_labels(task):
+def test_the_loss_is_the_cross_entropy_of_the_labels(task, encoded):
     classifier = predictor(task)
     sums = jax.jit(task.loss)(classifier.model, batch_of(task), None)
     texts = [[example[name] for name in task.features[:-1]] for example in EXAMPLES]
@@ -62,7 +62,7 @@ def test_the_loss_is_the_cross_entropy_of_the_labels(task):
     assert float(sums["loss"][1]) == 3
     assert float(sums["loss"][0]) == pytest.approx(expected.sum(), rel=1e-4)
     assert float(sums["accuracy"][0]) == (outputs.argmax(axis=1) == labels).sum()
-    found = task.evaluate(classifier, EXAMPLES)
+    found = task.evaluate(classifier, encoded(task, TOKENIZERS, EXAMPLES, max_length=12))
     assert found["accuracy"] == pytest.approx(100 * (outputs.argmax(axis=1) == labels).mean())
 
 
@@ -96,7 +96,7 @@ def test_labels_and_probabilities_of_texts_do_not_depend_on_their_batch():
         classifier.classify("a text")
 
 
-def test_numbers_are_learnt_by_their_squared_error():
+def test_numbers_are_learnt_by_their_squared_error(encoded):
     task = Classification(regression=True, scores=("pearson", "spearman"))
     examples = [example | {"label": label} for example, label in zip(EXAMPLES, ("1.5", -2, 0.25), strict=True)]
     examples = list(task.readable(examples))
@@ -106,7 +106,7 @@ def test_numbers_are_learnt_by_their_squared_error():
     assert float(task.loss(classifier.model, batch_of(task, examples), None)["loss"][0]) == pytest.approx(
         expected.sum()
     )
-    found = task.evaluate(classifier, examples)
+    found = task.evaluate(classifier, encoded(task, TOKENIZERS, examples, max_length=12))
     assert found["pearson"] == pytest.approx(np.corrcoef(outputs, [1.5, -2, 0.25])[0, 1])
     assert classifier.classify(["a"]) == [pytest.approx(float(classifier.outputs(["a"])[0, 0]))]
     for label, described in (("inf", "the text 'inf'"), (None, "null"), (float("nan"), "the number nan")):
@@ -117,7 +117,7 @@ def test_numbers_are_learnt_by_their_squared_error():
 
 def test_a_label_outside_of_the_set_is_named():
     with pytest.raises(ValueError, match="there is no label 'yse' among the 3; did you mean yes"):
-        Classification().evaluate(predictor(Classification()), [{"text": "a", "label": "yse"}])
+        Classification().encode(TOKENIZERS, [{"text": "a", "label": "yse"}], max_length=12)
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])

@@ -75,8 +75,8 @@ def test_long_texts_are_read_in_windows_that_predict_every_token_once(model, gen
         assert total == pytest.approx(sum(expected), rel=1e-5)
 
 
-def test_perplexity_and_bits_per_byte_follow_from_the_loss(generator):
-    examples = [{"text": text} for text in TEXTS]
+def test_perplexity_and_bits_per_byte_follow_from_the_loss(generator, encoded):
+    examples = encoded(TASK, TOKENIZERS, [{"text": text} for text in TEXTS], max_length=8)
     total, size = -sum(generator.score(TEXTS)), sum(len(text.encode()) for text in TEXTS)
     found = TASK.loss_metrics({"loss": (total, size + 4.0)}, examples)
     assert found["tokens"] == size + 4 and found["loss"] == pytest.approx(total / (size + 4))

@@ -12,7 +12,7 @@ from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.next_sentence import NextSentence, _pair
-from transformer_jax.tasks.padding import padded
+from transformer_jax.tasks.sequences import padded
 
 MODEL = bert(
     d_model=16,

@@ -43,13 +43,11 @@ def test_windows_overlap_and_cover_the_context():
     found = windows(TOKENIZER, "what?", CONTEXT, 32, 6)
     assert len(found) > 1 and all(len(window.tokens) <= 32 for window in found)
     for one, other in zip(found, found[1:], strict=False):
-        shared = [*one.offsets.values()][-6:]
-        assert shared == [*other.offsets.values()][:6]
-    assert {place for window in found for span in window.offsets.values() for place in span} == set(
-        range(len(CONTEXT) + 1)
-    )
+        assert one.offsets[-6:] == other.offsets[:6]
+    places = {place for window in found for span in window.offsets for place in span}
+    assert places == set(range(len(CONTEXT) + 1))
     for window in found:
-        assert min(window.offsets) == window.first == 7
+        assert window.first == 7 and len(window.tokens) == 8 + len(window.offsets)
         assert window.tokens[6] == window.tokens[-1] == TOKENIZER.eos_id
 
 
@@ -102,14 +100,24 @@ def test_the_loss_is_that_of_first_and_last_token(answerer):
     assert count == rows and float(total) == pytest.approx(expected, rel=1e-4)
 
 
+def test_an_evaluation_reads_the_windows_of_all_contexts_from_the_table(answerer, encoded):
+    answer = answerer.answer([("what?", CONTEXT)])[0]
+    others = [EXAMPLE | {"context": "house", "answer": "house", "start": "0"}, EXAMPLE]
+    examples = [EXAMPLE | {"answer": answer, "start": str(CONTEXT.index(answer))}, *others]
+    examples = encoded(TASK, TOKENIZERS, examples, max_length=32)
+    assert len(examples.of_rows) > 3 and set(examples.of_rows) == {0, 1, 2}
+    right = [answerer.answer([(each["question"], each["context"])]) == [each["answer"]] for each in examples]
+    assert right[0] and TASK.evaluate(answerer, examples)["exact_match"] == pytest.approx(100 * np.mean(right))
+
+
 def test_the_answer_is_the_best_span_of_all_windows(answerer):
     best = (-np.inf, 0, 0)
     for window in windows(TOKENIZER, "what?", CONTEXT, 32, 6):
         types = jnp.asarray([[int(i >= 7) for i in range(len(window.tokens))]])
         logits = np.asarray(answerer.model(jnp.asarray([window.tokens]), token_types=types)[0])
-        for start, (begin, _) in window.offsets.items():
-            for end in range(start, min(start + 8, 7 + len(window.offsets))):
-                best = max(best, (float(logits[start, 0] + logits[end, 1]), begin, window.offsets[end][1]))
+        for start, (begin, _) in enumerate(window.offsets):
+            for end, (_, stop) in enumerate(window.offsets[start : start + 8], start):
+                best = max(best, (float(logits[7 + start, 0] + logits[7 + end, 1]), begin, stop))
     (found,) = answerer.answers([("what?", CONTEXT)])
     assert found.score == pytest.approx(best[0], rel=1e-4)
     assert found.text == CONTEXT[best[1] : best[2]].strip() and found.start == best[1]

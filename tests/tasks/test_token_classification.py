@@ -34,6 +34,9 @@ class Known(Tagger):
     def tag(self, texts):
         return [tags.split() for tags in self.known]
 
+    def tag_pieces(self, pieces):
+        return self.tag([])
+
 
 def test_the_first_token_of_every_word_has_its_tag():
     columns = TASK.encode(TOKENIZERS, [{"text": "in  New York", "tags": "O B-place I-place"}], max_length=16)
@@ -49,7 +52,7 @@ def test_the_first_token_of_every_word_has_its_tag():
 
 def test_the_loss_counts_the_first_tokens_alone(tagger):
     columns = TASK.encode(TOKENIZERS, [{"text": "ab c", "tags": "B-place O"}], max_length=16)
-    batch = {name: jnp.asarray([row + [0] * 5 for row in rows]) for name, rows in columns.items()}
+    batch = {name: jnp.asarray([row + [0] * 5 for row in columns[name]]) for name in ("tokens", "tags")}
     batch["tokens_length"] = jnp.asarray([6])
     sums = jax.jit(TASK.loss)(tagger.model, batch, None)
     logits = jax.nn.log_softmax(tagger.model(jnp.asarray(columns["tokens"])))[0]
@@ -65,6 +68,14 @@ def test_tags_of_long_texts_are_those_of_their_pieces(tagger):
     assert tagger.predict(["one two three"]) == [" ".join(first)]
     with pytest.raises(ValueError, match="line 2 has a word of more than 14 tokens"):
         tagger.tag(["a", "x" * 15])
+
+
+def test_an_evaluation_reads_the_windows_of_the_texts_from_the_table(tagger, encoded):
+    texts = ["one two three four five six", "a", "seven  eight"]
+    examples = [{"text": text, "tags": " ".join("O" * len(text.split()))} for text in texts]
+    examples = encoded(TASK, TOKENIZERS, examples, max_length=16)
+    right = [tag == "O" for tags in tagger.tag(texts) for tag in tags]
+    assert TASK.evaluate(tagger, examples)["accuracy"] == pytest.approx(100 * np.mean(right))
 
 
 def test_entities_are_parts_of_the_original_text():
@@ -90,13 +101,15 @@ def test_entities_are_parts_of_the_original_text():
         ("a big house", "B I O", [" a big"]),
     ],
 )
-def test_entities_of_any_set_of_tags(text, tags, entities):
+def test_entities_of_any_set_of_tags(text, tags, entities, encoded):
     (found,) = Known([tags]).entities([text])
     assert [f"{entity.kind} {entity.text}" for entity in found] == entities
-    assert TASK.evaluate(Known([tags]), [{"text": text, "tags": tags}])["f1"] == 100
+    tokenizers = {"text": TOKENIZER, "tags": Labels(many=True).train([tags])}
+    examples = encoded(TASK, tokenizers, [{"text": text, "tags": tags}], max_length=32)
+    assert TASK.evaluate(Known([tags]), examples)["f1"] == 100
 
 
-def test_entities_and_scores_are_those_that_seqeval_counts():
+def test_entities_and_scores_are_those_that_seqeval_counts(encoded):
     measure = pytest.importorskip("seqeval.metrics", reason="needs seqeval")
     entities = pytest.importorskip("seqeval.metrics.sequence_labeling").get_entities
     draw = np.random.default_rng(0)
@@ -104,9 +117,10 @@ def test_entities_and_scores_are_those_that_seqeval_counts():
     found, right = ([draw.choice(names, 7).tolist() for _ in range(200)] for _ in range(2))
     for tags in found:
         assert spans(tags) == [(kind, first, last + 1) for kind, first, last in entities(tags)]
-    scores = TASK.evaluate(
-        Known([" ".join(tags) for tags in found]), [{"text": "", "tags": " ".join(tags)} for tags in right]
-    )
+    tokenizers = {"text": TOKENIZER, "tags": Labels(many=True).train([" ".join(names)])}
+    examples = [{"text": "a b c d e f g", "tags": " ".join(tags)} for tags in right]
+    known = Known([" ".join(tags) for tags in found])
+    scores = TASK.evaluate(known, encoded(TASK, tokenizers, examples, max_length=16))
     assert scores.pop("examples") == 200
     assert scores == pytest.approx({name: 100 * getattr(measure, f"{name}_score")(right, found) for name in scores})
 

@@ -92,10 +92,11 @@ def test_a_batch_to_score_is_bounded_on_its_longer_side(translator, monkeypatch)
     assert all(rows * max(width, other) <= 64 for (rows, width), (_, other) in shapes)
 
 
-def test_evaluation_reports_scores_and_what_was_left_out(translator):
+def test_evaluation_reports_scores_and_what_was_left_out(translator, encoded):
     task = dataclasses.replace(Translation(scores=("exact_match", "bleu")), decoding=translator.decoding)
     examples = [{"source": "ab", "target": "ba"}, {"source": "x" * 30, "target": "y"}]
-    scores = task.evaluate(translator, examples)
+    tokenizers = translator.tokenizer._asdict()
+    scores = task.evaluate(translator, encoded(task, tokenizers, examples, max_length=translator.max_length))
     assert scores["examples"] == 1 and scores["skipped"] == 1
     assert scores["signature"].startswith("nrefs:1")
 

@@ -258,3 +258,19 @@ def test_matrices_that_are_named_do_not_decay():
     after = optimize(constant("adamw", weight_decay=0.5, no_decay=("embedding/*",)), AXES, PARAMETERS, none)
     np.testing.assert_array_equal(after["embedding/table"], PARAMETERS["embedding/table"])
     assert not np.allclose(after["layers/query/kernel"], PARAMETERS["layers/query/kernel"])
+
+
+def test_a_layer_that_a_stack_shares_learns_faster_than_the_input_and_slower_than_the_output():
+    shapes = {"embedding/table": (50, 4), "encoder/shared/inner/kernel": (4, 8), "head/kernel": (4, 4)}
+    axes = dict.fromkeys(shapes, ("embed", "mlp"))
+    zeros = {name: np.zeros(of, np.float32) for name, of in shapes.items()}
+    after = optimize(constant("sgd", layer_decay=0.5), axes, zeros, [jax.tree.map(lambda x: x - 1, zeros)])
+    rates = [value.flat[0] / 0.1 for value in after.values()]
+    np.testing.assert_allclose(rates, [0.25, 0.5, 1], rtol=1e-6)
+
+
+def test_a_table_of_relative_biases_does_not_decay():
+    axes = {"encoder/position_bias/table": ("buckets", "heads"), "kernel": ("embed", "mlp")}
+    before = {name: np.ones((4, 4), np.float32) for name in axes}
+    after = optimize(constant("adamw", weight_decay=0.5), axes, before, [jax.tree.map(np.zeros_like, before)])
+    assert (after["encoder/position_bias/table"] == 1).all() and (after["kernel"] < 1).all()

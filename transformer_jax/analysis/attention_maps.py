@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transformer_jax.tasks.attention_map import AttentionMap
+from transformer_jax.tasks.predictor import AttentionMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,9 +93,8 @@ def _draw_section(axes: "Axes", top: float, cell: float, kind: AttentionMap) -> 
         x = left + head * (wide + gap)
         axes.text(x + wide / 2, top - 5, f"head {head + 1}", size=9, color=_MUTED, ha="center")
         for column in range(0, len(columns), every):
-            axes.text(
-                x + (column + 0.5) * cell, bottom + 4, columns[column], rotation=90, ha="center", va="top", **style
-            )
+            place = x + (column + 0.5) * cell
+            axes.text(place, bottom + 4, columns[column], rotation=90, ha="center", va="top", **style)
     return left + weights.shape[1] * (wide + gap) - gap, bottom + below + 24
 
 

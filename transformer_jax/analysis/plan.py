@@ -62,7 +62,7 @@ class Plan:
     available: int
     """Devices of the machine; a mesh may leave some idle."""
     dimensions: int
-    """Axes of the torus that connects the devices; 1 if none does."""
+    """Axes of the torus along which its devices differ; 1 if there is no torus."""
 
     @property
     def devices(self) -> int:
@@ -133,6 +133,7 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         traced = update.step.trace(state, batch, key)
         flops, model_flops = matmul_flops(traced.jaxpr.jaxpr), update.model_flops(state, batch, key)
         compiled = traced.lower().compile()
+    places = zip(*(getattr(device, "coords", (0,)) for device in devices), strict=True)
     return Plan(
         experiment=experiment,
         mesh=dict(mesh.shape),
@@ -147,7 +148,7 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         flops=flops,
         messages=collectives(compiled.as_text() or ""),
         available=len(devices),
-        dimensions=_dimensions(devices),
+        dimensions=max(sum(len(set(along)) > 1 for along in places), 1),
     )
 
 
@@ -230,12 +231,6 @@ def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
 def _bandwidth(plan: Plan, chip: Chip, message: Collective) -> float:
     """Bytes per second of a message; one among all devices can use every axis of a torus at once."""
     return chip.links * chip.link_bandwidth * (plan.dimensions if message.group == plan.devices else 1)
-
-
-def _dimensions(devices: Sequence[Any]) -> int:
-    """Counts the axes of a torus along which its devices differ."""
-    places = [getattr(device, "coords", (0,)) for device in devices]
-    return max(sum(len(set(along)) > 1 for along in zip(*places, strict=True)), 1)
 
 
 def _changes(experiment: Experiment, devices: int) -> Iterator[tuple[str, Experiment]]:

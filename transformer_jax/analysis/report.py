@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 from transformer_jax.analysis.curves import draw_curves
 from transformer_jax.data.examples import reasons
 from transformer_jax.parallel.distributed import is_first
-from transformer_jax.runs.evaluation import Evaluation
+from transformer_jax.runs.evaluation import Evaluation, encoded_examples
 from transformer_jax.runs.run import Run
 
 
@@ -25,7 +25,7 @@ def show_result(run: Run, steps: list[int], mesh: Mesh, samples: int = 5) -> Non
     if skipped:
         print(f"  {reasons(skipped)}")
     model = run.model_of(steps, mesh)
-    for name, value in Evaluation(run, examples, mesh)(model).items():
+    for name, value in Evaluation(run, encoded_examples(run, examples), mesh)(model).items():
         print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
     predictor = experiment.task.predictor(model, run.tokenizers, experiment.data)
     for line in experiment.task.samples(predictor, examples[:samples]):

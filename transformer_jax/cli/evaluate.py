@@ -27,9 +27,7 @@ def main(arguments: Sequence[str]) -> None:
         else:
             features = run.experiment.task.features
             if len(features) != 2:
-                raise ValueError(
-                    f"files give a source and a target, but the task of {options.run} has {', '.join(features)}"
-                )
+                raise ValueError(f"files give a source and a target, but the task has {', '.join(features)}")
             pairs = zip(*read_aligned([options.source, options.reference]), strict=True)
             examples, skipped = [dict(zip(features, pair, strict=True)) for pair in pairs], {}
         steps = run.checkpoint_steps(options.checkpoint)

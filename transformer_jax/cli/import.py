@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.log import show_log
-from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.parser import Parser, show_log
 from transformer_jax.runs.importing import import_run
 
 

@@ -1,6 +1,7 @@
-"""The options of a verb, and the opening of a run directory."""
+"""What the verbs share: options, the opening of a run directory, and log messages."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -57,3 +58,19 @@ def open_run(parser: Parser, arguments: Sequence[str]) -> tuple[Run, argparse.Na
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in run.tokenizers.items()}
     model = experiment.task.resolve(experiment.model, experiment.data, sizes)
     return replace(run, experiment=replace(experiment, model=model)), options
+
+
+class _Print(logging.Handler):
+    """Prints to the standard output of the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), flush=True)
+
+
+def show_log() -> None:
+    """Prints messages of the package's modules, such as the attention kernel that they chose, from now on."""
+    log = logging.getLogger("transformer_jax")
+    if not any(isinstance(handler, _Print) for handler in log.handlers):
+        log.addHandler(_Print())
+        log.setLevel(logging.INFO)
+        log.propagate = False  # libtpu gives the root a handler of its own

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from transformer_jax.analysis.plan import make_plan, report, topology, what_would_fit
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.log import show_log
 from transformer_jax.cli.overrides import apply_overrides
-from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.parser import Parser, show_log
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.preparation import check_train
 

@@ -11,9 +11,8 @@ import jax
 
 from transformer_jax.analysis.report import show_result
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.log import show_log
 from transformer_jax.cli.overrides import apply_overrides
-from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.parser import Parser, show_log
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.models.encoder_decoder import base
@@ -37,9 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("train", "Learns what an experiment file says.", add_help=False, epilog=EPILOG)
     parser.add_argument("experiment", metavar="EXPERIMENT.py", nargs="?", help="has a function experiment()")
     parser.add_argument("--workdir", metavar="RUN", help="the run directory; default: runs/<name of the file>")
-    parser.add_argument(
-        "--initialize-from", metavar="RUN[:STEP]", help="a run whose vocabulary and fitting parameters are taken"
-    )
+    parser.add_argument("--initialize-from", metavar="RUN[:STEP]", help="take vocabulary and parameters of this run")
     parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
     parser.add_argument("--profile", action="store_true", help="trace a few steps for XProf and say what they cost")
     with user_input():

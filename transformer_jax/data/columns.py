@@ -11,8 +11,8 @@ import numpy as np
 class Column:
     """An array of every example: token ids, a label, a number, audio frames, an image.
 
-    A batch holds it as `[rows, length, *item_shape]`, padded with 0, beside its `<name>_length` `[rows]`, or as
-    `[rows, *item_shape]` if an example always has one item.
+    In a batch it is `[rows, length, *item_shape]`, padded with 0, beside the lengths `<name>_length` `[rows]`; without
+    `varying` it is `[rows, *item_shape]`.
     """
 
     dtype: str = "int32"
@@ -20,9 +20,11 @@ class Column:
     item_shape: tuple[int, ...] = ()
     """Shape of one item: () for a token or a label, (80,) for a frame, (224, 224, 3) for an image."""
     varying: bool = True
-    """Whether the number of items varies, or an example always has one."""
+    """True: a sequence of any number of items. False: exactly one item in every example."""
     tokens: int = 1
-    """Tokens towards `data.tokens_per_batch` of an item that is alone; an item of a varying number is one."""
+    """How many tokens of `data.tokens_per_batch` the one item counts as; an item of a sequence counts as one."""
+    batched: bool = True
+    """False: only predictions in an evaluation read it, from the table; batches do not have it."""
     decode: Callable[[bytes], np.ndarray] | None = field(default=None, repr=False)
     """From the bytes that `encode` gave to the item; the pipeline calls it for every batch."""
 

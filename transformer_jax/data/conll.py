@@ -37,7 +37,6 @@ class Conll(SplitFiles):
                     yield {"text": " ".join(words), "tags": " ".join(tags)}
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of the columns."""
         return self.digest(split, self.tag_column, *filter(None, [self.word_column]))
 
     def _words(self, path: Path) -> Iterator[tuple[str, str]]:

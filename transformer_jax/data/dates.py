@@ -1,7 +1,6 @@
 """Dates as people write them in many languages, to ISO 8601: a corpus for everyone, with no download."""
 
 import functools
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from annotated_types import Ge, Le
 
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.nearest import did_you_mean
-from transformer_jax.data.sources import Example, Source
+from transformer_jax.data.sources import Example, Source, check_split, digest_files
 
 # fmt: off
 LANGUAGES = (
@@ -56,7 +55,7 @@ class Dates(Source):
     test_examples: Annotated[int, Ge(1)] = 2_000
     """Examples for the final score."""
     seed: Annotated[int, Ge(0)] = 0
-    """Chooses dates, languages and ways of writing."""
+    """Random seed of dates, languages and ways of writing."""
 
     def examples(self, split: str) -> Iterator[Example]:
         """The examples of a split, each text once; ValueError for bad fields and for more examples than exist."""
@@ -67,10 +66,9 @@ class Dates(Source):
         return self._draw(split, days, ways)
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the fields and of Babel's version."""
         import babel
 
-        return hashlib.blake2b(repr((self, split, babel.__version__, VERSION)).encode(), digest_size=12).hexdigest()
+        return digest_files([], (self, split, babel.__version__, VERSION))
 
     def _draw(self, split: str, days: np.ndarray, ways: list[tuple[Templates, Weekdays]]) -> Iterator[Example]:
         """Each date in one random way, then each in another, until every pair of date and way has come up once."""
@@ -99,8 +97,7 @@ class Dates(Source):
 
     def _check(self, split: str) -> None:
         check_ranges(self, "data.source")
-        if split not in self.splits:
-            raise ValueError(f"dates have no split {split!r}; there are {', '.join(self.splits)}")
+        check_split(self, split)
         for language in self.languages:
             if language not in LANGUAGES:
                 hint = did_you_mean(language, LANGUAGES) or f"; known: {' '.join(LANGUAGES)}"

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from transformer_jax.data.lines import existing
+from transformer_jax.data.lines import existing, write_whole
 from transformer_jax.data.nearest import did_you_mean
-from transformer_jax.data.tokenizers import write_whole
 
 
 @dataclass(frozen=True)

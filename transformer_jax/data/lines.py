@@ -4,6 +4,7 @@ import codecs
 import gzip
 import itertools
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -105,3 +106,11 @@ def is_text(line: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

@@ -92,7 +92,6 @@ class EveryToken(PackedPlan):
             self._documents[row, : whole.shape[1]], self._places[row, : whole.shape[1]] = whole
 
     def batch(self, position: int) -> tuple[Places, Places]:
-        """The document and the place of every token of a batch."""
         rows = self.shapes[0].rows
         part = slice(position * rows, (position + 1) * rows)
         return self._documents[part], self._places[part]

@@ -18,13 +18,14 @@ A plan gives every column as `Column` says, and `example` `[rows]`, the index in
 packed plan gives int32: `tokens`, `segments` (from 1) and `positions` (in a segment), `[rows, length + 1]`, and the
 `example` `[rows]` of the first token with its `place` `[rows]` there.
 """
+Plan = BatchPlan | PackedPlan
 Augment = Callable[[Batch, int], Batch]
 """From a batch and the number of its epoch to the batch with its random choices."""
 
 
 def batches(
     table: Table,
-    plan: BatchPlan | PackedPlan,
+    plan: Plan,
     start: int = 0,
     *,
     stop: int | None = None,
@@ -32,16 +33,7 @@ def batches(
     num_parts: int = 1,
     augment: Augment = lambda batch, epoch: batch,
 ) -> Iterator[Batch]:
-    """The batches from position `start` to `stop` (or for ever), or some of `num_parts` equal parts of their rows.
-
-    Raises ValueError when rows cannot be parted equally.
-    """
-    for shape in plan.shapes:
-        if shape.rows % num_parts:
-            raise ValueError(
-                f"batches of {shape.rows} rows cannot be divided into {num_parts} parts; "
-                f"set data.batch_multiple to a multiple of {num_parts}"
-            )
+    """The batches from position `start` to `stop` (or for ever), or some of `num_parts` equal parts of their rows."""
 
     def own(rows: np.ndarray) -> np.ndarray:
         return np.concatenate([np.split(rows, num_parts)[part] for part in parts])
@@ -49,7 +41,10 @@ def batches(
     def make(position: int) -> Batch:
         if isinstance(plan, PackedPlan):
             documents, places = map(own, plan.batch(position))
-            batch = _packed(table, documents, places)
+            numbers, positions = segments(places)
+            batch = {"tokens": table.tokens_at(documents, places), "segments": numbers, "positions": positions}
+            batch |= {"example": documents[:, 0], "place": places[:, 0]}
+            batch = {name: array.astype(np.int32) for name, array in batch.items()}
         else:
             bucket, examples = plan.batch(position)
             batch = {"example": own(examples).astype(np.int32)}
@@ -65,16 +60,10 @@ def empty_batch(columns: Columns, rows: int, length: int, *, packed: bool) -> Ba
     """A batch of zeros, every column `length` long, of a plan or of a packed plan."""
     if packed:
         columns, length = dict.fromkeys(("tokens", "segments", "positions"), Column()), length + 1
+    columns = {name: column for name, column in columns.items() if column.batched}
     batch = {name: column.zeros(rows, length) for name, column in columns.items()}
     lengths = ["place"] if packed else [f"{name}_length" for name, column in columns.items() if column.varying]
     return batch | {name: np.zeros(rows, np.int32) for name in ("example", *lengths)}
-
-
-def _packed(table: Table, documents: np.ndarray, places: np.ndarray) -> Batch:
-    numbers, positions = segments(places)
-    arrays = {"tokens": table.tokens_at(documents, places), "segments": numbers, "positions": positions}
-    arrays |= {"example": documents[:, 0], "place": places[:, 0]}
-    return {name: array.astype(np.int32) for name, array in arrays.items()}
 
 
 def _grain() -> Any:

@@ -14,11 +14,6 @@ class Shape(NamedTuple):
     lengths: tuple[int, ...]
     """Lengths of the features' arrays."""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all features, padding included."""
-        return self.rows * sum(self.lengths)
-
 
 class BatchPlan:
     """The batches of every epoch, a pure function of (seed, epoch, lengths), for all processes together.

@@ -2,15 +2,18 @@
 
 import ast
 import functools
-import hashlib
 import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from transformer_jax.data.sources import SPLITS, Example, Source, split_of
+from annotated_types import Gt, Lt
+
+from transformer_jax.data.fields import check_ranges
+from transformer_jax.data.sources import Example, Source, check_split, digest_files, split_of
 
 TOPICS = "topics"
 """The label of the language reference."""
@@ -29,15 +32,12 @@ class PythonDocs(Source):
 
     most_common: int = 0
     """Only documents with one of so many labels, those that most documents have; 0: all."""
-    holdout: float = 0.1
+    holdout: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Share of the documents for validation, and as much for test."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The documents of a split; ValueError for an unknown one."""
-        if split not in SPLITS or not 0 < self.holdout < 0.5:
-            raise ValueError(
-                f"splits are {', '.join(SPLITS)} and data.source.holdout is below 0.5, not {split!r}, {self}"
-            )
+        check_ranges(self, "data.source")
+        check_split(self, split)
         documents = _documents()
         counts = Counter(label for _, label in documents)
         # Equally common labels in the order of their names, so that the choice is always the same.
@@ -47,9 +47,7 @@ class PythonDocs(Source):
                 yield {"text": text, "label": label}
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the version of Python and of the fields."""
-        facts = (sys.version, split, self.most_common, self.holdout)
-        return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
+        return digest_files([], (sys.version, split, self.most_common, self.holdout))
 
 
 @functools.cache

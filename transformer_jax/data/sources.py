@@ -32,8 +32,8 @@ class Source:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have examples."""
-        return SPLITS
+        """The splits that have examples: all but those whose field of that name, if there is one, is empty."""
+        return tuple(split for split in SPLITS if getattr(self, split, True))
 
     def examples(self, split: str) -> Iterable[Example]:
         """The examples of a split, in an order that is always the same; ValueError for an unknown split."""
@@ -57,14 +57,9 @@ class SplitFiles(Source):
     test: tuple[str, ...] = ()
     """Files for the final score."""
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that have files."""
-        return tuple(split for split in SPLITS if getattr(self, split))
-
     def files(self, split: str) -> list[Path]:
         """The files of a split, those of `train` for one that is held out; ValueError or FileNotFoundError for none."""
-        _check_split(self, split)
+        check_split(self, split)
         directory = Path(self.directory).expanduser().absolute()
         if not directory.is_dir():
             raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
@@ -88,7 +83,6 @@ class HeldOut(SplitFiles):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have files or are held out."""
         return tuple(split for split in SPLITS if getattr(self, split) or (self.train and self.holds_out(split)))
 
     def holds_out(self, split: str) -> bool:
@@ -154,7 +148,6 @@ class Files(HeldOut):
         return self._part(rows, split) if self.holds_out(split) else rows
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of the fields that decide how they are read."""
         facts = (getattr(self, split) or self.train, self.features, self.columns)
         if self.holdout:
             facts += (split, self.holdout, self.holdout_by, bool(self.validation), bool(self.test))
@@ -190,11 +183,6 @@ class Tfds(Source):
     features: tuple[str, ...] = ("source", "target")
     """What the columns are called in an example."""
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that name one of the data set."""
-        return tuple(split for split in SPLITS if getattr(self, split))
-
     def examples(self, split: str) -> Iterator[Example]:
         """The examples of a split; FileNotFoundError, with the command to run, for a set that is not prepared."""
         builder = self._builder(split)
@@ -208,7 +196,6 @@ class Tfds(Source):
         return ({name: _as_text(v) if isinstance(v, bytes) else v for name, v in row.items()} for row in rows)
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the split's files and of the fields that decide how they are read."""
         parts = self._builder(split).info.splits[getattr(self, split)].file_instructions
         facts = ([(part.skip, part.take) for part in parts], self.features, self.columns)
         return digest_files([Path(part.filename) for part in parts], facts)
@@ -218,7 +205,7 @@ class Tfds(Source):
         from tensorflow_datasets.core.read_only_builder import builder_from_files
         from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-        _check_split(self, split)
+        check_split(self, split)
         _check_columns(self)
         data_dir = os.path.expanduser(self.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
         try:
@@ -241,7 +228,8 @@ def _check_columns(source: Files | Tfds) -> None:
         raise ValueError(f"data.source.columns {source.columns} are not one for each of {source.features}")
 
 
-def _check_split(source: Source, split: str) -> None:
+def check_split(source: Source, split: str) -> None:
+    """Raises ValueError for a split that the source does not have."""
     if split not in SPLITS:
         raise ValueError(f"splits are {', '.join(SPLITS)}, not {split!r}")
     if split not in source.splits:

@@ -37,7 +37,6 @@ class Squad(HeldOut):
                 raise ValueError(f"{path} is not a SQuAD file: {type(error).__name__} {error}") from error
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of the split."""
         return self.digest(split, split, self.holdout)
 
 

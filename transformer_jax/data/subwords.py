@@ -31,7 +31,10 @@ class Subwords(TokenizerConfig):
     """A vocabulary of subwords, trained on the corpus or published."""
 
     path: str = ""
+    """A vocabulary to use instead of training one; vocab_size is then not used. WordPiece reads a vocab.txt (one piece
+    a line), ByteBPE a directory with vocab.json and merges.txt."""
     vocab_size: int = 8_000
+    """Tokens, special ones (and the 256 bytes of ByteBPE) included; fewer if the text has no more."""
 
     def train(self, texts: Iterable[str]) -> "SubwordTokenizer":
         """A vocabulary of the texts, or the one of `path`; ValueError for a vocabulary that cannot be used."""
@@ -61,10 +64,6 @@ class WordPiece(Subwords):
     Punctuation marks and Chinese characters are words of their own.
     """
 
-    path: str = ""
-    """A vocab.txt (one piece a line) to use instead of training; vocab_size is then not used."""
-    vocab_size: int = 8_000
-    """Tokens, five special ones included; fewer if the text has no more."""
     lowercase: bool = True
     """Lower-cases the text and strips its accents."""
 
@@ -93,10 +92,8 @@ class WordPiece(Subwords):
 
     def _learn(self, texts: list[str], vocab_size: int, first: list[str]) -> Backend:
         backend = self._backend(models.WordPiece(unk_token="[UNK]"))
-        special = [*BERT_SPECIAL, *first]
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, min_frequency=2, special_tokens=special, show_progress=False
-        )
+        settings = {"min_frequency": 2, "special_tokens": [*BERT_SPECIAL, *first], "show_progress": False}
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, **settings)
         backend.train_from_iterator(texts, trainer)
         return backend
 
@@ -111,11 +108,6 @@ class WordPiece(Subwords):
 @dataclass(frozen=True)
 class ByteBPE(Subwords):
     """GPT-2's vocabulary (Radford et al. 2019): merges of UTF-8 bytes, so that any text comes back exactly."""
-
-    path: str = ""
-    """A directory with vocab.json and merges.txt to use instead of training; vocab_size is then not used."""
-    vocab_size: int = 8_000
-    """Tokens, 256 bytes and <|endoftext|> included; fewer if the text has no more."""
 
     def _read(self, path: Path) -> Backend:
         def refuse(reason: str, error: Exception | None = None) -> NoReturn:

@@ -21,6 +21,8 @@ Encoder = Callable[[list[Example]], Mapping[str, Sequence[Any]]]
 
 CHUNK = 1_000
 """Examples that are encoded at once, into one Arrow batch."""
+EXAMPLE = "example"
+"""What `encode` calls the index of each row's example, if it gives several rows of one; so does the file."""
 
 
 class Table:
@@ -36,39 +38,40 @@ class Table:
             """How many examples were left out, by reason."""
         except (pa.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged: {error}; delete it to make it again") from error
-        self._values, starts, counts = [], [], []
+        self._values, self._starts, self._counts = {}, {}, {}
         for name, column in columns.items():
             dtype = _stored_dtype(column)
             # One view of the whole file, into which the starts are indices.
-            self._values.append(np.frombuffer(file, dtype, len(file) // dtype.itemsize))
+            self._values[name] = np.frombuffer(file, dtype, len(file) // dtype.itemsize)
             spans = zip(*(_spans(batch.column(name), column, file.address) for batch, _ in batches), strict=True)
-            start, count = map(np.concatenate, spans)
-            starts.append(start)
-            counts.append(count)
-        self._starts = np.stack(starts, axis=1)
-        self._counts = np.stack(counts, axis=1).astype(np.int32)
-        """Numbers that an example has in a column."""
-        sizes = np.array([column.size for column in columns.values()])
-        alone = np.array([0 if column.varying else column.tokens for column in columns.values()])
-        lengths = np.where(alone, alone, self._counts // sizes)
-        self.lengths: Int32[np.ndarray, "examples columns"] = lengths.astype(np.int32)
-        """Items of every example in every column; one that is alone counts as `Column.tokens`."""
+            self._starts[name], self._counts[name] = map(np.concatenate, spans)
+        self.examples = np.concatenate([batch.column(EXAMPLE).to_numpy() for batch, _ in batches])
+        """For every row, the index of its example among those that were encoded; ascending."""
+        self._batched = {name: column for name, column in columns.items() if column.batched}
+        lengths = [
+            self._counts[name] // column.size if column.varying else np.full(len(self.examples), column.tokens)
+            for name, column in self._batched.items()
+        ]
+        self.lengths: Int32[np.ndarray, "rows columns"] = np.stack(lengths, axis=1).astype(np.int32)
+        """The number of items of every row in every column of batches, or `Column.tokens` without `varying`."""
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """The columns of an example."""
-        arrays = self.batch(np.array([index]), self.lengths[index].tolist())
-        return {name: arrays[name][0] for name in self.columns}
+    def column(self, name: str) -> list[np.ndarray]:
+        """A column of all rows, without padding; of a column with `decode`, the bytes."""
+        column, values = self.columns[name], self._values[name]
+        shape = (-1,) if column.decode else (-1, *column.item_shape) if column.varying else column.item_shape
+        spans = zip(self._starts[name].tolist(), self._counts[name].tolist(), strict=True)
+        return [values[start : start + count].reshape(shape) for start, count in spans]
 
     def batch(self, examples: Int[np.ndarray, " rows"], lengths: Sequence[int]) -> dict[str, np.ndarray]:
         """The columns of some examples as arrays of these lengths, padded with 0; -1 is an empty row."""
         arrays: dict[str, np.ndarray] = {}
-        for place, (name, column) in enumerate(self.columns.items()):
-            array = arrays[name] = column.zeros(len(examples), lengths[place])
-            starts, values = self._starts[examples, place], self._values[place]
-            counts = np.where(examples < 0, 0, self._counts[examples, place])
+        for (name, column), length in zip(self._batched.items(), lengths, strict=True):
+            array = arrays[name] = column.zeros(len(examples), length)
+            starts, values = self._starts[name][examples], self._values[name]
+            counts = np.where(examples < 0, 0, self._counts[name][examples])
             rows = array.reshape(len(array), -1)
             if column.size == 1 and not column.decode:  # All rows at once are faster for few numbers a row.
                 offsets = np.arange(rows.shape[1])
@@ -88,17 +91,36 @@ class Table:
         self, examples: Int[np.ndarray, "*shape"], places: Int[np.ndarray, "*shape"]
     ) -> Int32[np.ndarray, "*shape"]:
         """The ids of the first column at these places of these examples."""
-        return self._values[0][self._starts[examples, 0] + places]
+        first = next(iter(self.columns))
+        return self._values[first][self._starts[first][examples] + places]
 
     def report(self, name: str) -> str:
         """Counts of examples and items, and of what was left out and why, on one line."""
-        totals = zip(self.columns.items(), self.lengths.sum(axis=0, dtype=np.int64).tolist(), strict=True)
+        totals = zip(self._batched.items(), self.lengths.sum(axis=0, dtype=np.int64).tolist(), strict=True)
         varying = [(name, column, total) for (name, column), total in totals if column.varying]
         items = " and ".join(f"{total:,} {name}" for name, _, total in varying)
         if any(np.dtype(column.dtype).kind != "f" for _, column, _ in varying):
             items = items.removesuffix(" tokens") + " tokens"
         line = ", ".join(filter(None, (f"{name}: {len(self):,} examples", items)))
         return f"{line}; {reasons(self.skipped)}" if self.skipped else line
+
+
+class EncodedExamples(list[Example]):
+    """Examples of a split together with the table of their columns, in which examples that were skipped have no row."""
+
+    def __init__(self, examples: Iterable[Example], table: Table):
+        super().__init__(examples)
+        self.table = table
+        self.of_rows: list[int] = table.examples[: np.searchsorted(table.examples, len(self))].tolist()
+        """For every row of the table that belongs to these examples, the index of its example."""
+
+    def column(self, name: str) -> list[np.ndarray]:
+        """A column of all rows, such as token ids, without padding."""
+        return self.table.column(name)[: len(self.of_rows)]
+
+    def of_row(self, feature: str) -> list[Any]:
+        """A feature of the example of every row."""
+        return [self[index][feature] for index in self.of_rows]
 
 
 def encode_table(
@@ -112,27 +134,35 @@ def encode_table(
 ) -> Table:
     """The table in the file `path`, made from the examples if the file does not exist.
 
-    Examples with a column that is empty or has more than `max_length` items are left out and counted in `skipped`,
-    beside those that were left out before. Raises ValueError when `encode` does not give the columns or no example is
-    left.
+    Rows with a column that is empty or has more than `max_length` items are left out and counted in `skipped`, beside
+    the examples that were left out before. Raises ValueError when `encode` does not give the columns or no row is left.
     """
     if path.is_file():
         return Table(path, columns)
 
     def batches(schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        iterator = iter(examples)
+        iterator, before = iter(examples), 0
         while chunk := list(islice(iterator, CHUNK)):
-            encoded = encode(chunk)
-            if encoded.keys() != columns.keys():
-                raise ValueError(f"the task's columns are {', '.join(columns)}, but encode gives {', '.join(encoded)}")
-            rows = zip(*(encoded[name] for name in columns), strict=True)
-            if kept := [row for row in rows if _fits(row, columns.values(), max_length, skipped)]:
-                values = zip(columns.items(), zip(*kept, strict=True), strict=True)
-                yield pa.record_batch([_arrow_array(value, name, column) for (name, column), value in values], schema)
+            encoded = {EXAMPLE: range(len(chunk)), **encode(chunk)}
+            if encoded.keys() != {EXAMPLE, *columns}:
+                given = ", ".join(name for name in encoded if name != EXAMPLE)
+                raise ValueError(f"the task's columns are {', '.join(columns)}, but encode gives {given}")
+            if len({len(values) for values in encoded.values()}) > 1:
+                raise ValueError(
+                    f"encode gives columns of different lengths; with several rows of an example, also {EXAMPLE!r}, "
+                    "the index of each row's example among those that it was given"
+                )
+            rows = zip(encoded.pop(EXAMPLE), *(encoded[name] for name in columns), strict=True)
+            if kept := [row for row in rows if _fits(row[1:], columns.values(), max_length, skipped)]:
+                numbers, *values = zip(*kept, strict=True)
+                arrays = [_arrow_array(each, *of) for each, of in zip(values, columns.items(), strict=True)]
+                yield pa.record_batch([*arrays, pa.array(np.add(numbers, before), pa.int64())], schema)
+            before += len(chunk)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    schema = pa.schema({name: _arrow_type(column) for name, column in columns.items()})
+    types = {name: _arrow_type(column) for name, column in columns.items()}
+    schema = pa.schema(types | {EXAMPLE: pa.int64()})
     try:
         with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, schema) as writer:
             written = 0
@@ -154,7 +184,7 @@ def encode_table(
 
 def _fits(row: Sequence[Any], columns: Iterable[Column], max_length: int | None, skipped: Counter[str]) -> bool:
     """Whether every column of varying length has 1 to `max_length` items; the reason is counted."""
-    sizes = [len(value) for value, column in zip(row, columns, strict=True) if column.varying]
+    sizes = [len(value) for value, column in zip(row, columns, strict=True) if column.varying and column.batched]
     if sizes and min(sizes) == 0:
         skipped["empty"] += 1
     elif sizes and max_length is not None and max(sizes) > max_length:
@@ -169,20 +199,14 @@ def _stored_dtype(column: Column) -> np.dtype:
 
 
 def _arrow_type(column: Column) -> pa.DataType:
-    """Numbers, or lists of them, whose size is fixed if it is the same for all; bytes are lists of numbers."""
-    kind = pa.from_numpy_dtype(_stored_dtype(column))
-    if column.item_shape and not column.decode:
-        kind = pa.list_(kind, column.size)
-    return pa.large_list(kind) if column.varying or column.decode else kind
+    """The numbers of a row, or its bytes, as one list, whatever the shape of an item."""
+    return pa.large_list(pa.from_numpy_dtype(_stored_dtype(column)))
 
 
 def _arrow_array(values: Sequence[Any], name: str, column: Column) -> pa.Array:
-    flat = pa.array(_flat(values, name, column))
-    if column.item_shape and not column.decode:
-        flat = pa.FixedSizeListArray.from_arrays(flat, column.size)
-    if column.varying or column.decode:
-        flat = pa.LargeListArray.from_arrays(pa.array(np.cumsum([0, *map(len, values)])), flat)
-    return flat
+    flat, many = _flat(values, name, column), column.varying or column.decode
+    sizes = [len(value) * (1 if column.decode else column.size) if many else column.size for value in values]
+    return pa.LargeListArray.from_arrays(pa.array(np.cumsum([0, *sizes])), pa.array(flat))
 
 
 def _flat(values: Sequence[Any], name: str, column: Column) -> np.ndarray:
@@ -206,8 +230,5 @@ def _flat(values: Sequence[Any], name: str, column: Column) -> np.ndarray:
 def _spans(array: pa.Array, column: Column, file: int) -> tuple[np.ndarray, np.ndarray]:
     """Starts, counted from the address of the file, and counts of the numbers of every row."""
     *_, data = array.buffers()
-    if column.varying or column.decode:
-        ends = array.offsets.to_numpy() * (1 if column.decode else column.size)
-    else:
-        ends = np.arange(len(array) + 1) * column.size
+    ends = array.offsets.to_numpy()
     return (data.address - file) // _stored_dtype(column).itemsize + ends[:-1], np.diff(ends)

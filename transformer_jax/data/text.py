@@ -35,7 +35,6 @@ class Text(HeldOut):
             yield {"text": text}
 
     def fingerprint(self, split: str) -> str:
-        """A hash of the files and of how they are cut."""
         return self.digest(split, split if self.holds_out(split) else "", self.separator, self.holdout)
 
 

@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import logging
-import os
 import random
 import re
 import unicodedata
@@ -19,7 +18,7 @@ import sentencepiece
 from annotated_types import Ge, Le
 
 from transformer_jax.data.fields import check_ranges
-from transformer_jax.data.lines import existing
+from transformer_jax.data.lines import existing, write_whole
 
 LOG = logging.getLogger(__name__)
 LONGEST = {"bpe": 65_000, "unigram": 65_000, "word": 1_000}
@@ -111,14 +110,9 @@ class TokenizerConfig:
 
 
 NORMALIZATIONS = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity")
-MODEL_TYPES: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("bpe", "unigram", "word"), {"normalization_rule_name": "nmt_nfkc"}
-)
-MODEL_TYPES["char"] = {
-    "normalization_rule_name": "identity",
-    "add_dummy_prefix": False,
-    "remove_extra_whitespaces": False,
-}
+WORDS = {"normalization_rule_name": "nmt_nfkc"}
+CHARACTERS = {"normalization_rule_name": "identity", "add_dummy_prefix": False, "remove_extra_whitespaces": False}
+MODEL_TYPES: dict[str, dict[str, Any]] = {"bpe": WORDS, "unigram": WORDS, "word": WORDS, "char": CHARACTERS}
 """SentencePiece's settings by the type of model: it normalises words, and gives characters back as they were.
 
 Except the characters that it reserves: U+2581 (a space), U+2585, NUL, and the tab before version 0.2.3.
@@ -155,15 +149,11 @@ class SentencePiece(TokenizerConfig):
         check_ranges(self, "data.tokenizer")
         settings = MODEL_TYPES.get(self.model_type, {})
         rule = self.normalization or settings.get("normalization_rule_name", "nmt_nfkc")
-        for name, value, known in (
-            ("model_type", self.model_type, MODEL_TYPES),
-            ("normalization", rule, NORMALIZATIONS),
-        ):
-            if value not in known:
-                raise ValueError(f"data.tokenizer.{name} is {', '.join(known)}, not {value!r}")
-        sample = training_texts(texts, self.train_sentences)
-        limit = LONGEST.get(self.model_type)
-        model = io.BytesIO()
+        if self.model_type not in MODEL_TYPES:
+            raise ValueError(f"data.tokenizer.model_type is {', '.join(MODEL_TYPES)}, not {self.model_type!r}")
+        if rule not in NORMALIZATIONS:
+            raise ValueError(f"data.tokenizer.normalization is {', '.join(NORMALIZATIONS)}, not {rule!r}")
+        sample, limit, model = training_texts(texts, self.train_sentences), LONGEST.get(self.model_type), io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(sample if limit is None else (_split_stretches(text, limit) for text in sample)),
@@ -192,7 +182,6 @@ class SentencePiece(TokenizerConfig):
         return tokenizer
 
     def load(self, directory: Path, name: str) -> "SentencePieceTokenizer":
-        """Reads the tokenizer that `save` wrote."""
         return _read(directory / f"{name}.model", "the tokenizer of the run")
 
     def _explain(self, message: str) -> str:
@@ -366,11 +355,3 @@ class ByteTokenizer(Tokenizer):
     def starts_word(self, token_id: int) -> bool:
         """Whether a token is white space or special."""
         return token_id in self.special or bytes([token_id - 4]).isspace()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

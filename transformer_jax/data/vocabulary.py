@@ -11,6 +11,8 @@ from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 
 Vocabulary = Tokenizer | Labels
 VocabularyConfig = TokenizerConfig | Labels
+Configs = Mapping[str, VocabularyConfig]
+"""The kind of vocabulary of every feature that becomes ids."""
 
 SHARED = "shared"
 """The file name of the vocabulary that all features of text share."""
@@ -18,7 +20,7 @@ SHARED = "shared"
 
 def train_tokenizers(
     data: DataConfig,
-    configs: Mapping[str, VocabularyConfig],
+    configs: Configs,
     examples: Callable[[], Iterable[Example]],
     known: Mapping[str, Vocabulary] = MappingProxyType({}),
 ) -> dict[str, Vocabulary]:
@@ -30,20 +32,13 @@ def train_tokenizers(
     return {feature: vocabularies[feature] for feature in configs}
 
 
-def save_tokenizers(
-    data: DataConfig,
-    configs: Mapping[str, VocabularyConfig],
-    vocabularies: Mapping[str, Vocabulary],
-    directory: Path,
-) -> None:
+def save_tokenizers(data: DataConfig, configs: Configs, tokenizers: Mapping[str, Vocabulary], directory: Path) -> None:
     """Writes every vocabulary once."""
     for name, features in _groups(data, configs).items():
-        vocabularies[features[0]].save(directory, name)
+        tokenizers[features[0]].save(directory, name)
 
 
-def load_tokenizers(
-    data: DataConfig, configs: Mapping[str, VocabularyConfig], directory: Path
-) -> dict[str, Vocabulary]:
+def load_tokenizers(data: DataConfig, configs: Configs, directory: Path) -> dict[str, Vocabulary]:
     """Reads the vocabularies that `save_tokenizers` wrote."""
     vocabularies: dict[str, Vocabulary] = {}
     for name, features in _groups(data, configs).items():
@@ -51,7 +46,7 @@ def load_tokenizers(
     return {feature: vocabularies[feature] for feature in configs}
 
 
-def _groups(data: DataConfig, configs: Mapping[str, VocabularyConfig]) -> dict[str, list[str]]:
+def _groups(data: DataConfig, configs: Configs) -> dict[str, list[str]]:
     """The features that share a vocabulary, by the name of its file: all of text, or each alone."""
     groups: dict[str, list[str]] = {}
     for feature, config in configs.items():

@@ -22,7 +22,7 @@ Step = Callable[[Int[Array, "rows new"], Cache], tuple[Float[Array, "rows new vo
 Reorder = Callable[[Cache, Int[Array, " rows"]], Cache]
 """The cache whose row i is row rows[i] of the one given.
 
-`start` calls it once, to repeat each sentence `beam_size` times. Every later call keeps the number of rows and moves
+The first call repeats each sentence `beam_size` times. Every later call keeps the number of rows and moves
 them within their sentence only, so what the hypotheses of a sentence share (cross-attention keys) may stay in place.
 """
 
@@ -48,9 +48,9 @@ class BeamState:
     """A search in progress. A sentence is done when none of its hypotheses is alive."""
 
     cache: Cache
-    """Of batch * beam rows; holds every token but the last."""
+    """Keys and values of all tokens but the last, of batch * beam rows."""
     last: Int[Array, "batch beam"]
-    """The token to feed next."""
+    """The last token of each hypothesis, which the model reads next."""
     alive: Float[Array, "batch beam"]
     """Log-probabilities of the hypotheses that have not ended; -inf in free slots."""
     finished: Finished
@@ -60,9 +60,9 @@ class BeamState:
     parents: Int[Array, "capacity batch beam"]
     """The slot that the hypothesis had before. Following these back once spares moving all tokens at each step."""
     limits: Int[Array, " batch"]
-    """Tokens that a hypothesis may have, the end token included."""
+    """The most tokens that a hypothesis may have, the end token included."""
     position: Int[Array, ""]
-    """Number of the token to generate next, from 0."""
+    """How many tokens the hypotheses that are alive have."""
     end_id: int = field(metadata={"static": True})
     """The token that ends a text."""
     alpha: float = field(metadata={"static": True})
@@ -92,32 +92,20 @@ def beam_search(
     cache: Cache,
     prompt: Int[Array, "batch prompt_length"],
     *,
-    capacity: int,
-    **settings: Any,
-) -> BeamResult:
-    """The best continuations of `prompt`; `start` says what the `settings` are, and `advance` how they are found."""
-    state = start(step, reorder, cache, prompt, capacity=capacity, **settings)
-    return result(advance(step, reorder, state, capacity))
-
-
-def start(
-    step: Step,
-    reorder: Reorder,
-    cache: Cache,
-    prompt: Int[Array, "batch prompt_length"],
-    *,
     beam_size: int,
     end_id: int,
     max_new_tokens: Int[Array, " batch"],
     capacity: int,
     alpha: float = 0.6,
     forbidden: tuple[int, ...] = (),
-) -> BeamState:
-    """Feeds the prompt but its last token, in one call on `batch` rows; that token is the first that `advance` feeds.
+) -> BeamResult:
+    """The best continuations of `prompt`, each of which ends in `end_id` within its row's `max_new_tokens`.
 
-    Every hypothesis ends in `end_id` within `max_new_tokens` of its row, and within `capacity`. A row with
-    `max_new_tokens` 0 is done at once and has no hypothesis. The cache needs room for prompt_length + capacity - 1
-    tokens. Raises ValueError where the arguments leave nothing to search.
+    At every position the best `beam_size` extensions that do not end stay alive, and those that end count as finished
+    if they are among the best `beam_size` of all. A sentence is done when `beam_size` hypotheses have finished, or at
+    its limit, where only the end token is allowed. Of equal ones the lower slot, then the lower token wins. A row with
+    `max_new_tokens` 0 has no hypothesis. `capacity` bounds the new tokens of all rows; the cache needs room for
+    prompt_length + capacity - 1 tokens. Raises ValueError where the arguments leave nothing to search.
     """
     if prompt.shape[1] < 1:
         raise ValueError("the prompt is empty: begin it with one token at least, usually the bos token")
@@ -127,7 +115,7 @@ def start(
         raise ValueError(f"forbidden holds the end token {end_id}, without which no text can end: take it out")
     if beam_size < 1:
         raise ValueError(f"beam_size is {beam_size}: keep one hypothesis at least")
-    if prompt.shape[1] > 1:
+    if prompt.shape[1] > 1:  # in one call, before the rows are repeated
         _, cache = step(prompt[:, :-1], cache)
     batch = prompt.shape[0]
     limits = jnp.minimum(max_new_tokens, capacity)
@@ -135,7 +123,7 @@ def start(
     first = (jnp.arange(beam_size) == 0)[None] & (limits > 0)[:, None]
     nothing = jnp.full((batch, beam_size), -jnp.inf, jnp.float32)
     none = jnp.zeros((batch, beam_size), jnp.int32)
-    return BeamState(
+    state = BeamState(
         cache=reorder(cache, jnp.repeat(jnp.arange(batch), beam_size)),
         last=jnp.repeat(prompt[:, -1:], beam_size, axis=1),
         alive=jnp.where(first, 0.0, nothing),
@@ -149,26 +137,15 @@ def start(
         forbidden=forbidden,
     )
 
-
-def advance(step: Step, reorder: Reorder, state: BeamState, num_tokens: int | Int[Array, ""]) -> BeamState:
-    """Continues the search by at most `num_tokens` positions; stops early when every sentence is done.
-
-    Of the 2 * beam best extensions at a position, the best `beam` that do not end stay alive, and those that end count
-    as finished if they are among the best `beam`. A sentence is done when `beam` hypotheses have finished, or at its
-    limit, where nothing but the end token is allowed. Among equals the lower slot, then the lower token wins.
-    """
-    stop = state.position + num_tokens
-
     def unfinished(state: BeamState) -> Array:
-        return (state.position < stop) & (state.alive > -jnp.inf).any()
+        return (state.position < capacity) & (state.alive > -jnp.inf).any()
 
-    return jax.lax.while_loop(unfinished, lambda state: _extend(step, reorder, state), state)
+    return _result(jax.lax.while_loop(unfinished, lambda state: _extend(step, reorder, state), state))
 
 
-def result(state: BeamState) -> BeamResult:
-    """The hypotheses finished so far: one at least in every sentence that is done and whose limit is not 0."""
+def _result(state: BeamState) -> BeamResult:
+    """The finished hypotheses, their tokens collected along their parents."""
     finished = state.finished
-    capacity = state.tokens.shape[0]
 
     def back(slots: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         position, tokens, parents = at
@@ -177,7 +154,7 @@ def result(state: BeamState) -> BeamResult:
         token = jnp.where(position == finished.lengths - 1, state.end_id, token)
         return jnp.where(inside, jnp.take_along_axis(parents, slots, axis=1), slots), token
 
-    columns = (jnp.arange(capacity), state.tokens, state.parents)
+    columns = (jnp.arange(len(state.tokens)), state.tokens, state.parents)
     _, tokens = jax.lax.scan(back, finished.slots, columns, reverse=True)
     return BeamResult(jnp.moveaxis(tokens, 0, -1), finished.lengths, finished.scores, finished.log_probs)
 
@@ -193,9 +170,8 @@ def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
     only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
     # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end.
     count = min(2 * beam, logits.shape[-1])
-    totals, words = continuations(
-        logits[:, -1], state.alive.reshape(-1), only_end, count, state.end_id, state.forbidden
-    )
+    alive = state.alive.reshape(-1)
+    totals, words = continuations(logits[:, -1], alive, only_end, count, state.end_id, state.forbidden)
     log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * count))
     slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
     ended = tokens == state.end_id

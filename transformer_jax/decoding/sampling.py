@@ -36,25 +36,25 @@ class GenerationState:
     """A generation in progress. To end rows from outside, such as at a stop string, take them out of `alive`."""
 
     cache: Cache
-    """Holds every token but the last."""
+    """Keys and values of the prompts and of all generated tokens but the last."""
     last: Int[Array, " batch"]
-    """The token to feed next."""
+    """The last generated token, which the model reads next."""
     tokens: Int[Array, "batch capacity"]
     """Generated tokens, 0 after the end."""
     lengths: Int[Array, " batch"]
-    """Generated tokens, an end token included."""
+    """The number of generated tokens, an end token included."""
     log_probs: Float[Array, " batch"]
-    """Log-probabilities of the generated tokens by the model's own logits, not those that `sampling` changed."""
+    """The log-probability of a row's generated tokens under the model, before temperature and filters."""
     alive: Bool[Array, " batch"]
     """Rows that have neither ended nor reached their limit."""
     limits: Int[Array, " batch"]
-    """Tokens that a row may have, an end token included."""
+    """The most tokens that a row may generate, an end token included."""
     keys: Key[Array, " batch"]
-    """The randomness of each row; that of a token follows from it and the number of tokens before."""
+    """A random key for each row, into which the number of a token is folded."""
     seen: Bool[Array, "batch vocabulary"] | None
-    """The tokens of prompt and text, which a repetition penalty needs."""
+    """Which tokens occur in prompt and text, for a repetition penalty."""
     position: Int[Array, ""]
-    """Number of the token to generate next, from 0."""
+    """How many tokens have been generated, counted from the prompt's end."""
     sampling: Sampling = field(metadata={"static": True})
     """How tokens are chosen."""
     end_id: int | None = field(metadata={"static": True})

@@ -5,12 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from transformer_jax.nn.config import LayerConfig
-
 from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.rules import Rule, attention, linear, norm
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.positions import Learned, Sinusoidal
 
 SIZES = {"vocab_size": "vocab_size", "d_model": "d_model", "max_position_embeddings": "max_length"}

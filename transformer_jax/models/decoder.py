@@ -49,7 +49,7 @@ class DecoderCache(NamedTuple):
     layers: StackCache
     next_position: Lengths
     """The position of the next token of each row."""
-    memory_lengths: Lengths | None = None
+    memory_lengths: Int[Array, " rows"] | None = None
     """Vectors of each row of the memory that are no padding."""
 
     def take(self, rows: Int[Array, " rows"]) -> "DecoderCache":
@@ -101,7 +101,7 @@ class Decoder(nnx.Module):
         self,
         tokens: Tokens,
         memory: Float[Array, "rows memory memory_dim"] | None = None,
-        memory_lengths: Lengths | None = None,
+        memory_lengths: Int[Array, " rows"] | None = None,
         *,
         segments: Tokens | None = None,
         positions: PositionIds | None = None,

@@ -21,7 +21,7 @@ from transformer_jax.parallel.axes import constrain, num_shards
 STORED_KEYS = 256
 """Keys up to which weights are stored for the backward pass; of more they would be most of a step's memory."""
 
-Memory = Float[Array, "rows key memory_dim"] | KeysValues
+Memory = Float[Array, "rows memory memory_dim"] | KeysValues
 """Vectors that are attended to, or their keys and values."""
 Weights = Float[Array, "rows heads queries key"]
 

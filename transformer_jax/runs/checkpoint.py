@@ -7,6 +7,7 @@ checkpoints/
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import math
@@ -28,7 +29,6 @@ from transformer_jax.runs.checkpoint_folder import (
     Facts,
     Templates,
     describe,
-    facts_here,
     read_arrays,
     read_facts,
     reason,
@@ -106,10 +106,9 @@ class Checkpoints:
         with self._saving():
             if self._writer is None:
                 # A folder that cannot be made is then an error here; Orbax's threads would wait for it for minutes.
-                options = ocp.AsyncOptions(
-                    post_finalization_callback=self._finish, create_directories_asynchronously=False
-                )
-                self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
+                options = {"post_finalization_callback": self._finish, "create_directories_asynchronously": False}
+                handler = ocp.CompositeCheckpointHandler()
+                self._writer = ocp.AsyncCheckpointer(handler, async_options=ocp.AsyncOptions(**options))
                 _silence_failed_writes()
             self._writer.save(self._folder(step), args=ocp.args.Composite(**arguments))
 
@@ -172,7 +171,9 @@ class Checkpoints:
                 return self.restore(step, model=model, optimizer=optimizer)
             except CheckpointDamaged as error:
                 if is_first():
-                    _move(self._folder(step), aside)
+                    aside.mkdir(exist_ok=True)
+                    names = itertools.chain([f"{step}"], (f"{step}-{count}" for count in itertools.count(2)))
+                    self._folder(step).rename(next(aside / name for name in names if not (aside / name).exists()))
                     print(f"warning: {error}; it was moved to {aside}", file=sys.stderr, flush=True)
         if steps or aside.is_dir():
             raise CheckpointDamaged(f"no checkpoint in {self._directory} is whole; to start anew, remove {aside}")
@@ -194,7 +195,7 @@ class Checkpoints:
     def _score(self, step: int) -> float:
         """The step's metric, higher is better; -inf for a checkpoint without it, damaged or deleted meanwhile."""
         try:
-            value = self._sign * facts_here(self._folder(step))["metrics"].get(self._best, math.nan)
+            value = self._sign * read_facts(self._folder(step), alone=True)["metrics"].get(self._best, math.nan)
         except (CheckpointDamaged, FileNotFoundError):
             return -math.inf
         return value if math.isfinite(value) else -math.inf
@@ -267,10 +268,3 @@ def _silence_failed_writes() -> None:
 
     sys.unraisablehook = hook
     logging.getLogger("asyncio").addFilter(keep)
-
-
-def _move(folder: Path, into: Path) -> None:
-    """Moves a folder, under a new name where its own is taken."""
-    into.mkdir(exist_ok=True)
-    names = (folder.name, *(f"{folder.name}-{count}" for count in range(2, 1000)))
-    folder.rename(next(into / name for name in names if not (into / name).exists()))

@@ -59,14 +59,12 @@ def write_facts(folder: Path, facts: Facts) -> None:
     (folder / STATE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_facts(folder: Path) -> Facts:
-    """The content of state.json; FileNotFoundError for no such checkpoint, CheckpointDamaged, or OSError."""
-    return _together(folder, lambda: _facts_here(folder))
+def read_facts(folder: Path, *, alone: bool = False) -> Facts:
+    """The content of state.json, read by all processes together or by this one `alone`.
 
-
-def facts_here(folder: Path) -> Facts:
-    """`read_facts` for this process alone."""
-    return _patiently(folder, lambda: _facts_here(folder))
+    Raises FileNotFoundError for no such checkpoint, CheckpointDamaged, or OSError.
+    """
+    return (_patiently if alone else _together)(folder, lambda: _facts_here(folder))
 
 
 def _facts_here(folder: Path) -> Facts:

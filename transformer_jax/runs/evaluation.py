@@ -9,40 +9,40 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 
-from transformer_jax.data.examples import digest
-from transformer_jax.data.packing import EveryToken, PackedPlan
+from transformer_jax.data.examples import digest, reasons
+from transformer_jax.data.packing import EveryToken
+from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
-from transformer_jax.data.table import Table, encode_table
+from transformer_jax.data.table import EncodedExamples, Table, encode_table
 from transformer_jax.parallel.axes import num_shards
 from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.run import Run
-from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import device_batches
 
 PROBES = 20
-"""Examples whose encoding identifies how a task encodes text."""
+"""How many examples are encoded to see whether a table on disk was encoded in the same way."""
 SEED = 0
-"""Seed of random choices, such as masks: with epoch 0, they are the same in every evaluation."""
+"""Seed of random choices such as masks, which are drawn as in epoch 0: the same in every evaluation."""
 
 
 class Evaluation:
-    """Scores models of a run on examples, which are encoded once, here; call it with a model.
+    """Scores models of a run on encoded examples, over the devices of a mesh: `evaluation(model)`.
 
-    The table is kept in `cache`, if given. Raises ValueError for examples that cannot be encoded.
+    Raises ValueError when all examples were skipped.
     """
 
-    def __init__(self, run: Run, examples: list[Example], mesh: Mesh, cache: Path | None = None):
+    def __init__(self, run: Run, examples: EncodedExamples, mesh: Mesh):
+        if not examples.of_rows:
+            raise ValueError(f"none of the first {len(examples):,} is left: {reasons(examples.table.skipped)}")
         self.run, self.examples, self.mesh = run, examples, mesh
-        if cache is None:
-            self._temporary = TemporaryDirectory()  # deleted with this object
-            cache = Path(self._temporary.name)
-        text = digest(examples)
-        self.table = encoded_split(run.experiment, run.tokenizers, lambda: examples, "validation", text, cache)
-        self.plan = evaluation_plan(run.experiment, self.table, num_shards("batch", mesh))
+        lengths = examples.table.lengths[: len(examples.of_rows)]
+        self.plan = evaluation_plan(run.experiment, lengths, num_shards("batch", mesh))
         self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
     def __call__(self, model: Any) -> dict[str, Any]:
@@ -55,11 +55,13 @@ class Evaluation:
 
     def sums(self, model: Any) -> dict[str, tuple[float, float]]:
         """The sums and weights of the task's loss and other metrics over all examples."""
-        task, stop = self.run.experiment.task, self.plan.batches_per_epoch
-        batches = device_batches(task, self.run.tokenizers, self.table, self.plan, self.mesh, seed=SEED, stop=stop)
+        task, table, stop = self.run.experiment.task, self.examples.table, self.plan.batches_per_epoch
+        batches = device_batches(task, self.run.tokenizers, table, self.plan, self.mesh, seed=SEED, stop=stop)
+        results = (self._sums(model, batch) for batch in batches)
         totals: dict[str, tuple[float, float]] = {}
-        for batch in batches:
-            for name, (total, weight) in jax.device_get(self._sums(model, batch)).items():
+        # In pairs, so that a batch is dispatched before the sums of the one before it are waited for.
+        for sums, _ in itertools.pairwise(itertools.chain(results, [None])):
+            for name, (total, weight) in jax.device_get(sums).items():
                 before = totals.get(name, (0.0, 0.0))
                 totals[name] = before[0] + float(total), before[1] + float(weight)
         return totals
@@ -68,43 +70,70 @@ class Evaluation:
 def evaluate(run: Run, steps: list[int], examples: list[Example]) -> dict[str, Any]:
     """Scores of the mean of the parameters at these steps, computed on all devices of this process."""
     mesh = local_mesh(run.experiment.mesh)
-    return Evaluation(run, examples, mesh)(run.model_of(steps, mesh))
+    return Evaluation(run, encoded_examples(run, examples), mesh)(run.model_of(steps, mesh))
 
 
-def evaluation_plan(experiment: Experiment, table: Table, devices: int) -> BatchPlan | PackedPlan:
-    """The batches that have every example of a table once, in order, their rows a multiple of the devices."""
+def check_evaluation(run: Run, split: str) -> tuple[EncodedExamples, dict[str, int]]:
+    """Encodes the examples of a split into the run's cache; returns them and how many were skipped, by reason.
+
+    Raises ValueError or FileNotFoundError, with one line, where their scores could not be computed after training.
+    """
+    task, data = run.experiment.task, run.experiment.data
+    examples, skipped = run.examples(split)
+    try:
+        if not examples:
+            raise ValueError("there are none; leave the split out")
+        encoded = encoded_examples(run, examples, keep=True)
+        task.check_evaluation(run.tokenizers, encoded, max_length=data.max_length)
+    except (ImportError, ValueError) as error:
+        why = f"a package is missing: {error}" if isinstance(error, ImportError) else error
+        raise ValueError(f"the {split} examples cannot be scored: {why}") from error
+    return encoded, skipped
+
+
+def evaluation_plan(experiment: Experiment, lengths: Int[np.ndarray, "rows columns"], devices: int) -> Plan:
+    """The batches that have every row of a table once, in order, their rows a multiple of the devices."""
     data = experiment.data
     multiple = math.lcm(data.batch_multiple, devices)
     # A plan of single rows rounds lengths up to multiples of at most 8.
-    longest = data.max_length if experiment.task.packed else int(table.lengths.max()) + 7
+    longest = data.max_length if experiment.task.packed else int(lengths.max()) + 7
     size = {"tokens_per_batch": max(data.tokens_per_batch, longest * multiple), "batch_multiple": multiple}
     if experiment.task.packed:
-        return EveryToken(table.lengths[:, 0], length=data.max_length, **size)
-    return BatchPlan(table.lengths, num_buckets=data.num_buckets, seed=SEED, shuffle=False, **size)
+        return EveryToken(lengths[:, 0], length=data.max_length, **size)
+    return BatchPlan(lengths, num_buckets=data.num_buckets, seed=SEED, shuffle=False, **size)
 
 
-def encoded_split(
-    experiment: Experiment,
-    tokenizers: Tokenizers,
-    read: Callable[[], Iterable[Example]],
-    name: str,
-    text: str,
-    directory: Path,
-) -> Table:
-    """The table of the examples of `read`, encoded by the task; made unless `directory` has it.
+def encoded_examples(run: Run, examples: list[Example], *, keep: bool = False) -> EncodedExamples:
+    """The examples with their table, which the run's cache may have; a new one is stored there only with `keep`.
 
-    Its key changes with their fingerprint `text`, the vocabularies and the task's encoding.
+    Raises ValueError for examples that cannot be encoded.
     """
-    task, data = experiment.task, experiment.data
+    return EncodedExamples(examples, _table(run, "evaluation", digest(examples), lambda _: examples, keep))
+
+
+def training_table(run: Run, text: str) -> Table:
+    """The table of the examples to learn from, kept in the run's cache; `text` is their fingerprint."""
+    task, source = run.experiment.task, run.experiment.data.source
+    return _table(run, "train", text, lambda skipped: task.readable(source.examples("train"), skipped), keep=True)
+
+
+def _table(run: Run, name: str, text: str, read: Callable[[Counter[str]], Iterable[Example]], keep: bool) -> Table:
+    """The table of the examples that `read` gives, which counts those that it skips.
+
+    The file's name changes with the examples' fingerprint `text`, the vocabularies and the task's encoding.
+    """
+    task, data = run.experiment.task, run.experiment.data
     max_length = None if task.packed else data.max_length
     skipped: Counter[str] = Counter()
 
-    def encode(chunk: list[Example]) -> dict[str, list[Any]]:
-        return task.encode(tokenizers, chunk, max_length=data.max_length)
+    def encode(chunk: list[Example]) -> dict[str, Any]:
+        return task.encode(run.tokenizers, chunk, max_length=data.max_length)
 
-    vocabularies = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
-    probes = encode(list(itertools.islice(task.readable(read()), PROBES)))
+    vocabularies = {feature: tokenizer.fingerprint for feature, tokenizer in run.tokenizers.items()}
+    probes = encode(list(itertools.islice(read(Counter()), PROBES)))
     key = digest([text, max_length, data.max_length, vocabularies, str(task.columns), probes])
-    path = directory / f"{name}-{key}.arrow"
-    examples = task.readable(read(), skipped)
-    return encode_table(examples, encode, task.columns, max_length=max_length, path=path, skipped=skipped)
+    file = f"{name}-{key}.arrow"
+    with TemporaryDirectory() as temporary:  # a table that is open can still be read when its file is deleted
+        kept = keep or (run.cache / file).is_file()
+        path = (run.cache if kept else Path(temporary)) / file
+        return encode_table(read(skipped), encode, task.columns, max_length=max_length, path=path, skipped=skipped)

@@ -15,7 +15,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -98,14 +98,13 @@ def replaced(experiment: T, path: str, value: Any) -> T:
     return dataclasses.replace(typing.cast(Any, experiment), **{name: inner})
 
 
-def flatten(experiment: Any) -> dict[str, Any]:
-    """Every field by its path, such as `model.num_layers`."""
-    return {path: value for path, value, _ in _leaves(experiment, "")}
-
-
-def field_types(experiment: Any) -> dict[str, Any]:
-    """The declared type of every field of `flatten`."""
-    return {path: kind for path, _, kind in _leaves(experiment, "")}
+def field_types(config: Any, path: str = "") -> dict[str, Any]:
+    """The declared type of every field by its path, such as `model.num_layers`."""
+    hints, fields = typing.get_type_hints(type(config)), {}
+    for name, value, _ in declared(config):
+        where = join(path, name)
+        fields |= field_types(value, where) if is_config(value) else {where: hints[name]}
+    return fields
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
@@ -173,15 +172,6 @@ def needed(kind: Any) -> str:
 
 
 WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
-
-
-def _leaves(config: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    hints = typing.get_type_hints(type(config))
-    for name, value, _ in declared(config):
-        if is_config(value):
-            yield from _leaves(value, join(path, name))
-        else:
-            yield join(path, name), value, hints[name]
 
 
 def _plain(value: Any, path: str) -> Any:

@@ -49,11 +49,6 @@ class Interrupts:
         if self._agree is not None:
             self.signal = self._agree(self._received) or None
 
-    @property
-    def exit_status(self) -> int:
-        """The status of a process that this signal ended, as shells report it: 143 for SIGTERM, 130 for Ctrl-C."""
-        return 128 + (self.signal or 0)
-
     @contextlib.contextmanager
     def giving_up(self) -> Iterator[None]:
         """Inside, a signal raises `Interrupted` at once: for work that changes nothing, such as an evaluation."""

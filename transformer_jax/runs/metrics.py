@@ -6,11 +6,14 @@ import numbers
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from transformer_jax.data.lines import write_whole
 
 METRICS = "metrics.jsonl"
 Row = Mapping[str, float | int]
@@ -103,7 +106,7 @@ class MetricsLog:
         seconds = (now - self._began) / steps * (self._total_steps - step)
         if self._compiling:
             self._begin_step, self._began, self._compiling = step, now, False
-        return _duration(seconds)
+        return str(timedelta(seconds=round(seconds)))
 
     def message(self, text: str) -> None:
         """Prints a line, above the progress bar on a terminal."""
@@ -142,15 +145,4 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 def _keep_until(directory: Path, step: int) -> None:
     """Takes the rows after `step`, and an unfinished one, out of the file."""
     rows = [row for row in read_metrics(directory) if row["step"] <= step]
-    partial = directory / f"{METRICS}.partial"
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(directory / METRICS)
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+    write_whole(directory / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -17,16 +17,16 @@ from jax.sharding import Mesh
 from transformer_jax.data.examples import digest, reasons
 from transformer_jax.data.fields import changeable, check_ranges
 from transformer_jax.data.packing import PackedPlan
+from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
-from transformer_jax.data.table import Table
+from transformer_jax.data.table import EncodedExamples, Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
-from transformer_jax.runs.evaluation import Evaluation, encoded_split
+from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
-from transformer_jax.runs.rehearsal import check_evaluation
 from transformer_jax.runs.run import SOURCE, VALIDATION, Run, averaged, open_checkpoints, read_tree, write_experiment
 from transformer_jax.runs.warm_start import Origin, fitting, table
 from transformer_jax.training.experiment import Experiment
@@ -50,7 +50,7 @@ class Prepared:
     run: Run
     mesh: Mesh
     table: Table
-    plan: BatchPlan | PackedPlan
+    plan: Plan
     validation: Evaluation | None
     """Scores models on the validation examples while training."""
     text: str
@@ -58,7 +58,7 @@ class Prepared:
     initial: dict[str, np.ndarray]
     """Parameters of another run to begin from, by name, if any."""
     lock: IO[str] | None
-    """Of the first process: keeps other commands from writing to the run."""
+    """The lock file, in the first process: while it is open, no other command trains in the directory."""
 
 
 def prepare(experiment: Experiment, file: Path, directory: Path) -> Prepared:
@@ -128,18 +128,20 @@ def _prepare(
         tokenizers = train_tokenizers(data, kinds, lambda: task.readable(data.source.examples("train")), known)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in tokenizers.items()}
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
-    cache = Path(data.cache).expanduser() if data.cache else directory / "cache"
     known_text = data.source.fingerprint("train")
     text = digest(data.source.examples("train")) if known_text is None else known_text
     if resumed and (directory / TEXT).read_text(encoding="utf-8").strip() != text:
         raise ValueError(f"the run in {directory} began with other training text; use another --workdir")
-    encoded = encoded_split(experiment, tokenizers, lambda: data.source.examples("train"), "train", text, cache)
+    run = Run(directory, experiment, tokenizers)
+    encoded = training_table(run, text)
     print(encoded.report("train"), flush=True)
     plan = _plan(experiment, encoded)
-    run = Run(directory, experiment, tokenizers)
-    if file is not None:
-        check_evaluation(run)
-    validation = _validation(run, mesh, cache)
+    validation = None
+    for split in data.source.splits:
+        if split == "validation":
+            validation = _validation(run, mesh)
+        elif split != "train" and file is not None:
+            check_evaluation(run, split)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
     if file is not None:
@@ -167,7 +169,7 @@ def _size(experiment: Experiment) -> str:
     return f"{line}, {still:,} of them frozen" + (f", others adapted with rank {rank}" if rank else "")
 
 
-def _plan(experiment: Experiment, table: Table) -> BatchPlan | PackedPlan:
+def _plan(experiment: Experiment, table: Table) -> Plan:
     data = experiment.data
     size: dict[str, Any] = {"tokens_per_batch": data.tokens_per_batch, "batch_multiple": data.batch_multiple}
     size["seed"] = experiment.train.seed
@@ -176,19 +178,13 @@ def _plan(experiment: Experiment, table: Table) -> BatchPlan | PackedPlan:
     return BatchPlan(table.lengths, num_buckets=data.num_buckets, **size)
 
 
-def _validation(run: Run, mesh: Mesh, cache: Path) -> Evaluation | None:
-    """The evaluation during training; None without validation examples."""
-    count = run.experiment.train.validation_examples
-    if not count or "validation" not in run.experiment.data.source.splits:
-        return None
-    examples, skipped = run.examples("validation", count)
-    try:
-        evaluation = Evaluation(run, examples, mesh, cache)
-    except ValueError as error:
-        raise ValueError(f"the validation examples cannot be scored: {error}") from error
+def _validation(run: Run, mesh: Mesh) -> Evaluation | None:
+    """Checks all validation examples; returns the evaluation during training, if it has any."""
+    examples, skipped = check_evaluation(run, "validation")
     if skipped:
         print(f"validation: {len(examples):,} examples; {reasons(skipped)}", flush=True)
-    return evaluation
+    count = run.experiment.train.validation_examples
+    return Evaluation(run, EncodedExamples(examples[:count], examples.table), mesh) if count else None
 
 
 def check_train(experiment: Experiment) -> None:
@@ -201,9 +197,7 @@ def check_train(experiment: Experiment) -> None:
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
     needed, saved = averaged(train.checkpoint), math.ceil(train.steps / (train.save_every or train.steps))
     if needed > train.keep:
-        raise ValueError(
-            f"train.checkpoint {train.checkpoint} needs more than the {train.keep} of train.keep; raise it"
-        )
+        raise ValueError(f"train.checkpoint {train.checkpoint} needs more than train.keep {train.keep}; raise that")
     if needed > saved:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {saved} that {train.steps} steps with "
@@ -211,9 +205,7 @@ def check_train(experiment: Experiment) -> None:
         )
     scored = train.best and train.validation_examples and "validation" in data.source.splits
     if train.checkpoint == "best" and not scored:
-        raise ValueError(
-            "train.checkpoint best needs validation examples, train.validation_examples and train.best; or take last"
-        )
+        raise ValueError("train.checkpoint best needs validation examples, train.validation_examples and train.best")
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:

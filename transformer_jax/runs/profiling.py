@@ -17,14 +17,14 @@ CONTAINERS = ("while", "call", "conditional")
 class Profiler:
     """Traces steps `WARM_UP` to `WARM_UP + TRACED` after the first one, told of each step `before` and `after`."""
 
-    def __init__(self, directory: Path, first_step: int):
-        self.directory = directory / PROFILE
+    def __init__(self, directory: Path, first_step: int, *, enabled: bool):
+        self.directory, self._enabled = directory / PROFILE, enabled
         self._begin, self._end = first_step + WARM_UP, first_step + WARM_UP + TRACED
         self._tracing = False
 
     def before(self, step: int) -> None:
         """Starts the trace at its first step."""
-        if step == self._begin:
+        if self._enabled and step == self._begin:
             jax.profiler.start_trace(str(self.directory))
             self._tracing = True
 

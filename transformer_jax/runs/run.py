@@ -8,7 +8,6 @@ metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the
 cache/            the tokenised text
 """
 
-import itertools
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from transformer_jax.data.lines import write_whole
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
 from transformer_jax.interop.published import is_published
@@ -70,8 +70,14 @@ class Run:
         task, data = experiment.task, experiment.data
         return cls(directory, experiment, load_tokenizers(data, task.vocabularies(data), directory / "tokenizer"))
 
-    def examples(self, split: str, most: int | None = None) -> tuple[list[Example], dict[str, int]]:
-        """The first `most` examples of a split (None: all), and the number of those skipped as empty or undecodable.
+    @property
+    def cache(self) -> Path:
+        """The directory of the tokenised text."""
+        cache = self.experiment.data.cache
+        return Path(cache).expanduser() if cache else self.directory / "cache"
+
+    def examples(self, split: str) -> tuple[list[Example], dict[str, int]]:
+        """The examples of a split, and the number of those skipped as empty or undecodable.
 
         Raises ValueError for an unknown split.
         """
@@ -79,8 +85,7 @@ class Run:
         if split not in source.splits:
             raise ValueError(f"the data of {self.directory} has no split {split}, only {', '.join(source.splits)}")
         skipped: Counter[str] = Counter()
-        examples = self.experiment.task.readable(source.examples(split), skipped)
-        return list(itertools.islice(examples, most)), dict(skipped)
+        return list(self.experiment.task.readable(source.examples(split), skipped)), dict(skipped)
 
     def checkpoints(self) -> Checkpoints:
         """The checkpoints, for reading."""
@@ -117,11 +122,8 @@ class Run:
 
     def predictor(self, checkpoint: str | None = None) -> Any:
         """The task's predictor with the parameters of a checkpoint, or of the average of several."""
-        return self.predictor_of(self.checkpoint_steps(checkpoint))
-
-    def predictor_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
-        """The task's predictor with the mean of the parameters at these steps; see `model_of`."""
-        return self.experiment.task.predictor(self.model_of(steps, mesh), self.tokenizers, self.experiment.data)
+        model = self.model_of(self.checkpoint_steps(checkpoint))
+        return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)
 
     def model_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
         """The model with the mean of the parameters at these steps, on a mesh; None: on all devices of this process.
@@ -205,8 +207,6 @@ def write_experiment(directory: Path, experiment: Experiment, file: Path) -> Non
     copy_imported(file, directory, TAKEN)
     if file.resolve() != (directory / SOURCE).resolve():
         shutil.copyfile(file, directory / SOURCE)
-    partial = directory / f"{EXPERIMENT}.partial"
     text = json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n"
     # Bytes of a file's name that are no UTF-8 become an escape of JSON.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(directory / EXPERIMENT)
+    write_whole(directory / EXPERIMENT, text.encode("utf-8", "backslashreplace"))

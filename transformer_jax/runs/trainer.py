@@ -25,7 +25,7 @@ from transformer_jax.training.step import TrainState, abstract_state, device_bat
 from transformer_jax.training.throughput import Throughput
 
 DROPOUT = 2**31 - 1
-"""Number of the run's stream of dropout bits."""
+"""Folded into the key of `train.seed` for dropout; smaller numbers are folded into it for parameters."""
 
 
 def train(prepared: Prepared, *, profile: bool = False) -> bool:
@@ -40,7 +40,7 @@ def train(prepared: Prepared, *, profile: bool = False) -> bool:
         finished = trainer.run()
     if interrupts.signal is not None:
         leave()
-        raise SystemExit(interrupts.exit_status)
+        raise SystemExit(128 + interrupts.signal)  # as shells report it
     return finished
 
 
@@ -76,20 +76,18 @@ class Trainer:
                 return start >= steps
             with MetricsLog(run.directory, total_steps=steps, resume_step=start, enabled=is_first()) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
-                profiler = Profiler(run.directory, start) if self.profile else None
+                profiler = Profiler(run.directory, start, enabled=self.profile)
                 batches = device_batches(task, run.tokenizers, table, plan, mesh, seed=seed, start=start, stop=last)
                 for step, batch in enumerate(batches, start + 1):
                     self.throughput.add(self.flops, state, batch, self.key)
-                    if profiler:
-                        profiler.before(step - 1)
+                    profiler.before(step - 1)
                     state, metrics = self.update(state, batch, self.key)
                     if waiting is not None:
                         self._record(log, *waiting)
                     waiting = step, metrics
                     self.interrupts.check()
                     ending = step == last or self.interrupts.signal is not None
-                    if profiler:
-                        profiler.after(step - 1, metrics, last=ending)
+                    profiler.after(step - 1, metrics, last=ending)
                     if ending or self._due(step, self.config.evaluate_every) or self._due(step, self.config.save_every):
                         save = partial(self._save, checkpoints, state, step)
                         scores = self._pause(log, state, *waiting, save)

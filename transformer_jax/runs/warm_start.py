@@ -43,9 +43,7 @@ class Origin:
         theirs = self.run.experiment.data
         if type(theirs.tokenizer) is not type(data.tokenizer):
             one, other = type(theirs.tokenizer).__name__, type(data.tokenizer).__name__
-            raise ValueError(
-                f"the vocabulary of {self.run.directory} is {one}, data.tokenizer is {other}; set it to the same"
-            )
+            raise ValueError(f"the vocabulary of {self.run.directory} is {one}; set data.tokenizer to it, not {other}")
         of_text = {
             feature: self.run.tokenizers[feature]
             for feature, kind in self.run.experiment.task.vocabularies(theirs).items()
@@ -58,7 +56,7 @@ class Origin:
 
     def parameters(self) -> dict[str, np.ndarray]:
         """The run's parameters by name."""
-        model = self.run.predictor_of(self.steps).model
+        model = self.run.model_of(self.steps)
         return {name: np.asarray(value) for name, value in named_parameters(model).items()}
 
 

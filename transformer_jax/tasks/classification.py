@@ -1,7 +1,7 @@
 """Classification and regression of texts and pairs of texts, by an encoder-only model (Devlin et al. 2019)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -16,14 +16,15 @@ from transformer_jax.data.examples import Kind
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
-from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import Predictor, listed
-from transformer_jax.tasks.scores import agreement_scores, check_agreement_scores
+from transformer_jax.tasks.scores import LABEL_SCORES, NUMBER_SCORES, agreement_scores
+from transformer_jax.tasks.sequences import join_parts, token_types
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
-from transformer_jax.tasks.text_pairs import join_parts, token_types
 
 Text = str | Sequence[str]
 """A text, or the parts of a pair."""
@@ -50,7 +51,6 @@ class Classification(Task):
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        """Texts, and a label or a number."""
         return {**super().kinds, "label": "number" if self.regression else "label"}
 
     @property
@@ -60,7 +60,6 @@ class Classification(Task):
         return {"tokens": Column(), "first": Column(varying=False), "label": label}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
-        """That of the text, and the labels."""
         texts: dict[str, VocabularyConfig] = dict.fromkeys(self.features[:-1], data.tokenizer)
         return texts if self.regression else texts | {"label": Labels()}
 
@@ -71,10 +70,10 @@ class Classification(Task):
         return {"tokens": [*tokens], "first": [*first], "label": [number(example["label"]) for example in examples]}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its sizes; ValueError where data, task and model contradict each other."""
         if not self.regression and vocab_sizes["label"] < 2:
             raise ValueError("all examples to learn from have the same label; there is nothing to tell apart")
-        check_agreement_scores(self.measured, numbers=self.regression)
+        for score in self.measured:
+            choose("score", score, NUMBER_SCORES if self.regression else LABEL_SCORES)
         outputs = 1 if self.regression else vocab_sizes["label"]
         text = vocab_sizes["text"]
         return resolved(self, model, EncoderOnlyConfig, data, text, head="sequence", num_outputs=outputs)
@@ -100,22 +99,16 @@ class Classification(Task):
         return Classifier(model, tokenizers["text"], labels, max_length=data.max_length, parts=parts)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and the scores of labels."""
         return {"loss": "lower", **dict.fromkeys(self.measured, "higher")}
 
-    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
-        """Encodes the examples, and computes every score of two labels or numbers."""
-        super().check_evaluation(tokenizers, examples, max_length=max_length)
+    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
         agreement_scores(np.array([0, 1]), np.array([0, 1]), self.measured)
 
-    def evaluate(self, predictor: "Classifier", examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Classifier", examples: EncodedExamples) -> dict[str, Any]:
         """Scores of the most probable labels, in percent, or of numbers, from -1 to 1."""
-        labels = [example["label"] for example in examples]
-        outputs = predictor.outputs(self._texts(examples))
-        if predictor.labels is None:
-            right, predicted = np.array(labels, float), outputs[:, 0]
-        else:
-            right, predicted = np.array([predictor.labels.id(label) for label in labels]), outputs.argmax(axis=1)
+        outputs = np.stack(predictor.for_each(_outputs, examples.column("tokens"), examples.column("first")))
+        predicted = outputs[:, 0] if self.regression else outputs.argmax(axis=1)
+        right = np.array(examples.of_row("label"), float) if self.regression else np.array(examples.column("label"))
         return {"examples": len(examples)} | agreement_scores(predicted, right, self.measured)
 
     def samples(self, predictor: "Classifier", examples: Sequence[Example]) -> list[str]:
@@ -138,14 +131,14 @@ class PairClassification(Classification):
     features: ClassVar[tuple[str, ...]] = ("text", "pair", "label")
 
 
+@dataclass(eq=False, repr=False)
 class Classifier(Predictor):
     """Labels (or, without `labels`, numbers) for texts, which are cut off at `max_length` tokens as in training."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, labels: Labels | None, *, max_length: int, parts: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.labels = labels
-        self.parts = parts
-        """Texts that belong together: 2 of a model of pairs."""
+    labels: Labels | None
+    _: KW_ONLY
+    parts: int
+    """Texts that belong together: 2 of a model of pairs."""
 
     def classify(self, texts: Sequence[Text]) -> list[Any]:
         """The most probable label of every text, or its number."""

@@ -21,11 +21,11 @@ from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.decoder_only import DecoderOnly
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
-from transformer_jax.tasks.padding import array_width, padded
 from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
+from transformer_jax.tasks.sequences import Tokens, array_width, padded
 
 TURNS = 2**20
-"""More than the prompts of a call: a prompt's number is raised by it each time that its context is full."""
+"""Added to the number of a prompt's random stream each time that its context is full; more than a call has prompts."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Generation:
     stop: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Texts at which a continuation ends; they are left out."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
-    """Chooses among the possible continuations."""
+    """Random seed of sampling."""
     chunk: Annotated[int, Ge(1)] = 16
     """Tokens that are generated between two looks at the texts."""
     tokens_per_batch: Annotated[int, Ge(1)] = 8192
@@ -114,10 +114,15 @@ class TextGenerator(Predictor):
         A text of more than `max_length` tokens is read in windows that move on by `stride` (0: by their length); every
         token is predicted once, in the first window that has it.
         """
+        bos_id, eos_id = self.tokenizer.bos_id, self.tokenizer.eos_id
+        encoded = self.tokenizer.encode_batch(listed(texts))
+        return self.losses_of([[bos_id, *ids, eos_id] for ids in encoded], stride=stride)
+
+    def losses_of(self, encoded: Sequence[Tokens], *, stride: int = 0) -> list[tuple[float, int]]:
+        """`losses` of texts whose tokens, the start and the end token included, are known."""
         stride = stride or self.max_length
         rows, owners, seen = [], [], []
-        for owner, ids in enumerate(self.tokenizer.encode_batch(listed(texts))):
-            tokens = [self.tokenizer.bos_id, *ids, self.tokenizer.eos_id]
+        for owner, tokens in enumerate(encoded):
             start, done = 0, 0
             while done < len(tokens) - 1:
                 end = min(start + self.max_length, len(tokens) - 1)
@@ -125,7 +130,7 @@ class TextGenerator(Predictor):
                 owners.append(owner)
                 seen.append(done - start)
                 start, done = start + stride, end
-        losses = [(0.0, 0)] * len(texts)
+        losses = [(0.0, 0)] * len(encoded)
         for owner, row, known, value in zip(owners, rows, seen, self.for_each(_losses, rows, seen), strict=True):
             total, number = losses[owner]
             losses[owner] = total + float(value), number + len(row) - 1 - known

@@ -12,11 +12,11 @@ from jaxtyping import Array, PRNGKeyArray
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from transformer_jax.tasks.generator import Generation, TextGenerator
 from transformer_jax.tasks.losses import token_losses
-from transformer_jax.tasks.running_text import RunningText
-from transformer_jax.tasks.task import Sums, Tokenizers, resolved
+from transformer_jax.tasks.task import RunningText, Sums, Tokenizers, resolved
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,21 @@ class LanguageModelling(RunningText):
     """Logits of so many positions of a row exist at once; 0: of all; None: of 64 if there are 16,384 tokens or more."""
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> DecoderOnlyConfig:
-        """The model with its vocabulary size; ValueError where data, generation and model contradict each other."""
         if self.stride > data.max_length:
             raise ValueError(f"task.stride {self.stride} is more than data.max_length {data.max_length}; lower it")
         return resolved(self, model, DecoderOnlyConfig, data, vocab_sizes["text"])
 
     def loss(self, model: DecoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: of every token given those before it in its document and its row."""
-        tokens, segments = batch["tokens"], batch["segments"]
-        described: dict[str, Any] = {"segments": segments[:, :-1], "positions": batch["positions"][:, :-1]}
-        vectors = model.decode(tokens[:, :-1], **described, key=key).vectors
+        tokens, segments, positions = batch["tokens"], batch["segments"], batch["positions"][:, :-1]
+        vectors = model.decode(tokens[:, :-1], segments=segments[:, :-1], positions=positions, key=key).vectors
         labels, vocab_size = tokens[:, 1:], model.embedding.vocab_size
         losses = token_losses(model.make_logits(), vectors, labels, vocab_size=vocab_size, chunk=self.loss_chunk)
         weights = (segments[:, 1:] == segments[:, :-1]).astype(jnp.float32)
         return {"loss": (jnp.sum(losses * weights), jnp.sum(weights))}
 
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """Those that are predicted: rows are full, and the first of each is only read."""
+        """The tokens that are predicted: all of a row but the first, which is only read."""
         return jnp.asarray(batch["tokens"][:, 1:].size)
 
     def predictor(self, model: DecoderOnly, tokenizers: Tokenizers, data: DataConfig) -> TextGenerator:
@@ -55,7 +53,6 @@ class LanguageModelling(RunningText):
         return TextGenerator(model, tokenizers["text"], self.generation, max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and what follows from it."""
         return {"loss": "lower", "perplexity": "lower", "bits_per_byte": "lower"}
 
     def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
@@ -71,14 +68,13 @@ class LanguageModelling(RunningText):
             "bits_per_byte": total / math.log(2) / sum(len(example["text"].encode()) for example in examples),
         }
 
-    def evaluate(self, predictor: TextGenerator, examples: Sequence[Example]) -> dict[str, Any]:
-        """With a `stride`, the same of windows that overlap."""
+    def evaluate(self, predictor: TextGenerator, examples: EncodedExamples) -> dict[str, Any]:
+        """The metrics of `loss_metrics` with windows that overlap, if there is a `stride`."""
         if not self.stride:
             return {"examples": len(examples)}
-        losses = predictor.losses([example["text"] for example in examples], stride=self.stride)
+        losses = predictor.losses_of(examples.column("tokens"), stride=self.stride)
         total, tokens = (sum(column) for column in zip(*losses, strict=True))
         return {"examples": len(examples)} | self.loss_metrics({"loss": (total, float(tokens))}, examples)
 
     def samples(self, predictor: TextGenerator, examples: Sequence[Example]) -> list[str]:
-        """A text from its beginning."""
         return predictor.generate([""])[0].splitlines()

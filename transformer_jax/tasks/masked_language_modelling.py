@@ -21,9 +21,8 @@ from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.tasks.losses import label_sums
 from transformer_jax.tasks.predictor import Predictor, listed
-from transformer_jax.tasks.running_text import RunningText
-from transformer_jax.tasks.task import Sums, Tokenizers, means_of, resolved
-from transformer_jax.tasks.text_pairs import join_parts, token_types
+from transformer_jax.tasks.sequences import join_parts, token_types
+from transformer_jax.tasks.task import RunningText, Sums, Tokenizers, means_of, resolved
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,6 @@ class MaskedLanguageModelling(RunningText):
         return min(math.ceil(self.rate * length + 4 * math.sqrt(self.rate * length)), length)
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its vocabulary size; ValueError where data, task and model contradict each other."""
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"], head=self.head)
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
@@ -76,7 +74,6 @@ class MaskedLanguageModelling(RunningText):
         return MaskFiller(model, tokenizers["text"], max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """Of the tokens to predict."""
         return {"loss": "lower", "accuracy": "higher"}
 
     def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
@@ -118,9 +115,9 @@ def mask_of(tokenizer: Tokenizer) -> int:
 class MaskFiller(Predictor):
     """Fills masks, embeds texts and says whether one follows from another."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.mask = tokenizer.piece(mask_of(tokenizer))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.mask = self.tokenizer.piece(mask_of(self.tokenizer))
         """How a mask is written in a text, such as [MASK]."""
 
     def candidates(self, text: str, count: int = 5) -> list[list[tuple[str, float]]]:

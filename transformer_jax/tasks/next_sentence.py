@@ -15,9 +15,8 @@ from transformer_jax.data.sources import Example
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling, mask_settings
-from transformer_jax.tasks.padding import padded
+from transformer_jax.tasks.sequences import padded, token_types
 from transformer_jax.tasks.task import Sums, Tokenizers
-from transformer_jax.tasks.text_pairs import token_types
 
 SPECIAL = 3
 """Tokens of a pair that are no text: its start and the ends of its parts."""
@@ -36,7 +35,6 @@ class NextSentence(MaskedLanguageModelling):
 
     @property
     def columns(self) -> Columns:
-        """A document, and another."""
         return {"tokens": Column(), "other": Column()}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
@@ -91,7 +89,6 @@ class NextSentence(MaskedLanguageModelling):
         return sums
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """Of the tokens to predict, and of the pairs."""
         return {**super().metrics(), "next_sentence": "higher"}
 
 

@@ -1,24 +1,23 @@
 """A trained model as people use it: texts in, batches over all devices, results back in order."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.heads import mean_vector
 from transformer_jax.parallel.axes import num_shards, sharding
 from transformer_jax.parallel.distributed import to_host
-from transformer_jax.tasks.padding import group_by_length, padded
-
-TOKENS_PER_BATCH = 8192
-"""Tokens in one batch of a predictor, unless its task says otherwise."""
+from transformer_jax.tasks.sequences import array_width, padded
 
 
+@dataclass(eq=False, repr=False)
 class Predictor:
     """A model with its tokenizer, into which it unpacks: `model, tokenizer = predictor`. A task's own adds `predict`.
 
@@ -26,12 +25,18 @@ class Predictor:
     processes, all make the same calls: each works on its rows, and all get all results.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_length: int, tokens_per_batch: int = TOKENS_PER_BATCH):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.tokens_per_batch = tokens_per_batch
-        self.mesh = mesh_of(model)
+    model: Any
+    tokenizer: Any
+    _: KW_ONLY
+    max_length: int
+    tokens_per_batch: int = 8192
+    """Tokens in one batch."""
+
+    def __post_init__(self) -> None:
+        where = getattr(jax.tree.leaves(self.model)[0], "sharding", None)
+        mesh = where.mesh if isinstance(where, NamedSharding) else None
+        self.mesh = mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
+        """The mesh of several devices on which the model's parameters lie, if any."""
         self.row_multiple = 1 if self.mesh is None else num_shards("batch", self.mesh)
         """The number of shards of a batch's rows."""
 
@@ -84,8 +89,19 @@ class Predictor:
         return results
 
     def groups(self, sizes: Sequence[int], extra: int = 0) -> Iterator[tuple[list[int], int, int]]:
-        """Indices of the sequences of each batch, and the width and rows of its array."""
-        return group_by_length(sizes, self.tokens_per_batch, extra=extra, multiple=self.row_multiple)
+        """Indices of sequences of similar sizes with the width and the rows of their array, shortest first.
+
+        There can be more rows than sequences. Width times rows, with `extra` tokens more in each row, is at most
+        `tokens_per_batch`, unless one row for each device is more already.
+        """
+        widths: dict[int, list[int]] = {}
+        for index in sorted(range(len(sizes)), key=sizes.__getitem__):
+            widths.setdefault(array_width(sizes[index]), []).append(index)
+        for width, members in widths.items():
+            rows = min(max(self.tokens_per_batch // (width + extra), 1), array_width(len(members)))
+            rows += -rows % self.row_multiple
+            for start in range(0, len(members), rows):
+                yield members[start : start + rows], width, rows
 
     def run(self, program: Callable[..., Any], *arrays: Any, **settings: Any) -> Any:
         """Calls `program(model, *arrays, **settings)` on the model's devices, which share the rows of NumPy arrays."""
@@ -103,11 +119,25 @@ class Predictor:
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
 
 
-def mesh_of(model: Any) -> Mesh | None:
-    """The mesh of several devices on which a model's parameters lie, if any."""
-    where = getattr(jax.tree.leaves(model)[0], "sharding", None)
-    mesh = where.mesh if isinstance(where, NamedSharding) else None
-    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
+@dataclass(frozen=True)
+class AttentionMap:
+    """One kind of attention, in all layers and heads, for one input; ValueError where weights and tokens do not fit."""
+
+    title: str
+    """Such as Cross-attention."""
+    weights: Float[np.ndarray, "layers heads queries keys"]
+    """Every row, a query's weights over the keys, sums to one."""
+    queries: list[str]
+    """The tokens that attend."""
+    keys: list[str]
+    """The tokens that are attended to."""
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 4 or self.weights.shape[2:] != (len(self.queries), len(self.keys)):
+            raise ValueError(
+                f"{self.title} has shape {self.weights.shape}; it must be [layers, heads, {len(self.queries)}, "
+                f"{len(self.keys)}]: a row for each query token and a column for each key token"
+            )
 
 
 def end_and_forbidden(tokenizer: Any) -> dict[str, Any]:

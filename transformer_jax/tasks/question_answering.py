@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -15,14 +15,15 @@ from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.nn.mask import MASKED
 from transformer_jax.tasks.predictor import Predictor
 from transformer_jax.tasks.scores import squad_scores
+from transformer_jax.tasks.sequences import Tokens, token_types
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
-from transformer_jax.tasks.text_pairs import token_types
 
 
 @dataclass(frozen=True)
@@ -42,36 +43,40 @@ class QuestionAnswering(Task):
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        """Texts, and the number of a character."""
         return {**super().kinds, "start": "number"}
 
     @property
     def columns(self) -> Columns:
-        """The tokens of a window, where its context begins, and the places of the answer's first and last token."""
-        return {"tokens": Column(), "first": Column(varying=False), "span": Column(item_shape=(2,), varying=False)}
+        """The tokens of a window, where its context begins, and the places of the answer's first and last token.
+
+        `offsets` has the characters for which the context's tokens stand.
+        """
+        span, offsets = Column(item_shape=(2,), varying=False), Column(item_shape=(2,), batched=False)
+        return {"tokens": Column(), "first": Column(varying=False), "span": span, "offsets": offsets}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
-        """That of question and context."""
         return {"question": data.tokenizer, "context": data.tokenizer}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """A row for every window of every example; ValueError for an answer that is not where it is said to be."""
-        columns: dict[str, list[Any]] = {name: [] for name in self.columns}
-        for example in examples:
+        columns: dict[str, list[Any]] = {name: [] for name in ("example", *self.columns)}
+        for number, example in enumerate(examples):
             context, answer, start = example["context"], example["answer"], int(example["start"])
             end = start + len(answer)
             if context[start:end] != answer:
                 raise ValueError(f"the answer {answer[:40]!r} is not at character {start} of its context")
             for window in windows(tokenizers["context"], example["question"], context, max_length, self.stride):
-                inside = [place for place, (begin, stop) in window.offsets.items() if begin < end and start < stop]
+                places = enumerate(window.offsets, window.first)
+                inside = [place for place, (begin, stop) in places if begin < end and start < stop]
                 whole = bool(inside) and _covered(window, inside, start, end)
+                columns["example"].append(number)
                 columns["tokens"].append(window.tokens)
                 columns["first"].append(window.first)
+                columns["offsets"].append(window.offsets)
                 columns["span"].append([inside[0], inside[-1]] if whole else [0, 0])
         return columns
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its sizes; ValueError where data, task and model contradict each other."""
         if self.stride >= data.max_length:
             raise ValueError(f"task.stride {self.stride} is not below data.max_length {data.max_length}; lower it")
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["context"], head="tokens", num_outputs=2)
@@ -91,16 +96,17 @@ class QuestionAnswering(Task):
         return Answerer(model, tokenizers["context"], **settings)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and the scores of SQuAD."""
         return {"loss": "lower", "exact_match": "higher", "f1": "higher"}
 
-    def evaluate(self, predictor: "Answerer", examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Answerer", examples: EncodedExamples) -> dict[str, Any]:
         """Exact match and F1 of SQuAD, in percent, with the best of the right answers."""
-        answers = predictor.answer([(example["question"], example["context"]) for example in examples])
-        return {"examples": len(examples)} | squad_scores(answers, list(map(_right, examples)))
+        columns = zip(*map(examples.column, ("tokens", "first", "offsets")), strict=True)
+        rows = [Window(tokens, int(first), offsets.tolist()) for tokens, first, offsets in columns]
+        answers = predictor.answers_in(rows, examples.of_rows, [example["context"] for example in examples])
+        scores = squad_scores([answer.text for answer in answers], list(map(_right, examples)))
+        return {"examples": len(examples)} | scores
 
     def samples(self, predictor: "Answerer", examples: Sequence[Example]) -> list[str]:
-        """Questions and the model's answers."""
         answers = predictor.answer([(example["question"], example["context"]) for example in examples])
         lines = []
         for example, answer in zip(examples, answers, strict=True):
@@ -117,11 +123,11 @@ def _right(example: Example) -> list[str]:
 class Window(NamedTuple):
     """A question with as much of its context as the model can read."""
 
-    tokens: list[int]
+    tokens: Tokens
     first: int
     """The place of the context's first token."""
-    offsets: dict[int, tuple[int, int]]
-    """For every token of the context, by its place: the first character that it stands for, and the one behind."""
+    offsets: Sequence[Sequence[int]]
+    """For every token of the context: the first character that it stands for, and the one behind."""
 
 
 class Answer(NamedTuple):
@@ -134,12 +140,13 @@ class Answer(NamedTuple):
     """Sum of the logits of its first and last token; higher is better."""
 
 
+@dataclass(eq=False, repr=False)
 class Answerer(Predictor):
     """Answers questions about texts."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, *, max_length: int, stride: int, max_answer: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.stride, self.max_answer = stride, max_answer
+    _: KW_ONLY
+    stride: int
+    max_answer: int
 
     def answer(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """The best answer for every (question, context)."""
@@ -162,13 +169,17 @@ class Answerer(Predictor):
         for owner, (question, context) in enumerate(pairs):
             rows += windows(self.tokenizer, question, context, self.max_length, self.stride)
             owners += [owner] * (len(rows) - len(owners))
+        return self.answers_in(rows, owners, [context for _, context in pairs])
+
+    def answers_in(self, rows: Sequence[Window], owners: Sequence[int], contexts: Sequence[str]) -> list[Answer]:
+        """The best answer in every context, given its windows: `owners` has the index of each window's context."""
         logits = self.for_each(_span_logits, [window.tokens for window in rows], [window.first for window in rows])
-        best = [Answer("", 0, -np.inf) for _ in pairs]
+        best = [Answer("", 0, -np.inf) for _ in contexts]
         for owner, window, of_window in zip(owners, rows, logits, strict=True):
             score, start, end = self._span(of_window, window)
             if score > best[owner].score:
-                begin, stop = window.offsets[start][0], window.offsets[end][1]
-                text = pairs[owner][1][begin:stop]
+                begin, stop = window.offsets[start - window.first][0], window.offsets[end - window.first][1]
+                text = contexts[owner][begin:stop]
                 best[owner] = Answer(text.strip(), begin + len(text) - len(text.lstrip()), score)
         return best
 
@@ -197,8 +208,7 @@ def windows(tokenizer: Tokenizer, question: str, context: str, max_length: int, 
     parts, start = [], 0
     while True:
         end = min(start + room, len(ids))
-        places = dict(enumerate(offsets[start:end], len(asked)))
-        parts.append(Window([*asked, *ids[start:end], tokenizer.eos_id], len(asked), places))
+        parts.append(Window([*asked, *ids[start:end], tokenizer.eos_id], len(asked), offsets[start:end]))
         if end == len(ids):
             return parts
         start = end - stride
@@ -221,7 +231,6 @@ def _covered(window: Window, inside: Sequence[int], start: int, end: int) -> boo
 
     A vocabulary may drop accents and white space at the ends of an answer; at the ends of a window there may be more.
     """
-    places = list(window.offsets)
-    first, last = inside[0], inside[-1]
-    begins = window.offsets[first][0] <= start or first != places[0]
-    return begins and (end <= window.offsets[last][1] or last != places[-1])
+    first, last = inside[0] - window.first, inside[-1] - window.first
+    begins = window.offsets[first][0] <= start or first != 0
+    return begins and (end <= window.offsets[last][1] or last != len(window.offsets) - 1)

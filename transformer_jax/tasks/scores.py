@@ -107,12 +107,6 @@ def agreement_scores(predicted: Any, right: Any, names: Sequence[str]) -> dict[s
     return scores
 
 
-def check_agreement_scores(names: Sequence[str], *, numbers: bool) -> None:
-    """Raises ValueError for an unknown score of labels, or of `numbers`."""
-    for name in names:
-        choose("score", name, NUMBER_SCORES if numbers else LABEL_SCORES)
-
-
 def squad_scores(predicted: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
     """Exact match and F1 of words, in percent, after lower-casing and without punctuation, articles and extra space.
 

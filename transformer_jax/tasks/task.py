@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind, readable
 from transformer_jax.data.pipeline import Batch, empty_batch
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.data.vocabulary import VocabularyConfig
 
@@ -23,24 +24,6 @@ COUNTS = ("examples", "skipped", "tokens")
 """Names in the result of `evaluate` that are no metrics: how much was scored and how many examples were skipped."""
 Sums = dict[str, tuple[Array, Array]]
 """Each metric as (sum, weight), so that micro-batches and devices add up and are divided once."""
-
-
-@runtime_checkable
-class ModelConfig(Protocol):
-    """The members of a model's configuration that every run needs."""
-
-    @property
-    def d_model(self) -> int:
-        """Width of the vectors between layers."""
-        ...
-
-    def build(self, seed: int) -> Any:
-        """The model with fresh parameters, the same for the same seed."""
-        ...
-
-    def num_parameters(self) -> int:
-        """The number of the model's parameters."""
-        ...
 
 
 def resolved(task: "Task", model: Any, kind: type, data: DataConfig, vocab_size: int, **changes: Any) -> Any:
@@ -102,7 +85,8 @@ class Task:
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The values of every column for some examples, such as token ids with special tokens.
 
-        Unless examples are packed, those that are longer than `max_length` afterwards are skipped and counted.
+        Unless examples are packed, those that are longer than `max_length` afterwards are skipped and counted. A task
+        that gives several rows of an example adds `example`, the index of each row's example.
         """
         raise NotImplementedError
 
@@ -153,20 +137,19 @@ class Task:
         means = means_of(sums)
         return {"loss": means.get("nll", means["loss"])}
 
-    def evaluate(self, predictor: Any, examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: Any, examples: EncodedExamples) -> dict[str, Any]:
         """Metrics of the predictions for examples, such as `bleu`, and `COUNTS`; reported beside `loss_metrics`.
 
-        Raises ValueError when no example can be scored.
+        What the model reads is in `examples.column(name)`, encoded already; references are in the examples themselves.
         """
         return {}
 
-    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
+    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
         """Raises ValueError or ImportError where `evaluate` would for these examples, with no model yet.
 
-        Called before the first step with examples of every split that may be scored. By default they are encoded; a
-        task whose scores need packages or downloads tries them here too.
+        Called before the first step with the examples of every split that may be scored; a task whose scores need
+        packages or downloads tries them here.
         """
-        self.encode(tokenizers, examples, max_length=max_length)
 
     def samples(self, predictor: Any, examples: Sequence[Example]) -> list[str]:
         """Lines that show a person the predictions for some examples."""
@@ -177,3 +160,21 @@ class Task:
             wrong = "" if prediction == example[last] else f"  (not {example[last]})"
             lines += [example[first], f"  -> {prediction}{wrong}"]
         return lines
+
+
+@dataclass(frozen=True)
+class RunningText(Task):
+    """Learns from documents `text`, packed end to end in rows of `data.max_length` tokens."""
+
+    features: ClassVar[tuple[str, ...]] = ("text",)
+    packed: ClassVar[bool] = True
+
+    @property
+    def columns(self) -> Columns:
+        return {"tokens": Column()}
+
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
+        """A start token, the document, an end token."""
+        tokenizer = tokenizers["text"]
+        encoded = tokenizer.encode_batch([example["text"] for example in examples])
+        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}

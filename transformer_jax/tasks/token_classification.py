@@ -8,12 +8,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
@@ -30,16 +32,18 @@ class TokenClassification(Task):
 
     @property
     def columns(self) -> Columns:
-        """The tokens and, for each, the tag's number plus 1 where it is the first of a word, and 0 elsewhere."""
-        return {"tokens": Column(), "tags": Column()}
+        """The tokens and, for each, the tag's number plus 1 where it is the first of a word, and 0 elsewhere.
+
+        `rest` has both for the tokens that do not fit in data.max_length.
+        """
+        return {"tokens": Column(), "tags": Column(), "rest": Column(item_shape=(2,), batched=False)}
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
-        """That of the text, and the tags."""
         return {"text": data.tokenizer, "tags": Labels(many=True)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """A start token, the text and an end token, cut off at `max_length`; ValueError unless every word has a tag."""
-        tokenizer, columns = tokenizers["text"], {name: [] for name in self.columns}
+        tokenizer, most, columns = tokenizers["text"], max_length - 2, {name: [] for name in self.columns}
         for example in examples:
             words, tags = example["text"].split(), tokenizers["tags"].ids(example["tags"])
             if len(words) != len(tags):
@@ -48,13 +52,12 @@ class TokenClassification(Task):
             marks = [0] * len(ids)
             for place, tag in zip(places, tags, strict=True):
                 marks[place] = tag + 1
-            most = max_length - 2
             columns["tokens"].append([tokenizer.bos_id, *ids[:most], tokenizer.eos_id])
             columns["tags"].append([0, *marks[:most], 0])
+            columns["rest"].append(np.array([ids[most:], marks[most:]], np.int32).T)
         return columns
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its sizes; ValueError where data and model contradict each other."""
         outputs = vocab_sizes["tags"]
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"], head="tokens", num_outputs=outputs)
 
@@ -69,19 +72,17 @@ class TokenClassification(Task):
         return Tagger(model, tokenizers["text"], tokenizers["tags"], max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and scores of words and of whole entities."""
         return {"loss": "lower", **dict.fromkeys(("accuracy", "precision", "recall", "f1"), "higher")}
 
-    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
-        """Encodes the examples; ValueError for a word that is too long for a row."""
-        super().check_evaluation(tokenizers, examples, max_length=max_length)
-        for example in examples:
-            windows(tokenizers["text"], example["text"].split(), max_length)
+    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
+        for words, ids, places in _pieces(examples):
+            windows(tokenizers["text"], words, ids, places, max_length)
 
-    def evaluate(self, predictor: "Tagger", examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Tagger", examples: EncodedExamples) -> dict[str, Any]:
         """Accuracy of words, and precision, recall and F1 of whole entities as seqeval counts them, in percent."""
-        predicted = predictor.tag([example["text"] for example in examples])
-        return {"examples": len(examples)} | span_scores(predicted, [example["tags"].split() for example in examples])
+        predicted = predictor.tag_pieces(_pieces(examples))
+        right = [tags.split() for tags in examples.of_row("tags")]
+        return {"examples": len(examples)} | span_scores(predicted, right)
 
     def samples(self, predictor: "Tagger", examples: Sequence[Example]) -> list[str]:
         """Texts and the entities that the model tags in them."""
@@ -90,6 +91,20 @@ class TokenClassification(Task):
         for text, entities in zip(texts, predictor.entities(texts), strict=True):
             lines += [text, "  -> " + (", ".join(f"{entity.text} ({entity.kind})" for entity in entities) or "nothing")]
         return lines
+
+
+Pieces = tuple[Sequence[str], Sequence[int], Sequence[int]]
+"""The words of a text, its token ids without start and end, and the place of each word's first token."""
+
+
+def _pieces(examples: EncodedExamples) -> list[Pieces]:
+    """The words of examples and their tokens, from the table."""
+    pieces: list[Pieces] = []
+    rows = zip(*map(examples.column, ("tokens", "tags", "rest")), strict=True)
+    for text, (tokens, tags, rest) in zip(examples.of_row("text"), rows, strict=True):
+        ids, marks = np.concatenate([np.stack([tokens, tags], axis=1)[1:-1], rest]).T
+        pieces.append((text.split(), ids.tolist(), np.flatnonzero(marks).tolist()))
+    return pieces
 
 
 class Entity(NamedTuple):
@@ -104,23 +119,27 @@ class Entity(NamedTuple):
     """The characters of the text before its end."""
 
 
+@dataclass(eq=False, repr=False)
 class Tagger(Predictor):
     """Tags words."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, tags: Labels, *, max_length: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.tags = tags
+    tags: Labels
 
     def tag(self, texts: Sequence[str]) -> list[list[str]]:
         """The tag of every word of every text, words being separated by white space.
 
         A text of more than `max_length` tokens is read in windows. Raises ValueError for a word that is too long.
         """
-        tags: list[list[str]] = [[] for _ in listed(texts)]
+        words = [text.split() for text in listed(texts)]
+        return self.tag_pieces([(of_text, *first_pieces(self.tokenizer, of_text)) for of_text in words])
+
+    def tag_pieces(self, pieces: Sequence[Pieces]) -> list[list[str]]:
+        """The tags of texts that are tokenised already."""
+        tags: list[list[str]] = [[] for _ in pieces]
         rows: list[tuple[int, list[int], list[int]]] = []
-        for owner, text in enumerate(texts):
+        for owner, of_text in enumerate(pieces):
             try:
-                rows += [(owner, *window) for window in windows(self.tokenizer, text.split(), self.max_length)]
+                rows += [(owner, *window) for window in windows(self.tokenizer, *of_text, self.max_length)]
             except ValueError as error:
                 raise ValueError(f"line {owner + 1} has {error}") from error
         best = self.for_each(_most_probable_tags, [ids for _, ids, _ in rows])
@@ -142,13 +161,14 @@ class Tagger(Predictor):
         return [" ".join(tags) for tags in self.tag(lines)]
 
 
-def windows(tokenizer: Tokenizer, words: Sequence[str], max_length: int) -> list[tuple[list[int], list[int]]]:
+def windows(
+    tokenizer: Tokenizer, words: Sequence[str], ids: Sequence[int], places: Sequence[int], max_length: int
+) -> list[tuple[list[int], list[int]]]:
     """Splits words into rows of a start token, the words' tokens and an end token, with the place of each word's first.
 
     Raises ValueError for a word that is too long for a row.
     """
     rows: list[tuple[list[int], list[int]]] = []
-    ids, places = first_pieces(tokenizer, words)
     for word, start, end in zip(words, places, [*places, len(ids)][1:], strict=True):
         if end - start > max_length - 2:
             raise ValueError(f"a word of more than {max_length - 2} tokens: {word[:40]!r}; raise data.max_length")

@@ -15,15 +15,16 @@ from jaxtyping import Array, PRNGKeyArray
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, beam_search
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.tasks.attention_map import AttentionMap
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
+from transformer_jax.tasks.predictor import AttentionMap, Predictor, end_and_forbidden, listed
 from transformer_jax.tasks.scores import check_scores, text_scores
+from transformer_jax.tasks.sequences import Tokens
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
 
@@ -66,10 +67,7 @@ class Translation(Task):
             "target": [[target.bos_id, *ids, target.eos_id] for ids in targets],
         }
 
-    def resolve(
-        self, model: EncoderDecoderConfig, data: DataConfig, vocab_sizes: Mapping[str, int]
-    ) -> EncoderDecoderConfig:
-        """The model with its vocabulary sizes; ValueError where data, decoding and model contradict each other."""
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         if not isinstance(model, EncoderDecoderConfig):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
         if model.share_embeddings and not data.shared_vocabulary:
@@ -107,30 +105,19 @@ class Translation(Task):
         return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        """The loss, and the scores of texts."""
         return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
 
-    def check_evaluation(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> None:
-        """Encodes the examples, and scores a text by every metric."""
-        super().check_evaluation(tokenizers, examples, max_length=max_length)
+    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
         text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
 
-    def evaluate(self, predictor: "Translator", examples: Sequence[Example]) -> dict[str, Any]:
+    def evaluate(self, predictor: "Translator", examples: EncodedExamples) -> dict[str, Any]:
         """The scores of the translations; examples that are longer than the model takes are counted as `skipped`."""
-        most = predictor.max_length
-        columns = self.encode(predictor.tokenizer._asdict(), examples, max_length=most)
-        pairs = zip(*columns.values(), strict=True)
-        kept = [i for i, pair in enumerate(pairs) if max(map(len, pair)) <= most]
-        if not kept:
-            raise ValueError(
-                f"none of {len(examples)} examples is within the {most} tokens of the model "
-                "(data.max_length, which a trained run keeps); shorten the lines"
-            )
-        sources, targets = ([examples[i][feature] for i in kept] for feature in self.features)
-        hypotheses = predictor.search_encoded(sources, [columns["source"][i] for i in kept])
-        counts = {"skipped": len(examples) - len(kept)} if len(kept) < len(examples) else {}
+        sources, targets = map(examples.of_row, self.features)
+        hypotheses = predictor.search_encoded(sources, examples.column("source"))
+        skipped = len(examples) - len(sources)
+        counts = {"examples": len(sources)} | ({"skipped": skipped} if skipped else {})
         texts = [best.text for best, *_ in hypotheses]
-        return {"examples": len(kept)} | counts | text_scores(texts, targets, self.scores, self.bleu_tokenize)
+        return counts | text_scores(texts, targets, self.scores, self.bleu_tokenize)
 
 
 class Hypothesis(NamedTuple):
@@ -194,7 +181,7 @@ class Translator(Predictor):
         return self.search_encoded(lines, self.encoded(lines), n_best)
 
     def search_encoded(
-        self, lines: Sequence[str], encoded: Sequence[Sequence[int]], n_best: int = 1
+        self, lines: Sequence[str], encoded: Sequence[Tokens], n_best: int = 1
     ) -> list[list[Hypothesis]]:
         """`search` for lines whose tokens are known."""
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
@@ -248,7 +235,6 @@ class Translator(Predictor):
 
     @staticmethod
     def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Encoded:
-        """The encoder's output."""
         return model.encode(tokens, source_lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:

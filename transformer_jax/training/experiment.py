@@ -55,7 +55,7 @@ class Experiment:
     data: DataConfig
     """The text and its batches."""
     model: Any
-    """The model's sizes and variants; its type chooses the model."""
+    """Sizes and variants of the model that its `build(seed)` makes; also has `d_model` and `num_parameters()`."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its schedule."""
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -28,6 +28,8 @@ Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
 INPUT = re.compile("embedding|source_embedding|(encoder|decoder)_input/|.*/(local_)?position_bias/")
 """Matches the names of parameters below the first layer."""
+SHARED = re.compile("[^/]*/shared/")
+"""Matches the names of a layer's parameters that all layers of a stack share."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def make_optimizer(
     """
     if config.weight_decay and config.name in ("adam", "sgd"):
         raise ValueError(f"optimizer.weight_decay has no place in {config.name}; use adamw, lion, muon or adafactor")
+    # A shared layer has one gradient, summed over all its places: it is one layer between the input and the output.
+    numbers = {**numbers, **{name: np.asarray(0) for name in axes if SHARED.match(name)}}
     maps = _adapted_maps(config.lora, axes)
     if maps:
         axes = {name: names for name, names in axes.items() if name not in maps} | _factor_axes(maps)
@@ -137,8 +141,8 @@ def matrices(axes: Axes) -> dict[str, bool]:
 
 
 def decayed(config: OptimizerConfig, axes: Axes) -> dict[str, bool]:
-    """Tells which parameters weight decay acts on: matrices but for those of `no_decay`."""
-    exempt = matching(axes, config.no_decay)
+    """Tells which parameters weight decay acts on: matrices but for those of `no_decay` and tables of biases."""
+    exempt = matching(axes, config.no_decay) | {name for name, of in axes.items() if "buckets" in of}
     return {name: matrix and name not in exempt for name, matrix in matrices(axes).items()}
 
 

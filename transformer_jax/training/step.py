@@ -10,14 +10,12 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
-from transformer_jax.data.packing import PackedPlan
-from transformer_jax.data.pipeline import batches
-from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.pipeline import Plan, batches
 from transformer_jax.data.table import Table
 from transformer_jax.nn.layer_names import layer_numbers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
 from transformer_jax.parallel.axes import check_divides, num_shards, sharding
-from transformer_jax.tasks.task import ModelConfig, Sums, Task, Tokenizers
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.flops import model_flops
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
@@ -35,12 +33,13 @@ class TrainState(NamedTuple):
 
 
 Parameters = dict[str, Any]
+Optimizer = optax.GradientTransformation
 Batch = Mapping[str, Array | np.ndarray]
 StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
 
 
-def abstract_model(config: ModelConfig) -> Any:
-    """The model's structure and shapes, without memory for its parameters."""
+def abstract_model(config: Any) -> Any:
+    """The structure and shapes of a model of this configuration, without memory for its parameters."""
     return jax.eval_shape(lambda: config.build(0))
 
 
@@ -64,17 +63,13 @@ def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
     return TrainState(replace_parameters(state.model, shardings), optimizer, replicated)
 
 
-def fresh_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, frozen: Sequence[str] = ()
-) -> TrainState:
+def fresh_state(config: Any, optimizer: Optimizer, seed: int, frozen: Sequence[str] = ()) -> TrainState:
     """The state before the first step."""
     model = config.build(seed)
     return TrainState(model, optimizer.init(partition(named_parameters(model), frozen)[0]), jnp.zeros((), jnp.int32))
 
 
-def abstract_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, frozen: Sequence[str] = ()
-) -> TrainState:
+def abstract_state(config: Any, optimizer: Optimizer, mesh: Mesh, frozen: Sequence[str] = ()) -> TrainState:
     """Shapes and shardings of a training state."""
 
     def sharded(leaf: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -84,9 +79,7 @@ def abstract_state(
     return jax.tree.map(sharded, state, state_shardings(state, mesh))
 
 
-def init_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh, frozen: Sequence[str] = ()
-) -> TrainState:
+def init_state(config: Any, optimizer: Optimizer, seed: int, mesh: Mesh, frozen: Sequence[str] = ()) -> TrainState:
     """A fresh training state, every array made on its own devices."""
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh, frozen))
     return jax.jit(lambda: fresh_state(config, optimizer, seed, frozen), out_shardings=where)()
@@ -108,7 +101,7 @@ def device_batches(
     task: Task,
     tokenizers: Tokenizers,
     table: Table,
-    plan: BatchPlan | PackedPlan,
+    plan: Plan,
     mesh: Mesh,
     *,
     seed: int,
@@ -153,19 +146,17 @@ def check_batches(experiment: Experiment, mesh: Mesh) -> None:
     lengths = num_shards("length", mesh)
     if data.max_length % lengths:
         good = data.max_length // lengths * lengths or lengths
-        raise ValueError(
-            f"mesh.sequence {lengths} does not divide data.max_length {data.max_length}; it would divide {good}"
-        )
+        raise ValueError(f"mesh.sequence {lengths} does not divide data.max_length {data.max_length}; try {good}")
 
 
 class Update(NamedTuple):
     """The update of an experiment's parameters."""
 
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     frozen: tuple[str, ...]
     step: StepFunction
     model_flops: Callable[[TrainState, Any, Any], float]
-    """Of a state, a batch and a key, as in `training/flops.py`."""
+    """From a state, a batch and a key to the operations of a step (`training/flops.py`)."""
 
 
 def make_update(experiment: Experiment) -> Update:
@@ -187,7 +178,7 @@ def make_update(experiment: Experiment) -> Update:
 
 def make_step(
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     schedule: optax.Schedule,
     accumulate: int = 1,
     frozen: Sequence[str] = (),

@@ -12,7 +12,7 @@ from transformer_jax.data.labels import Labels
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.models.encoder_only import bert
-from transformer_jax.runs.rehearsal import check_evaluation
+from transformer_jax.runs.evaluation import check_evaluation
 from transformer_jax.runs.run import Run
 from transformer_jax.tasks.classification import Classification
 from transformer_jax.tasks.token_classification import TokenClassification
@@ -33,11 +33,11 @@ class Changed(Source):
         yield WHOLE | dict(self.changes if split == "test" else ())
 
 
-def run_of(task: Any, **changes: str) -> Run:
+def run_of(directory: Path, task: Any, **changes: str) -> Run:
     data = DataConfig(source=Changed(tuple(changes.items())), tokenizer=Bytes(), max_length=10)
     text, labels, tags = Bytes().train([]), Labels().train(["good", "bad"]), Labels(many=True).train(["O"])
     tokenizers = {"text": text, "source": text, "target": text, "label": labels, "tags": tags}
-    return Run(Path("run"), Experiment(task=task, data=data, model=bert()), tokenizers)
+    return Run(directory, Experiment(task=task, data=data, model=bert()), tokenizers)
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,21 @@ def run_of(task: Any, **changes: str) -> Run:
         (TokenClassification(), {"tags": "O O"}, "the test examples .* 1 words and 2 tags"),
     ],
 )
-def test_an_example_that_only_the_test_split_has_is_checked(task: Any, changes: dict[str, str], message: str) -> None:
-    check_evaluation(run_of(task))
+def test_an_example_that_only_the_test_split_has_is_checked(
+    tmp_path: Path, task: Any, changes: dict[str, str], message: str
+) -> None:
+    run = run_of(tmp_path, task, **changes)
+    check_evaluation(run, "validation")
     with pytest.raises(ValueError, match=message):
-        check_evaluation(run_of(task, **changes))
+        check_evaluation(run, "test")
 
 
-def test_a_package_that_a_score_needs_is_missed_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_a_score_needs_is_missed_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sacrebleu.tokenizers.tokenizer_ja_mecab
 
     monkeypatch.setattr(sacrebleu.tokenizers.tokenizer_ja_mecab, "MeCab", None)
-    check_evaluation(run_of(Translation()))
+    check_evaluation(run_of(tmp_path, Translation()), "test")
     with pytest.raises(ValueError, match=r"cannot .*: task.bleu_tokenize ja-mecab .* pip install sacrebleu\[ja\]"):
-        check_evaluation(run_of(Translation(bleu_tokenize="ja-mecab")))
+        check_evaluation(run_of(tmp_path, Translation(bleu_tokenize="ja-mecab")), "test")
