@@ -122,6 +122,8 @@ CASES = {
         "tie_word_embeddings": False,
         "attention_bias": True,
     },
+    "PhiForCausalLM": {**LLAMA, "partial_rotary_factor": 0.5},
+    "PhiForCausalLM all heads": {**LLAMA, "num_key_value_heads": 4, "hidden_act": "gelu"},
     "BartForConditionalGeneration": BART,
     "BartForConditionalGeneration shallow": {**BART, "decoder_layers": 1, "scale_embedding": True},
     "BartForConditionalGeneration lopsided": {**BART, "decoder_layers": 3, "decoder_ffn_dim": 20},
@@ -141,6 +143,8 @@ CASES = {
     "T5ForConditionalGeneration gated": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "T5ForConditionalGeneration lopsided": {**T5, "num_decoder_layers": 3, "feed_forward_proj": "gated-silu"},
     "T5ForConditionalGeneration untied": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "T5GemmaForConditionalGeneration": GEMMA,
+    "T5GemmaForConditionalGeneration lopsided": {**GEMMA, "encoder": {"num_hidden_layers": 2, "sliding_window": 3}},
     "MT5ForConditionalGeneration": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
 }
 
@@ -148,7 +152,12 @@ CASES = {
 def random_model(case):
     """A model of theirs whose every parameter is random."""
     kind = getattr(transformers, case.split()[0])
-    config = kind.config_class(**{**SPECIAL, **CASES[case]})
+    config = kind.config_class(**{**SPECIAL, **CASES[case]}) if not case.startswith("T5Gemma") else None
+    if case.startswith("T5Gemma"):  # a configuration of two
+        side, sizes = transformers.T5GemmaModuleConfig, {**SPECIAL, **GEMMA}
+        both = {"encoder": side(**{**sizes, **CASES[case].get("encoder", {})})}
+        both["decoder"] = side(**sizes, is_decoder=True, cross_attention_hidden_size=16)
+        config = kind.config_class(**both, vocab_size=VOCABULARY)
     config._attn_implementation = "eager"
     torch.manual_seed(0)
     model = kind(config).eval()

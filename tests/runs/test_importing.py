@@ -5,12 +5,14 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import transformer_jax
 from transformer_jax.cli.main import main
+from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.interop.published import write_published
 from transformer_jax.interop.tensor_files import SINGLE, read_directory
 from transformer_jax.models.decoder_only import llama
@@ -151,3 +153,30 @@ def test_minilm_gives_the_recorded_vectors(models):
     tokens = jnp.array(expected["input_ids"][:1])
     pooled = encoder.model(tokens)[0]
     np.testing.assert_allclose(np.asarray(pooled), expected["pooler_output_of_sentence_0"], atol=1e-5)
+
+
+def prompts(directory):
+    return [item for item in json.loads((directory / "expected.json").read_text())["items"] if "prompt" in item]
+
+
+def test_smollm_has_the_recorded_tokens(models):
+    directory = models / "SmolLM2-135M-Instruct"
+    tokenizer = TokenizerJson(path=str(directory)).train([])
+    assert not tokenizer.starts
+    for item in prompts(directory):
+        assert tokenizer.encode(item["prompt"]) == item["input_ids"]
+
+
+@pytest.mark.slow
+def test_smollm_continues_as_recorded(models):
+    directory = models / "SmolLM2-135M-Instruct"
+    if not (directory / SINGLE).is_file():
+        pytest.skip(f"{directory} has no weights: its make.py writes them")
+    generator = transformer_jax.load(directory).changed(temperature=0.0, max_new_tokens=8)
+    logits = jax.jit(lambda model, tokens: model(tokens)[0, -1])
+    for item in prompts(directory):
+        found = np.asarray(logits(generator.model, jnp.array([item["input_ids"]])))
+        recorded = item.get("last_logits_top5", [])
+        np.testing.assert_allclose(found[item.get("last_logits_top5_ids", [])], recorded, atol=2e-3)
+        continued = item["greedy_ids"][len(item["input_ids"]) :][:8]
+        assert generator.generate([item["prompt"]])[0] == generator.tokenizer.decode(continued)

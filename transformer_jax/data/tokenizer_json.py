@@ -118,6 +118,7 @@ class TokenizerJsonTokenizer(Tokenizer):
         ids = [special[name] if special[name] is not None else self.eos_id for name in ("bos", "pad", "unk")]
         self.bos_id, self.pad_id, self.unk_id = ids
         self.mask_id = special["mask"]
+        self.starts = self._backend.encode("a").ids[:1] == [self.bos_id]
         self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:

@@ -42,6 +42,8 @@ class Tokenizer:
     """None for a vocabulary without such a token."""
     special: Set[int | None]
     """Ids that `decode` leaves out."""
+    starts: bool = True
+    """Whether a text that is to be continued begins with the start token, as a published tokenizer may not want it."""
     suffix = ".json"
     """Ending of the saved file's name."""
 

@@ -61,11 +61,11 @@ class Keys:
         value = self.values.get(name)
         if value is None:
             if default is REQUIRED:
-                raise ValueError(f"config.json lacks {name}")
+                raise ValueError(f"it lacks {name}")
             return default
         kind = kind or (int if default is REQUIRED or default is None else type(default))
         if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
-            raise ValueError(f"{name} in config.json is {WORDS[kind]}, not {value!r}")
+            raise ValueError(f"{name} is {WORDS[kind]}, not {value!r}")
         return value
 
     def fields(self, table: Mapping[str, str], **defaults: Any) -> dict[str, Any]:
@@ -77,19 +77,19 @@ class Keys:
         self._taken.add(name)
         if name in self.values and self.values[name] is not None and self.values[name] not in allowed:
             known = " or ".join(map(repr, allowed))
-            raise ValueError(f"{name} {self.values[name]!r} in config.json cannot be expressed here, only {known}")
+            raise ValueError(f"{name} {self.values[name]!r} cannot be expressed here, only {known}")
 
     def activation(self, name: str, default: str = "gelu") -> str:
         """Our name of an activation."""
         value = self.take(name, default)
         if value not in ACTIVATIONS:
-            raise ValueError(f"{name} {value!r} in config.json is no activation here{did_you_mean(value, ACTIVATIONS)}")
+            raise ValueError(f"{name} {value!r} is no activation here{did_you_mean(value, ACTIVATIONS)}")
         return ACTIVATIONS[value]
 
     def not_in_training(self, name: str) -> None:
         """Passes over a rate of something that is done in training alone, and not here; says so unless it is 0."""
         if self.take(name, 0.0):
-            LOG.info("%s %s in config.json is not done here when the model is trained", name, self.values[name])
+            LOG.info("%s %s is not done here when the model is trained", name, self.values[name])
 
     def skip(self, *names: str) -> None:
         """Passes over keys that have no effect in this family."""

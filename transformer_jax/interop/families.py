@@ -13,13 +13,15 @@ from transformer_jax.interop.llama import LLAMA
 from transformer_jax.interop.mistral import MISTRAL
 from transformer_jax.interop.modernbert import MODERNBERT
 from transformer_jax.interop.olmo2 import OLMO2
+from transformer_jax.interop.phi import PHI
 from transformer_jax.interop.qwen import QWEN2, QWEN3
 from transformer_jax.interop.roberta import ROBERTA, XLM_ROBERTA
 from transformer_jax.interop.smollm3 import SMOLLM3
 from transformer_jax.interop.t5 import MT5, T5
+from transformer_jax.interop.t5gemma import T5GEMMA
 
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ALBERT, ELECTRA, MODERNBERT)
-DECODERS = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, OLMO2, SMOLLM3)
-ENCODER_DECODERS = (BART, MBART, MARIAN, M2M_100, T5, MT5)
+DECODERS = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, OLMO2, SMOLLM3, PHI)
+ENCODER_DECODERS = (BART, MBART, MARIAN, M2M_100, T5, MT5, T5GEMMA)
 FAMILIES: dict[str, Family] = {family.name: family for family in (*ENCODERS, *DECODERS, *ENCODER_DECODERS)}
 """By the `model_type` of config.json; a model is written as the first that can express it."""

@@ -25,8 +25,8 @@ def both(keys: Keys, period: int, **others: Any) -> DecoderOnlyConfig:
     keys.only("use_bidirectional_attention", False)
     keys.values = {"tie_word_embeddings": True, "head_dim": 256, "sliding_window": 4096} | keys.values
     keys.values.setdefault("hidden_activation", keys.take("hidden_act", "gelu_pytorch_tanh"))
-    period = keys.take("sliding_window_pattern", keys.take("_sliding_window_pattern", period))
-    kinds = ["full_attention" if (i + 1) % max(period, 1) == 0 else "sliding_attention" for i in range(max(period, 1))]
+    period = min(max(keys.take("sliding_window_pattern", keys.take("_sliding_window_pattern", period)), 1), 1000)
+    kinds = ["sliding_attention"] * (period - 1) + ["full_attention"]
     return read_decoder(
         keys,
         "hidden_activation",

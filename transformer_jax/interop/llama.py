@@ -1,6 +1,6 @@
 """Llama 1 to 3 (Touvron et al. 2023) and what its many kin have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
@@ -37,20 +37,25 @@ def layer_kinds(config: TransformerConfig) -> list[str]:
     return [config.pattern[i % len(config.pattern)] for i in range(config.num_layers)]
 
 
-def read_pattern(keys: Keys, default: Sequence[str] = ()) -> dict[str, Any]:
-    """`pattern` and `window` from the kinds of layers; `default` are those of a config.json without `layer_types`.
+def read_kinds(keys: Keys, name: str, default: Sequence[Any], known: Mapping[Any, str]) -> tuple[str, ...]:
+    """Our pattern from a key that lists the kind of every layer; `default` is the pattern where it lacks."""
+    given, layers = keys.take(name, []), keys.take("num_hidden_layers")
+    if given and (len(given) != layers or any(kind not in list(known) for kind in given)):
+        raise ValueError(f"{name} has one of {', '.join(map(str, known))} for each of {layers} layers, not {given}")
+    return shortest([known[kind] for kind in given or default])
+
+
+def read_pattern(keys: Keys, default: Sequence[str] = ("full_attention",)) -> dict[str, Any]:
+    """`pattern` and `window` from the kinds of layers; `default` is the pattern of a config.json without `layer_types`.
 
     Their window counts the token itself.
     """
-    kinds = keys.take("layer_types", list(default)) or ["full_attention"]
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"layer_types in config.json has {unknown[0]!r}, only {' and '.join(KINDS)} are known here")
-    window = keys.take("sliding_window", None)
-    if "sliding_attention" not in kinds:
+    pattern, window = read_kinds(keys, "layer_types", default, KINDS), keys.take("sliding_window", None)
+    if "local" not in pattern:
         return {}
     if window is None or window < 2:
-        raise ValueError(f"sliding_window in config.json is 2 or more, not {window}")
-    return {"pattern": shortest([KINDS[kind] for kind in kinds]), "window": window - 1}
+        raise ValueError(f"sliding_window is 2 or more, not {window}")
+    return {"pattern": pattern, "window": window - 1}
 
 
 def written_pattern(config: DecoderOnlyConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformer_jax.models.decoder_only import DecoderOnlyConfig
 def to_config(keys: Keys) -> DecoderOnlyConfig:
     """Our configuration."""
     window = keys.values.setdefault("sliding_window", 4096)  # null means none
-    return read_decoder(keys, **read_pattern(keys, [] if window is None else ["sliding_attention"]))
+    return read_decoder(keys, **read_pattern(keys, ["full_attention" if window is None else "sliding_attention"]))
 
 
 def from_config(config: DecoderOnlyConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
-from transformer_jax.interop.llama import KINDS, layer_kinds, shortest
+from transformer_jax.interop.llama import KINDS, layer_kinds, read_kinds
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.interop.rules import Rule, linear, norm
 from transformer_jax.models.encoder_only import EncoderOnlyConfig, modern_bert
@@ -47,11 +47,8 @@ def to_config(keys: Keys) -> EncoderOnlyConfig:
             *(their for their in THEIR_ACTIVATIONS.values() if their == keys.values["hidden_activation"]),
         )
     keys.only("decoder_bias", *((True,) if "head.dense.weight" in keys.tensors else (True, False)))
-    every = max(keys.take("global_attn_every_n_layers", 3), 1)
+    every = min(max(keys.take("global_attn_every_n_layers", 3), 1), 1000)
     kinds = ["sliding_attention" if i % every else "full_attention" for i in range(every)]
-    kinds = keys.take("layer_types", kinds) or kinds
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"layer_types in config.json has {unknown[0]!r}, only {' and '.join(KINDS)} are known here")
     config = modern_bert(
         **keys.fields(SIZES | FLAGS, **DEFAULTS),
         activation=activation,
@@ -61,7 +58,7 @@ def to_config(keys: Keys) -> EncoderOnlyConfig:
         pooled_tokens=True,
         positions=read_rotary(keys, base=160_000.0, base_key="global_rope_theta", layers="full_attention"),
         local_positions=read_rotary(keys, base_key="local_rope_theta", layers="sliding_attention"),
-        pattern=shortest([KINDS[kind] for kind in kinds]),
+        pattern=read_kinds(keys, "layer_types", kinds, KINDS),
         window=keys.take("local_attention", 128) // 2,
     )
     return config if "local" in config.pattern else dataclasses.replace(config, local_positions=None)

@@ -43,13 +43,6 @@ class Published:
     tensors: Mapping[str, np.ndarray]
     """By the names of the family's rules, as views of the files."""
 
-    def dtype(self) -> np.dtype[Any]:
-        """The type of most of the parameters."""
-        sizes: dict[np.dtype[Any], int] = {}
-        for name in self.layout:
-            sizes[self.tensors[name].dtype] = sizes.get(self.tensors[name].dtype, 0) + self.tensors[name].size
-        return max(sizes, key=lambda kind: sizes[kind])
-
     def parameters(self, shardings: Mapping[str, Any] | None = None, dtype: Any = "float32") -> dict[str, Array]:
         """The parameters by our names, on one device or as sharded; `dtype` None keeps the published type.
 
@@ -133,22 +126,28 @@ def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Publishe
         raise ValueError(f"{directory} has one tensor under two names, with the prefix {family.prefix!r} and without")
     architecture = _architecture(family, values, tensors)
     keys = Keys({name: value for name, value in values.items() if name not in ignore}, tensors.keys())
-    config = _with_head(family.to_config(keys), architecture, tensors)
-    if left := keys.left():
-        raise ValueError(
-            f"{CONFIG} of {directory} has keys that {family.name} does not know here: {some(left)}; "
-            f"if they change nothing, ignore them (--ignore {left[0]})"
-        )
-    check_ranges(config, "model")
-    if config.num_layers > (MOST_SHARED if config.shared_layers else len(tensors)):
-        raise ValueError(
-            f"{CONFIG} of {directory} says {config.num_layers:,} layers, but there are no tensors for so many"
-        )
-    shapes = shapes_of(config)
+    try:
+        config = _with_head(family.to_config(keys), architecture, tensors)
+        _check_config(config, keys, family, len(tensors))
+        shapes = shapes_of(config)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{directory / CONFIG}: {error}") from error
     layout = lay_out((*family.rules, *family.rules_for(config), *architecture.rules), shapes, family.name)
     over = check_tensors(layout, tensors, family.optional(), str(directory))
     _check_copies(family, tensors, over, directory)
     return Published(directory, family, architecture, values, config, layout, tensors)
+
+
+def _check_config(config: Any, keys: Keys, family: Family, tensors: int) -> None:
+    """Raises ValueError for keys that nothing here does, for fields out of range, and for too many layers."""
+    if left := keys.left():
+        raise ValueError(
+            f"{family.name} does not know {some(left)} here; if it changes nothing, pass over it: --ignore {left[0]}"
+        )
+    check_ranges(config, "model")
+    layers = max(getattr(config, "encoder_layers", config).num_layers, getattr(config, "decoder_layers", 1))
+    if layers > (MOST_SHARED if config.shared_layers else tensors):
+        raise ValueError(f"it says {layers:,} layers, but there are no tensors for so many")
 
 
 def _family(values: Mapping[str, Any], directory: Path) -> Family:
@@ -161,7 +160,7 @@ def _family(values: Mapping[str, Any], directory: Path) -> Family:
         keys = Keys(values)
         try:
             other.to_config(keys)
-        except (ValueError, TypeError, KeyError):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             continue
         unknown[other.name] = keys.left()
     near = min(unknown, key=lambda one: len(unknown[one]), default="")
@@ -181,10 +180,7 @@ def _architecture(family: Family, values: Mapping[str, Any], tensors: Collection
             raise ValueError(
                 f"the architecture {names[0]!r} is not known here; of {family.name} there are {', '.join(known)}"
             )
-        there = [one for one in there if one.name == names[0]] or [
-            one for one in family.architectures if one.name == names[0]
-        ]
-        return there[0]
+        return next(one for one in (*there, *family.architectures) if one.name == names[0])
     return max(there or family.architectures, key=lambda one: sum(rule.theirs in tensors for rule in one.rules))
 
 

@@ -45,7 +45,7 @@ def read_rotary(
     inner.only("truncate", True)
     name = inner.take("rope_type", inner.take("type", "default"))
     if name not in KINDS:
-        raise ValueError(f"rope_type {name!r} in config.json is none of those known here: {', '.join(KINDS)}")
+        raise ValueError(f"rope_type {name!r} is none of those known here: {', '.join(KINDS)}")
     kind, table = KINDS[name]
     types = {each.name: int if each.name == "original_length" else float for each in dataclasses.fields(kind)}
     fields = {ours: inner.take(theirs, None, types[ours]) for theirs, ours in table.items()}
@@ -58,7 +58,7 @@ def read_rotary(
         scaling=kind(**given),
     )
     if left := inner.left():
-        raise ValueError(f"the rotary positions in config.json have {', '.join(left)}, which {name} does not know here")
+        raise ValueError(f"the rotary positions have {', '.join(left)}, which {name} does not know here")
     return positions
 
 

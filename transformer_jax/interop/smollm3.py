@@ -3,7 +3,7 @@
 from typing import Any
 
 from transformer_jax.interop.config_keys import Keys
-from transformer_jax.interop.llama import family, layer_kinds, read_decoder, shortest, written_decoder
+from transformer_jax.interop.llama import family, layer_kinds, read_decoder, read_kinds, written_decoder
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 
@@ -16,15 +16,13 @@ def to_config(keys: Keys) -> DecoderOnlyConfig:
     keys.skip("sliding_window", "layer_types")
     keys.values.setdefault("tie_word_embeddings", True)
     interval = max(keys.take("no_rope_layer_interval", 4), 1)
-    rotary = keys.take("no_rope_layers", [int((i + 1) % interval != 0) for i in range(interval)])
-    if not rotary or any(one not in KINDS for one in rotary):
-        raise ValueError(f"no_rope_layers in config.json is a list of 0 and 1, not {rotary}")
+    default = [int((i + 1) % interval != 0) for i in range(min(interval, 1000))]
     return read_decoder(
         keys,
         attention_bias=keys.take("attention_bias", False),
         feed_forward_bias=keys.take("mlp_bias", False),
         positions=read_rotary(keys, base=2_000_000.0),
-        pattern=shortest([KINDS[one] for one in rotary]),
+        pattern=read_kinds(keys, "no_rope_layers", default, KINDS),
     )
 
 

@@ -29,7 +29,7 @@ def to_config(scales: bool, keys: Keys) -> EncoderDecoderConfig:
     fields = keys.fields(SIZES)
     form = keys.take("feed_forward_proj", "relu").split("-")
     if len(form) > 2 or form[-1] not in ACTIVATIONS or form[:-1] not in ([], ["gated"]):
-        raise ValueError(f"feed_forward_proj {'-'.join(form)!r} in config.json is not known here")
+        raise ValueError(f"feed_forward_proj {'-'.join(form)!r} is not known here")
     # "gated-gelu" has always meant the approximation.
     activation = "gelu_tanh" if form == ["gated", "gelu"] else ACTIVATIONS[form[-1]]
     tied = keys.take("tie_word_embeddings", True)

@@ -146,8 +146,12 @@ class TextGenerator(Predictor):
         return model.decode(tokens)._replace(lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        """A start token and the tokens of every text; ValueError for a text that leaves no room in the context."""
-        return self.refuse_long([[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(listed(texts))])
+        """A start token, where the tokenizer has texts begin so or a text has no other, and the tokens of every text.
+
+        Raises ValueError for a text that leaves no room in the context.
+        """
+        start, encoded = [self.tokenizer.bos_id], self.tokenizer.encode_batch(listed(texts))
+        return self.refuse_long([[*start, *ids] if self.tokenizer.starts or not ids else ids for ids in encoded])
 
     def _limits(self, lengths: np.ndarray, written: Sequence[Sequence[int]]) -> np.ndarray:
         """The tokens that every row may get before its context is full: none in a row without a prompt."""
