@@ -76,8 +76,8 @@ def refusal(place, capfd):
         (["--model.d-model", "-16"], "model.d_model must be at least 1 and at most 1048576, not -16"),
         (["--model.dropout", "1.5"], "model.dropout must be at least 0 and below 1, not 1.5"),
         (["--model.dropout", "nan"], "model.dropout must be a finite number, not nan"),
-        (["--model.activation", "rleu"], "unknown activation 'rleu'; known: relu"),
-        (["--model.dtype", "float8"], "model.dtype is float32 or bfloat16"),
+        (["--model.activation", "rleu"], "unknown model.activation 'rleu'; known: relu"),
+        (["--model.dtype", "float8"], "unknown model.dtype 'float8'; known: float32, bfloat16"),
         (["--model.positions", "learned", "--model.max-length", "8"], "model.max_length 8 is below data.max_length 16"),
         (["--data.shared-vocabulary", "False"], "model.share_embeddings needs data.shared_vocabulary"),
         # Values that make no training

@@ -45,7 +45,7 @@ class Table:
             self._values[name] = np.frombuffer(file, dtype, len(file) // dtype.itemsize)
             spans = zip(*(_spans(batch.column(name), column, file.address) for batch, _ in batches), strict=True)
             self._starts[name], self._counts[name] = map(np.concatenate, spans)
-        self.examples = np.concatenate([batch.column(EXAMPLE).to_numpy() for batch, _ in batches])
+        self.examples = np.concatenate([batch.column(EXAMPLE).to_numpy().astype(np.int32) for batch, _ in batches])
         """For every row, the index of its example among those that were encoded; ascending."""
         self._batched = {name: column for name, column in columns.items() if column.batched}
         lengths = [

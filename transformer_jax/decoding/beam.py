@@ -111,7 +111,7 @@ def beam_search(
     nothing = jnp.full((batch, beam_size), -jnp.inf, jnp.float32)
     none = jnp.zeros((batch, beam_size), jnp.int32)
     state = BeamState(
-        cache=reorder(cache, jnp.repeat(jnp.arange(batch), beam_size)),
+        cache=cache if beam_size == 1 else reorder(cache, jnp.repeat(jnp.arange(batch), beam_size)),
         last=jnp.repeat(prompt[:, -1:], beam_size, axis=1),
         alive=jnp.where(first, 0.0, nothing),
         finished=Finished(nothing, nothing, none, none),
@@ -155,8 +155,9 @@ def _extend(step: Step, reorder: Reorder, state: BeamState, end_id: int, alpha: 
     batch, beam = state.alive.shape
     logits, cache = step(state.last.reshape(-1, 1), state.cache)
     only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
-    # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end.
-    count = min(2 * beam, logits.shape[-1])
+    # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end. A beam
+    # of one needs none: where its best extension ends, the sentence is done.
+    count = 1 if beam == 1 else min(2 * beam, logits.shape[-1])
     alive = state.alive.reshape(-1)
     totals, words = continuations(logits[:, -1], alive, only_end, count, end_id, forbidden)
     log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * count))

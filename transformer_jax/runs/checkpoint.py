@@ -238,13 +238,21 @@ def average(checkpoints: Checkpoints, steps: Sequence[int], model: Templates) ->
     """The mean, taken in float32, of the parameters at these steps (Vaswani et al. 2017, section 6.1)."""
     if not steps:
         raise ValueError("there are no checkpoints to average; name at least one step")
-    mean: dict[str, Array] = {}
-    for count, step in enumerate(steps, 1):
-        for name, value in checkpoints.restore(step, model=model).model.items():
-            new = value.astype(jnp.float32)
-            old = mean.get(name, new)
-            mean[name] = old + (new - old) / count
-    return {name: value.astype(model[name].dtype) for name, value in mean.items()}
+    mean = checkpoints.restore(steps[0], model=model).model
+    for count, step in enumerate(steps[1:], 2):
+        mean = _blend(mean, checkpoints.restore(step, model=model).model, jnp.float32(count))
+    return mean if len(steps) == 1 else {name: value.astype(model[name].dtype) for name, value in mean.items()}
+
+
+@jax.jit
+def _blend(mean: dict[str, Array], new: dict[str, Array], count: Array) -> dict[str, Array]:
+    """The mean of `count` values from the last of them and the mean of the others."""
+
+    def blend(old: Array, value: Array) -> Array:
+        old, value = old.astype(jnp.float32), value.astype(jnp.float32)
+        return old + (value - old) / count
+
+    return jax.tree.map(blend, mean, new)
 
 
 @functools.cache

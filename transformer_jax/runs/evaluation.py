@@ -1,7 +1,6 @@
 """Scores of a model on examples: its loss, computed as in training, and the metrics of its predictions."""
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -92,12 +91,12 @@ def check_evaluation(run: Run, split: str) -> tuple[EncodedExamples, dict[str, i
 
 
 def evaluation_plan(experiment: Experiment, lengths: Int[np.ndarray, "rows columns"], devices: int) -> Plan:
-    """The batches that have every row of a table once, in order, their rows a multiple of the devices."""
-    data = experiment.data
-    multiple = math.lcm(data.batch_multiple, devices)
+    """The batches that have every row of a table once, in order, each no larger than a micro-batch of training."""
+    data, multiple = experiment.data, devices
     # A plan of single rows rounds lengths up to multiples of at most 8.
     longest = data.max_length if experiment.task.packed else int(lengths.max()) + 7
-    size = {"tokens_per_batch": max(data.tokens_per_batch, longest * multiple), "batch_multiple": multiple}
+    tokens = data.tokens_per_batch // experiment.train.accumulate
+    size = {"tokens_per_batch": max(tokens, longest * multiple), "batch_multiple": multiple}
     if experiment.task.packed:
         return EveryToken(lengths[:, 0], length=data.max_length, **size)
     return BatchPlan(lengths, num_buckets=data.num_buckets, seed=SEED, shuffle=False, **size)

@@ -79,7 +79,7 @@ class MaskedLanguageModelling(RunningText):
     def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
         """Loss, perplexity and shares (in percent) of what is predicted; masks are drawn once, as in training."""
         means = means_of(sums)
-        shares = {name: 100 * means[name] for name in ("accuracy", "next_sentence") if name in means}
+        shares = {name: 100 * means[name] for name in self.metrics() if name != "loss"}
         perplexity = math.exp(min(means.get("nll", means["loss"]), 700))
         return {"tokens": int(sums["loss"][1]), "loss": means["loss"], "perplexity": perplexity, **shares}
 

@@ -141,8 +141,8 @@ def matrices(axes: Axes) -> dict[str, bool]:
 
 
 def decayed(config: OptimizerConfig, axes: Axes) -> dict[str, bool]:
-    """Tells which parameters weight decay acts on: matrices but for those of `no_decay` and tables of biases."""
-    exempt = matching(axes, config.no_decay) | {name for name, of in axes.items() if "buckets" in of}
+    """Tells which parameters weight decay acts on: matrices but for those of `no_decay` and biases of positions."""
+    exempt = matching(axes, config.no_decay) | {name for name in axes if "position_bias/" in name}
     return {name: matrix and name not in exempt for name, matrix in matrices(axes).items()}
 
 
@@ -206,7 +206,8 @@ def _muon(config: OptimizerConfig, axes: Axes, schedule: optax.Schedule) -> opta
 
 def _matrix(name: str, axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Input and output dimensions of a layer's linear map, where heads have two; None for anything else."""
-    if not matrices({name: axes})[name] or "embed" not in axes or {"vocab", "positions", "token_types"} & set(axes):
+    table = "vocab" in axes or INPUT.match(name)
+    if not matrices({name: axes})[name] or "embed" not in axes or table:
         return None
     width = axes.index("embed")
     rest = tuple(i for i, axis in enumerate(axes) if axis not in ("layers", "embed"))
