@@ -54,11 +54,11 @@ def search(beam_size, limits, *, capacity=8, prompt=PROMPT, cache=None, **option
 
 
 def arrays(found):
-    return SimpleNamespace(**{name: np.asarray(array) for name, array in vars(found).items()})
+    return SimpleNamespace(**{name: np.asarray(array) for name, array in found._asdict().items()})
 
 
 def assert_same(found, expected, rows: Any = slice(None), expected_rows: Any = slice(None)):
-    for name, array in vars(found).items():
+    for name, array in found._asdict().items():
         np.testing.assert_array_equal(array[rows], getattr(expected, name)[expected_rows], err_msg=name)
 
 
