@@ -43,10 +43,10 @@ def pytest_configure(config):
 
 
 def is_known_to_xla(flag):
-    """Whether XLA has a flag of this name: it ends the process at one that it does not know."""
+    """Whether XLA has a flag of this name, by the strings in its library: an unknown flag would end the process."""
     libraries = Path(jaxlib.__file__).parent.glob("*.so")
     with max(libraries, key=lambda file: file.stat().st_size).open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).find(flag.encode()) >= 0
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).find(f"\0{flag}\0".encode()) >= 0
 
 
 def place_for_programs(config):
