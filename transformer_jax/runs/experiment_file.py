@@ -203,11 +203,11 @@ def _from_tree(default: Any, tree: Any, kind: Any, path: str) -> Any:
         near = did_you_mean(join(path, name), [join(path, known) for known in fields])
         raise ValueError(f"the saved experiment has an unknown field {join(path, name)}{near}")
     hints = typing.get_type_hints(type(template))
-    saved = {name: _value(fields[name], tree[name], hints[name], join(path, name)) for name in fields if name in tree}
+    saved = {name: as_value(fields[name], tree[name], hints[name], join(path, name)) for name in fields if name in tree}
     return dataclasses.replace(template, **saved)
 
 
-def _value(default: Any, tree: Any, kind: Any, path: str) -> Any:
+def as_value(default: Any, tree: Any, kind: Any, path: str) -> Any:
     """The value of one field, of its declared type."""
     if dataclasses.is_dataclass(kind) and not isinstance(default, typing.cast(type, kind)):
         raise ValueError(f"{path} needs a {needed(kind)}, not {default!r}")
