@@ -20,7 +20,7 @@ ENDS = ("[SEP]", "</s>", END_OF_TEXT)
 STARTS, PADDINGS, UNKNOWNS, MASKS = ("[CLS]", "<s>"), ("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[MASK]", "<mask>")
 
 WHITE_SPACE = ("\u0120", "\u010a", "\u010d", "\u0109", "\u2581")
-"""How a piece begins behind white space: a space, line feed, carriage return, tab of byte-level BPE; a space of others."""
+"""How a piece begins behind white space: space, line feed, carriage return and tab of byte-level BPE; others' space."""
 
 TRAINING_TEXTS = 1_000_000
 """Training looks at this many texts at most, a fixed random choice."""
