@@ -172,9 +172,8 @@ class SubwordTokenizer(Tokenizer):
         self.special = {self.pad_id, self.bos_id, self.eos_id, self.mask_id}
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [
-            encoding.ids for encoding in self._backend.encode_batch([*map(encodable, texts)], add_special_tokens=False)
-        ]
+        encodings = self._backend.encode_batch([*map(encodable, texts)], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """Ids and spans; the bytes of a character share its span, and a space before a word belongs to it in GPT-2."""

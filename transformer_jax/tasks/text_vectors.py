@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
-from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.models.heads import mean_vector
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig, mean_vector
 from transformer_jax.tasks.predictor import Predictor
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
 
