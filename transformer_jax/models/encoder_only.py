@@ -207,24 +207,14 @@ class EncoderOnly(nnx.Module):
         self.head_dropout = config.head_dropout
 
     def __call__(
-        self,
-        tokens: Tokens,
-        *,
-        lengths: Lengths | None = None,
-        segments: Tokens | None = None,
-        positions: Tokens | None = None,
-        token_types: Tokens | None = None,
-        key: PRNGKeyArray | None = None,
+        self, tokens: Tokens, *, key: PRNGKeyArray | None = None, **inputs: Any
     ) -> Float[Array, "batch *length outputs"]:
-        """The head's float32 predictions: `[batch, outputs]` for `sequence`, otherwise for each token; `key`: dropout.
+        """The head's float32 predictions: `[batch, outputs]` for `sequence`, otherwise for each token.
 
-        Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
+        `inputs` are those of `encode`; `key` turns dropout on.
         """
         body_key, head_key = (None, None) if key is None else jax.random.split(key)
-        encoded = self.encode(
-            tokens, lengths=lengths, segments=segments, positions=positions, token_types=token_types, key=body_key
-        )
-        return self.predict(encoded, key=head_key)
+        return self.predict(self.encode(tokens, key=body_key, **inputs), key=head_key)
 
     def encode(
         self,
@@ -237,7 +227,10 @@ class EncoderOnly(nnx.Module):
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
     ) -> Encoded:
-        """Vectors `[batch, length, d_model]`, from which `predict` predicts."""
+        """Vectors `[batch, length, d_model]`, from which `predict` predicts.
+
+        Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
+        """
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x, lengths = self.encoder_input(
             tokens, self.embedding, lengths=lengths, positions=positions, token_types=token_types, key=input_key
