@@ -16,7 +16,7 @@ from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.named import choose
-from transformer_jax.nn.positions import Learned, Rotary
+from transformer_jax.nn.positions import Learned, Rotary, Vectors
 from transformer_jax.nn.stack import Stack
 
 HEADS = ("language_model", "pretraining", "sequence", "tokens", "pooled", "none")
@@ -136,9 +136,7 @@ def modern_bert(**changes: Any) -> EncoderOnlyConfig:
     return changed(base, changes)
 
 
-def mean_vector(
-    x: Float[Array, "batch length d_model"], lengths: Lengths | None = None
-) -> Float[Array, "batch d_model"]:
+def mean_vector(x: Vectors, lengths: Lengths | None = None) -> Float[Array, "batch d_model"]:
     """The mean of the first `lengths` vectors of each row, by default of all, in float32."""
     lengths = jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths
     real = (jnp.arange(x.shape[1])[None] < lengths[:, None])[:, :, None]
@@ -159,9 +157,7 @@ class LanguageModelHead(nnx.Module):
         self.norm = config.make_norm(width)
         self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
 
-    def __call__(
-        self, x: Float[Array, "batch length d_model"], embedding: Embedding
-    ) -> Float[Array, "batch length rows"]:
+    def __call__(self, x: Vectors, embedding: Embedding) -> Float[Array, "batch length rows"]:
         x = self.norm(self.activation(self.transform(x)))
         return make_logits(embedding, bias=self.bias[...])(x)
 

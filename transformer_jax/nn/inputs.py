@@ -32,15 +32,7 @@ class TokenInput(nnx.Module):
     the model's width follows where embeddings are narrower (Lan et al. 2020, "ALBERT", section 3.1).
     """
 
-    def __init__(
-        self,
-        config: LayerConfig,
-        sizes: Sizes,
-        *,
-        norm: bool = False,
-        token_types: int = 0,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: LayerConfig, sizes: Sizes, *, norm: bool = False, token_types: int = 0, rngs: nnx.Rngs):
         width = sizes.d_model
         self.kind = config.positions
         self.positions = PositionParameters.of(self.kind.input_parameters(sizes, config.draw, rngs))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
@@ -76,9 +76,7 @@ class TextEncoder(Predictor):
 
 
 @partial(jax.jit, static_argnames=("pooling", "normalise"))
-def _vectors(
-    model: EncoderOnly, tokens: Array, lengths: Array, *, pooling: str, normalise: bool
-) -> Float[Array, "rows d_model"]:
+def _vectors(model: EncoderOnly, tokens: Array, lengths: Array, *, pooling: str, normalise: bool) -> Array:
     x = model.encode(tokens, lengths=lengths).vectors
     x = mean_vector(x, lengths) if pooling == "mean" else x[:, 0].astype(jnp.float32)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if normalise else x

@@ -248,9 +248,7 @@ class Translator(Predictor):
 
 
 @partial(jax.jit, static_argnames=("decoding", "start_id", "end_id", "forbidden"))
-def _search(
-    model: EncoderDecoder, source: Array, lengths: Array, *, decoding: Decoding, start_id: int, **tokens: Any
-) -> BeamResult:
+def _search(model, source: Array, lengths: Array, *, decoding: Decoding, start_id: int, **tokens: Any) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
     capacity = source.shape[1] + decoding.extra_length
     return beam_search(

@@ -177,11 +177,7 @@ def make_update(experiment: Experiment) -> Update:
 
 
 def make_step(
-    task: Task,
-    optimizer: Optimizer,
-    schedule: optax.Schedule,
-    accumulate: int = 1,
-    frozen: Sequence[str] = (),
+    task: Task, optimizer: Optimizer, schedule: optax.Schedule, accumulate: int = 1, frozen: Sequence[str] = ()
 ) -> StepFunction:
     """Makes the function from a state, a batch and the run's key to the next state and the metrics of this step.
 
@@ -220,13 +216,7 @@ def make_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def _gradient(
-    loss: Callable[[Parameters, Batch, PRNGKeyArray], tuple[Array, Sums]],
-    trainable: Parameters,
-    batch: Batch,
-    key: PRNGKeyArray,
-    accumulate: int,
-) -> tuple[Parameters, Sums]:
+def _gradient(loss: Any, trainable: Parameters, batch: Batch, key: Any, accumulate: int) -> tuple[Parameters, Sums]:
     """Gradient of the summed loss, and the sums."""
     gradient = jax.grad(loss, has_aux=True)
     if accumulate == 1:
