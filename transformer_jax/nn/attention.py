@@ -82,9 +82,7 @@ def dot_product_attention(
     return attend(query, key, value, mask, bias, dropout_key)
 
 
-def _attend(
-    query, key, value, mask: AttentionMask, bias, dropout_key, *, soft_cap: float, dropout_rate: float
-) -> Array:
+def _attend(query, key, value, mask, bias, dropout_key, *, soft_cap: float, dropout_rate: float) -> Array:
     dropped = dropout_key is not None and dropout_rate > 0
     if dropped or soft_cap or value.shape[-1] != key.shape[-1]:
         weights = attention_weights(query, key, mask, bias=bias, soft_cap=soft_cap)

@@ -1,7 +1,6 @@
 """Inputs: from the columns of a batch to the vectors and lengths that a stack takes."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,14 +14,6 @@ from transformer_jax.parallel.axes import constrain
 
 Tokens = Int[Array, "batch length"]
 Lengths = Int[Array, " batch"]
-
-
-class Embedded(NamedTuple):
-    """What a stack takes."""
-
-    vectors: Vectors
-    lengths: Lengths | None
-    """Vectors of each row that are no padding; None: all."""
 
 
 class TokenInput(nnx.Module):
@@ -53,8 +44,11 @@ class TokenInput(nnx.Module):
         positions: PositionIds | None = None,
         token_types: Tokens | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> Embedded:
-        """Vectors of tokens at `positions` (default 0, 1, 2, ...); `token_types` default to 0. `key`: dropout."""
+    ) -> tuple[Vectors, Lengths | None]:
+        """Vectors of tokens, and the lengths of their rows without padding (None: all), as a stack takes them.
+
+        `positions` default to 0, 1, 2, ..., `token_types` to 0; `key` turns dropout on.
+        """
         x = embedding(tokens)
         ids = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] if positions is None else positions
         x = self.kind.add(x, ids, PositionParameters.arrays(self.positions))
@@ -64,4 +58,4 @@ class TokenInput(nnx.Module):
             x = x + jnp.take(table, kinds, axis=0).astype(x.dtype)
         x = x if self.norm is None else self.norm(x)
         x = dropout(constrain(x, ("batch", "length", "embed")), self.dropout, key)
-        return Embedded(x if self.projection is None else self.projection(x), lengths)
+        return x if self.projection is None else self.projection(x), lengths

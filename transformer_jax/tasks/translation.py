@@ -161,10 +161,6 @@ class Translator(Predictor):
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
         self.decoding = decoding
 
-    def __repr__(self) -> str:
-        sizes = [f"{tokenizer.vocab_size:,} {side} tokens" for side, tokenizer in self.tokenizer._asdict().items()]
-        return f"Translator({', '.join(sizes)}, {self.decoding}, max_length={self.max_length})"
-
     def translate(self, lines: Sequence[str]) -> list[str]:
         """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long."""
         return [hypotheses[0].text for hypotheses in self.search(lines)]
