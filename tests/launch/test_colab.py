@@ -146,12 +146,12 @@ def test_runs_from_the_first_cell_to_the_last_and_goes_on_when_started_again(tmp
     assert re.search(r"-> \d{4}-\d\d-\d\d\n", text(outputs["predict"]))
     for name in ("quickstart", "multi30k_sized"):
         rows = read_metrics(tmp_path / "quick" / name)
-        assert rows[-1]["step"] == 200
+        assert rows[-1]["step"] == 100
         assert rows[-1]["nll"] < 0.5 * rows[0]["nll"]
 
     before = (tmp_path / "quick" / "quickstart" / "metrics.jsonl").read_bytes()
     again = text(execute(FILE.parent, last="train", **settings)["train"])
-    assert "this run has finished: 200 of 200 steps" in again
+    assert "this run has finished: 100 of 100 steps" in again
     assert (tmp_path / "quick" / "quickstart" / "metrics.jsonl").read_bytes() == before
 
 

@@ -4,7 +4,7 @@ import pytest
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def randomised():
     """The model with every parameter random, those included that begin as zeros or ones."""
 

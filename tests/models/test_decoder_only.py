@@ -27,12 +27,12 @@ FORMS = {
 }
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(scope="module", params=FORMS)
 def config(request):
     return FORMS[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(config, randomised):
     return randomised(config.build(0))
 
@@ -67,8 +67,9 @@ def test_a_position_has_no_gradient_from_later_embeddings(model, packed):
             logits = model(TOKENS, segments=segments, positions=positions)
         return jnp.sum(logits[:, position, :21] ** 2)
 
+    gradient_at = jax.jit(jax.grad(at))
     for position in (0, 4, 5, 9):
-        gradient = np.asarray(jax.grad(at)(jnp.ones((3, 12, 16)), position))
+        gradient = np.asarray(gradient_at(jnp.ones((3, 12, 16)), position))
         seen = np.abs(gradient).sum(axis=(0, 2)) > 0
         assert not seen[position + 1 :].any()
         assert seen[position]
@@ -79,12 +80,11 @@ def logits_of(model, tokens, **described):
     return np.asarray(jax.jit(lambda model: model(tokens, **described))(model))[..., :21]
 
 
-@pytest.mark.parametrize("pieces", [[12], [1] * 12, [5, 1, 1, 4, 1]], ids=["at once", "one by one", "in pieces"])
-def test_cached_decoding_equals_the_full_forward_pass(model, pieces):
+def test_cached_decoding_equals_the_full_forward_pass(model):
     @jax.jit
     def cached(model):
         cache, outputs, start = model.start_cache(3, 12), [], 0
-        for size in pieces:
+        for size in (1, 5, 1, 1, 1, 1, 2):
             logits, cache = model.extend(TOKENS[:, start : start + size], cache)
             outputs.append(logits)
             start += size

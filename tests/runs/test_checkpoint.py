@@ -94,10 +94,13 @@ def restore_latest(checkpoints: Checkpoints) -> Restored | None:
 def run_python(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """A process that runs `code` with this file's imports at hand."""
     paths = [str(Path(transformer_jax.__file__).parents[1]), str(Path(__file__).parent)]
-    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths), **environment}
+    # Compiled programs are not kept: JAX warns where it cannot write one.
+    always = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-P", "-c", f"from {Path(__file__).stem} import *\n{code}", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=os.environ | environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, env=os.environ | always | environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def test_every_type_comes_back_to_the_bit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

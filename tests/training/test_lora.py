@@ -70,9 +70,9 @@ def test_factors_learn_what_they_would_learn_by_differentiating_through_the_merg
         others = {name: value for name, value in trained.items() if name in first}
         return others | merge(weights, trained, LORA)
 
-    inner_state = inner.init(trained)
+    inner_state, gradient_at = inner.init(trained), jax.jit(jax.grad(lambda trained: loss(merged(trained))))
     for _ in range(4):
-        gradient = jax.jit(jax.grad(lambda trained: loss(merged(trained))))(trained)
+        gradient = gradient_at(trained)
         updates, inner_state = inner.update(gradient, inner_state, trained)
         trained = optax.apply_updates(trained, updates)
     for name, value in merged(trained).items():

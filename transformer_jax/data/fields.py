@@ -28,13 +28,17 @@ def check_ranges(config: Any, path: str = "") -> None:
         raise ValueError(f"{where} must be {allowed}, not {value!r}")
 
 
-def changeable(config: Any, path: str = "") -> Iterator[str]:
+def changeable(config: Any) -> Iterator[str]:
     """The paths of the fields that are declared with MAY_CHANGE."""
+    return (path for path, _, kind in fields(config) if MAY_CHANGE in getattr(kind, "__metadata__", ()))
+
+
+def fields(config: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Path, value and declared type of every field of a dataclass and of those inside it."""
     for name, value, kind in declared(config):
-        if MAY_CHANGE in getattr(kind, "__metadata__", ()):
-            yield join(path, name)
-        elif is_config(value):
-            yield from changeable(value, join(path, name))
+        yield join(path, name), value, kind
+        if is_config(value):
+            yield from fields(value, join(path, name))
 
 
 def declared(config: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from transformer_jax.data.plan import Shape, most_rows
 
 Places = Int[np.ndarray, "rows length"]
+Lengths = Int[np.ndarray, " documents"]
 
 
 class PackedPlan:
@@ -20,15 +21,7 @@ class PackedPlan:
     fit.
     """
 
-    def __init__(
-        self,
-        lengths: Int[np.ndarray, " documents"],
-        *,
-        length: int,
-        tokens_per_batch: int,
-        batch_multiple: int,
-        seed: int,
-    ):
+    def __init__(self, lengths: Lengths, *, length: int, tokens_per_batch: int, batch_multiple: int, seed: int):
         rows = most_rows(length, tokens_per_batch, batch_multiple)
         self.seed = seed
         self.length = length
@@ -68,9 +61,7 @@ class EveryToken(PackedPlan):
     and again, each a piece of its own in which nothing is predicted.
     """
 
-    def __init__(
-        self, lengths: Int[np.ndarray, " documents"], *, length: int, tokens_per_batch: int, batch_multiple: int
-    ):
+    def __init__(self, lengths: Lengths, *, length: int, tokens_per_batch: int, batch_multiple: int):
         rows: list[list[np.ndarray]] = [[]]
         free = length + 1
         for document, size in enumerate(lengths.tolist()):

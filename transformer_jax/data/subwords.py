@@ -19,8 +19,8 @@ END_OF_TEXT = "<|endoftext|>"
 ENDS = ("[SEP]", "</s>", END_OF_TEXT)
 STARTS, PADDINGS, UNKNOWNS, MASKS = ("[CLS]", "<s>"), ("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[MASK]", "<mask>")
 
-WHITE_SPACE = ("\u0120", "\u010a", "\u010d", "\u0109")
-"""How byte-level BPE writes a space, line feed, carriage return and tab at the start of a piece."""
+WHITE_SPACE = ("\u0120", "\u010a", "\u010d", "\u0109", "\u2581")
+"""How a piece begins behind white space: space, line feed, carriage return and tab of byte-level BPE; others' space."""
 
 TRAINING_TEXTS = 1_000_000
 """Training looks at this many texts at most, a fixed random choice."""
@@ -159,7 +159,6 @@ class SubwordTokenizer(Tokenizer):
     def __init__(self, content: str):
         super().__init__(content.encode())
         self._backend = Backend.from_str(content)
-        self._wordpiece = isinstance(self._backend.model, models.WordPiece)
         vocabulary = self._backend.get_vocab()
         self.vocab_size = max(vocabulary.values()) + 1  # a file may leave ids out
         if not (ends := [vocabulary[name] for name in ENDS if name in vocabulary]):
@@ -173,15 +172,16 @@ class SubwordTokenizer(Tokenizer):
         self.special = {self.pad_id, self.bos_id, self.eos_id, self.mask_id}
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._backend.encode_batch([encodable(text) for text in texts])]
+        encodings = self._backend.encode_batch([*map(encodable, texts)], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """Ids and spans; the bytes of a character share its span, and a space before a word belongs to it in GPT-2."""
-        encoding = self._backend.encode(encodable(text))
+        encoding = self._backend.encode(encodable(text), add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def _text(self, ids: list[int]) -> str:
-        return self._backend.decode(ids)
+        return self._backend.decode(ids, skip_special_tokens=False)
 
     def piece(self, token_id: int) -> str:
         """How one token looks to a person; empty for an id that the vocabulary leaves out."""
@@ -189,6 +189,6 @@ class SubwordTokenizer(Tokenizer):
 
     def starts_word(self, token_id: int) -> bool:
         piece = self.piece(token_id)
-        if self._wordpiece:
+        if isinstance(self._backend.model, models.WordPiece):
             return not piece.startswith("##")
         return token_id in self.special or piece.startswith(WHITE_SPACE)

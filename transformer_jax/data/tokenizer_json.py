@@ -10,8 +10,8 @@ from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
 
 from transformer_jax.data.lines import existing
-from transformer_jax.data.subwords import ENDS, MASKS, PADDINGS, STARTS, UNKNOWNS, WHITE_SPACE, ByteBPE, WordPiece
-from transformer_jax.data.tokenizers import Offsets, Tokenizer, TokenizerConfig, encodable
+from transformer_jax.data.subwords import ENDS, MASKS, PADDINGS, STARTS, UNKNOWNS, ByteBPE, SubwordTokenizer, WordPiece
+from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
 
 FILE, SETTINGS, SPECIAL, MODEL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -101,11 +101,11 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-class TokenizerJsonTokenizer(Tokenizer):
+class TokenizerJsonTokenizer(SubwordTokenizer):
     """A published tokenizer. What it lacks of start, padding and unknown token, its end token is."""
 
     def __init__(self, content: bytes):
-        super().__init__(content)
+        Tokenizer.__init__(self, content)
         self.published = json.loads(content)
         """tokenizer (the content of tokenizer.json), special (ids), settings and vocab_size."""
         self._backend = Backend.from_str(json.dumps(self.published["tokenizer"], ensure_ascii=False))
@@ -120,27 +120,6 @@ class TokenizerJsonTokenizer(Tokenizer):
         self.mask_id = special["mask"]
         self.starts = self._backend.encode("a").ids[:1] == [self.bos_id]
         self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        encodings = self._backend.encode_batch([encodable(text) for text in texts], add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-
-    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
-        encoding = self._backend.encode(encodable(text), add_special_tokens=False)
-        return encoding.ids, encoding.offsets
-
-    def _text(self, ids: list[int]) -> str:
-        return self._backend.decode(ids, skip_special_tokens=False)
-
-    def piece(self, token_id: int) -> str:
-        """How one token looks to a person; empty for an id that the vocabulary leaves out."""
-        return self._backend.id_to_token(token_id) or ""
-
-    def starts_word(self, token_id: int) -> bool:
-        piece = self.piece(token_id)
-        if self.published["tokenizer"]["model"].get("type") == "WordPiece":
-            return not piece.startswith("##")
-        return token_id in self.special or piece.startswith((*WHITE_SPACE, "\u2581"))
 
     def write_published(self, directory: Path) -> None:
         """Writes tokenizer.json and its settings, as they are published."""

@@ -4,8 +4,7 @@ With a beam of one hypothesis it is greedy search: the most probable token, agai
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,7 @@ them within their sentence only, so what the hypotheses of a sentence share (cro
 """
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """The best finished hypotheses of each sentence, best first; where there are fewer, the rest have score -inf."""
 
     scores: Float[Array, "batch beam"]
@@ -42,9 +39,7 @@ class Finished:
     """The alive hypothesis to which the end token was appended."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class BeamState:
+class BeamState(NamedTuple):
     """A search in progress. A sentence is done when none of its hypotheses is alive."""
 
     cache: Cache
@@ -63,17 +58,9 @@ class BeamState:
     """The most tokens that a hypothesis may have, the end token included."""
     position: Int[Array, ""]
     """How many tokens the hypotheses that are alive have."""
-    end_id: int = field(metadata={"static": True})
-    """The token that ends a text."""
-    alpha: float = field(metadata={"static": True})
-    """Exponent of the length penalty."""
-    forbidden: tuple[int, ...] = field(metadata={"static": True})
-    """Tokens that are never generated."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class BeamResult:
+class BeamResult(NamedTuple):
     """Finished hypotheses, best first. Where a sentence has fewer, the rest have score -inf, length 0 and tokens 0."""
 
     tokens: Int[Array, "batch beam capacity"]
@@ -132,18 +119,18 @@ def beam_search(
         parents=jnp.zeros((capacity, batch, beam_size), jnp.int32),
         limits=limits,
         position=jnp.zeros((), jnp.int32),
-        end_id=end_id,
-        alpha=alpha,
-        forbidden=forbidden,
     )
 
     def unfinished(state: BeamState) -> Array:
         return (state.position < capacity) & (state.alive > -jnp.inf).any()
 
-    return _result(jax.lax.while_loop(unfinished, lambda state: _extend(step, reorder, state), state))
+    def extended(state: BeamState) -> BeamState:
+        return _extend(step, reorder, state, end_id, alpha, forbidden)
+
+    return _result(jax.lax.while_loop(unfinished, extended, state), end_id)
 
 
-def _result(state: BeamState) -> BeamResult:
+def _result(state: BeamState, end_id: int) -> BeamResult:
     """The finished hypotheses, their tokens collected along their parents."""
     finished = state.finished
 
@@ -151,7 +138,7 @@ def _result(state: BeamState) -> BeamResult:
         position, tokens, parents = at
         inside = position < finished.lengths - 1
         token = jnp.where(inside, jnp.take_along_axis(tokens, slots, axis=1), 0)
-        token = jnp.where(position == finished.lengths - 1, state.end_id, token)
+        token = jnp.where(position == finished.lengths - 1, end_id, token)
         return jnp.where(inside, jnp.take_along_axis(parents, slots, axis=1), slots), token
 
     columns = (jnp.arange(len(state.tokens)), state.tokens, state.parents)
@@ -164,19 +151,19 @@ def length_penalty(length: int | Int[Array, "*shape"], alpha: float) -> Float[Ar
     return ((5.0 + jnp.asarray(length)) / 6.0) ** alpha
 
 
-def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
+def _extend(step: Step, reorder: Reorder, state: BeamState, end_id: int, alpha: float, forbidden: Any) -> BeamState:
     batch, beam = state.alive.shape
     logits, cache = step(state.last.reshape(-1, 1), state.cache)
     only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
     # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end.
     count = min(2 * beam, logits.shape[-1])
     alive = state.alive.reshape(-1)
-    totals, words = continuations(logits[:, -1], alive, only_end, count, state.end_id, state.forbidden)
+    totals, words = continuations(logits[:, -1], alive, only_end, count, end_id, forbidden)
     log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * count))
     slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
-    ended = tokens == state.end_id
+    ended = tokens == end_id
 
-    finished = _merge(state, ended[:, :beam], log_probs[:, :beam], slots[:, :beam])
+    finished = _merge(state, ended[:, :beam], log_probs[:, :beam], slots[:, :beam], alpha)
     full = (finished.scores > -jnp.inf).all(axis=1)
     alive, chosen = jax.lax.top_k(jnp.where(ended | full[:, None], -jnp.inf, log_probs), beam)
     parents = jnp.take_along_axis(slots, chosen, axis=1)
@@ -184,8 +171,7 @@ def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
     if beam > 1:  # a single hypothesis stays where it is, and its cache need not be copied
         rows = jnp.arange(batch)[:, None] * beam + parents
         cache = reorder(cache, rows.reshape(-1))
-    return replace(
-        state,
+    return state._replace(
         cache=cache,
         last=last.astype(state.last.dtype),
         alive=alive,
@@ -196,12 +182,12 @@ def _extend(step: Step, reorder: Reorder, state: BeamState) -> BeamState:
     )
 
 
-def _merge(state: BeamState, ended: Array, log_probs: Array, slots: Array) -> Finished:
+def _merge(state: BeamState, ended: Array, log_probs: Array, slots: Array, alpha: float) -> Finished:
     """The best of the finished hypotheses and of the candidates that `ended`."""
     length = state.position + 1
     log_probs = jnp.where(ended, log_probs, -jnp.inf)
     lengths = jnp.where(log_probs > -jnp.inf, length, 0)
-    new = Finished(log_probs / length_penalty(length, state.alpha), log_probs, lengths, slots)
+    new = Finished(log_probs / length_penalty(length, alpha), log_probs, lengths, slots)
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.finished, new)
     _, best = jax.lax.top_k(both.scores, log_probs.shape[1])
     return jax.tree.map(lambda array: jnp.take_along_axis(array, best, axis=1), both)

@@ -91,9 +91,7 @@ class Decoder(nnx.Module):
         x, cache = self._extend(tokens, positions, cache)
         return self.logits(x), cache._replace(next_position=cache.next_position + tokens.shape[1])
 
-    def _extend(
-        self, tokens: Tokens, positions: Tokens, cache: DecoderCache
-    ) -> tuple[Float[Array, "batch length d_model"], DecoderCache]:
+    def _extend(self, tokens: Tokens, positions: Tokens, cache: DecoderCache) -> tuple[Array, DecoderCache]:
         x, layers, _ = self._decode(tokens, None, cache.memory_lengths, positions=positions, cache=cache.layers)
         return x, cache._replace(layers=layers)
 

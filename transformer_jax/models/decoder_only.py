@@ -91,20 +91,9 @@ class DecoderOnly(Decoder):
         self.decoder_input = config.make_token_input(rngs=rngs)
         self.decoder = Stack(config, causal=True, layer=config.layer, rngs=rngs)
 
-    def __call__(
-        self,
-        tokens: Tokens,
-        *,
-        segments: Tokens | None = None,
-        positions: Tokens | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "batch length rows"]:
-        """Float32 logits of the token that follows each token; `key` turns dropout on.
-
-        Tokens of different `segments` (packed documents) do not see each other; `positions` default to 0, 1, 2, ...
-        Right padding needs neither: nothing that counts sees it.
-        """
-        return self.logits(self.decode(tokens, segments=segments, positions=positions, key=key).vectors)
+    def __call__(self, tokens: Tokens, **inputs: Any) -> Float[Array, "batch length rows"]:
+        """Float32 logits of the token that follows each token; `inputs` are those of `decode`."""
+        return self.logits(self.decode(tokens, **inputs).vectors)
 
     def decode(
         self,
@@ -115,7 +104,11 @@ class DecoderOnly(Decoder):
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
     ) -> Encoded:
-        """Vectors `[batch, length, d_model]`, from which `logits` predicts the next tokens."""
+        """Vectors `[batch, length, d_model]`, from which `logits` predicts the next tokens; `key` turns dropout on.
+
+        Tokens of different `segments` (packed documents) do not see each other; `positions` default to 0, 1, 2, ...
+        Right padding needs neither: nothing that counts sees it.
+        """
         described = {"segments": segments, "positions": positions, "key": key}
         vectors, _, inside = self._decode(tokens, **described, intermediates=intermediates)
         return Encoded(vectors, intermediates=inside)

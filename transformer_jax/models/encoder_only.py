@@ -10,17 +10,19 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.models.config import Encoded, TransformerConfig, changed
-from transformer_jax.models.heads import POOLER_ACTIVATIONS, LanguageModelHead, Pooler
+from transformer_jax.nn.embedding import Embedding, make_logits
+from transformer_jax.nn.feed_forward import ACTIVATIONS
 from transformer_jax.nn.inputs import Lengths, Tokens
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.named import choose
-from transformer_jax.nn.positions import Learned, Rotary
+from transformer_jax.nn.positions import Learned, Rotary, Vectors
 from transformer_jax.nn.stack import Stack
 
 HEADS = ("language_model", "pretraining", "sequence", "tokens", "pooled", "none")
 POOLED = ("sequence", "pretraining", "pooled")
 """The heads that see one vector for a text."""
+POOLER_ACTIVATIONS = {"tanh": jnp.tanh, **ACTIVATIONS}
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,54 @@ def modern_bert(**changes: Any) -> EncoderOnlyConfig:
     return changed(base, changes)
 
 
+def mean_vector(x: Vectors, lengths: Lengths | None = None) -> Float[Array, "batch d_model"]:
+    """The mean of the first `lengths` vectors of each row, by default of all, in float32."""
+    lengths = jnp.full(x.shape[:1], x.shape[1]) if lengths is None else lengths
+    real = (jnp.arange(x.shape[1])[None] < lengths[:, None])[:, :, None]
+    return jnp.sum(x.astype(jnp.float32) * real, axis=1) / jnp.maximum(lengths, 1)[:, None]
+
+
+class LanguageModelHead(nnx.Module):
+    """Logits of the tokens themselves, for masked language modelling (Devlin et al. 2019, section 3.1).
+
+    A linear map, the layers' activation, a norm, then the product with the tied embedding and a bias for each token.
+    """
+
+    def __init__(self, config: EncoderOnlyConfig, rows: int, *, rngs: nnx.Rngs):
+        width = config.embedding_width
+        shape = ((config.d_model,), (width,), ("embed", "mlp"))
+        self.transform = Linear(*shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
+        self.activation = choose("activation", config.activation, ACTIVATIONS)
+        self.norm = config.make_norm(width)
+        self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
+
+    def __call__(self, x: Vectors, embedding: Embedding) -> Float[Array, "batch length rows"]:
+        x = self.norm(self.activation(self.transform(x)))
+        return make_logits(embedding, bias=self.bias[...])(x)
+
+
+class Pooler(nnx.Module):
+    """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean.
+
+    `pooling` is first, mean, or empty for the same of every vector by itself.
+    """
+
+    def __init__(self, config: EncoderOnlyConfig, pooling: str, *, rngs: nnx.Rngs):
+        d = config.d_model
+        shape = ((d,), (d,), ("embed", "mlp"))
+        self.transform = Linear(*shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
+        self.activation = POOLER_ACTIVATIONS[config.pooler_activation]
+        self.norm = config.make_norm(d) if config.pooler_norm else None
+        self.pooling = pooling
+
+    def __call__(self, encoded: Encoded) -> Float[Array, "batch *length d_model"]:
+        x, lengths, _ = encoded
+        if self.pooling:
+            x = x[:, 0] if self.pooling == "first" else mean_vector(x, lengths)
+        x = self.activation(self.transform(x))
+        return x if self.norm is None else self.norm(x)
+
+
 class EncoderOnly(nnx.Module):
     """Vectors of tokens that see each other, and the predictions of a head.
 
@@ -147,30 +197,20 @@ class EncoderOnly(nnx.Module):
         self.encoder = Stack(config, layer=config.layer, rngs=rngs)
         each = config.head == "tokens" and config.pooled_tokens
         pooling = "" if each else config.pooling
-        self.pooler = _make_pooler(config, pooling, rngs) if each or config.head in POOLED else None
+        self.pooler = Pooler(config, pooling, rngs=rngs) if each or config.head in POOLED else None
         self.head = _make_head(config, self.embedding.table.shape[0], rngs)
         self.next_sentence = _outputs(config, 2, rngs) if config.head == "pretraining" else None
         self.head_dropout = config.head_dropout
 
     def __call__(
-        self,
-        tokens: Tokens,
-        *,
-        lengths: Lengths | None = None,
-        segments: Tokens | None = None,
-        positions: Tokens | None = None,
-        token_types: Tokens | None = None,
-        key: PRNGKeyArray | None = None,
+        self, tokens: Tokens, *, key: PRNGKeyArray | None = None, **inputs: Any
     ) -> Float[Array, "batch *length outputs"]:
-        """The head's float32 predictions: `[batch, outputs]` for `sequence`, otherwise for each token; `key`: dropout.
+        """The head's float32 predictions: `[batch, outputs]` for `sequence`, otherwise for each token.
 
-        Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
+        `inputs` are those of `encode`; `key` turns dropout on.
         """
         body_key, head_key = (None, None) if key is None else jax.random.split(key)
-        encoded = self.encode(
-            tokens, lengths=lengths, segments=segments, positions=positions, token_types=token_types, key=body_key
-        )
-        return self.predict(encoded, key=head_key)
+        return self.predict(self.encode(tokens, key=body_key, **inputs), key=head_key)
 
     def encode(
         self,
@@ -183,7 +223,10 @@ class EncoderOnly(nnx.Module):
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
     ) -> Encoded:
-        """Vectors `[batch, length, d_model]`, from which `predict` predicts."""
+        """Vectors `[batch, length, d_model]`, from which `predict` predicts.
+
+        Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
+        """
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x, lengths = self.encoder_input(
             tokens, self.embedding, lengths=lengths, positions=positions, token_types=token_types, key=input_key
@@ -213,13 +256,8 @@ def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> Language
     if config.head in ("pooled", "none"):
         return None
     if config.head in ("language_model", "pretraining"):
-        return LanguageModelHead(config, rows, use_bias=config.head_bias, rngs=rngs)
+        return LanguageModelHead(config, rows, rngs=rngs)
     return _outputs(config, config.num_outputs, rngs)
-
-
-def _make_pooler(config: EncoderOnlyConfig, pooling: str, rngs: nnx.Rngs) -> Pooler:
-    form = {"activation": config.pooler_activation, "norm": config.pooler_norm, "use_bias": config.head_bias}
-    return Pooler(config, pooling, **form, rngs=rngs)
 
 
 def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:

@@ -82,17 +82,7 @@ def dot_product_attention(
     return attend(query, key, value, mask, bias, dropout_key)
 
 
-def _attend(
-    query: Array,
-    key: Array,
-    value: Array,
-    mask: AttentionMask,
-    bias: Array | None,
-    dropout_key: PRNGKeyArray | None,
-    *,
-    soft_cap: float,
-    dropout_rate: float,
-) -> Array:
+def _attend(query, key, value, mask, bias, dropout_key, *, soft_cap: float, dropout_rate: float) -> Array:
     dropped = dropout_key is not None and dropout_rate > 0
     if dropped or soft_cap or value.shape[-1] != key.shape[-1]:
         weights = attention_weights(query, key, mask, bias=bias, soft_cap=soft_cap)
@@ -179,7 +169,8 @@ class Attention(nnx.Module):
         else:
             query, keys, values = self._projected(x, memory)
             keys = self._keys(keys, positions)
-        query = _at_positions(_normed(query, self.query_norm), positions, "query")
+        query = _normed(query, self.query_norm)
+        query = query if positions is None else positions.rotate(query, "query")
         bias = None if positions is None else positions.bias()
         if cache is not None:
             if positions is None:
@@ -230,7 +221,8 @@ class Attention(nnx.Module):
         return query, key, constrain(value, ("batch", "length", "heads", "head_dim"))
 
     def _keys(self, key: Array, positions: TokenPositions | None) -> Array:
-        key = _at_positions(_normed(key, self.key_norm), positions, "key")
+        key = _normed(key, self.key_norm)
+        key = key if positions is None else positions.rotate(key, "key")
         return constrain(key, ("batch", "length", "heads", "head_dim"))
 
 
@@ -250,7 +242,3 @@ def _normed(x: Array, norm: Any) -> Array:
     if norm is None or norm.scale.shape[-1] == x.shape[-1]:
         return x if norm is None else norm(x)
     return norm(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
-
-
-def _at_positions(x: Array, positions: TokenPositions | None, role: str) -> Array:
-    return x if positions is None else positions.rotate(x, role)

@@ -82,11 +82,7 @@ class Output(nnx.Module):
 
 
 def make_logits(
-    output: Embedding | Output,
-    *,
-    scale: float = 1.0,
-    soft_cap: float = 0.0,
-    bias: Float[Array, " rows"] | None = None,
+    output: Embedding | Output, *, scale: float = 1.0, soft_cap: float = 0.0, bias: Float[Array, " rows"] | None = None
 ) -> Logits:
     """The function from vectors to float32 logits: `scale` times the products with a matrix, plus a bias.
 

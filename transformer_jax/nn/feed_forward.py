@@ -4,11 +4,12 @@ import functools
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.named import choose
+from transformer_jax.nn.positions import Vectors
 from transformer_jax.parallel.axes import constrain
 
 ACTIVATIONS = {
@@ -35,9 +36,7 @@ class FeedForward(nnx.Module):
         self.output = linear((config.d_ff,), (config.d_model,), ("mlp", "embed"), draw=residual)
         self.dropout = config.feed_forward_dropout
 
-    def __call__(
-        self, x: Float[Array, "batch length d_model"], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "batch length d_model"]:
+    def __call__(self, x: Vectors, *, key: PRNGKeyArray | None = None) -> Vectors:
         """`[batch, length, d_model]` to the same; `key` turns dropout on."""
         # The backward pass computes the activation again: what happens inside of a GELU is six times the memory.
         activation = jax.checkpoint(self.activation, prevent_cse=False)

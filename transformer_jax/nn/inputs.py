@@ -1,7 +1,6 @@
 """Inputs: from the columns of a batch to the vectors and lengths that a stack takes."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -17,14 +16,6 @@ Tokens = Int[Array, "batch length"]
 Lengths = Int[Array, " batch"]
 
 
-class Embedded(NamedTuple):
-    """What a stack takes."""
-
-    vectors: Vectors
-    lengths: Lengths | None
-    """Vectors of each row that are no padding; None: all."""
-
-
 class TokenInput(nnx.Module):
     """The sum of token embeddings, positions and token types; then, each where it is wanted, a norm, dropout, a map.
 
@@ -32,15 +23,7 @@ class TokenInput(nnx.Module):
     the model's width follows where embeddings are narrower (Lan et al. 2020, "ALBERT", section 3.1).
     """
 
-    def __init__(
-        self,
-        config: LayerConfig,
-        sizes: Sizes,
-        *,
-        norm: bool = False,
-        token_types: int = 0,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: LayerConfig, sizes: Sizes, *, norm: bool = False, token_types: int = 0, rngs: nnx.Rngs):
         width = sizes.d_model
         self.kind = config.positions
         self.positions = PositionParameters.of(self.kind.input_parameters(sizes, config.draw, rngs))
@@ -61,8 +44,11 @@ class TokenInput(nnx.Module):
         positions: PositionIds | None = None,
         token_types: Tokens | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> Embedded:
-        """Vectors of tokens at `positions` (default 0, 1, 2, ...); `token_types` default to 0. `key`: dropout."""
+    ) -> tuple[Vectors, Lengths | None]:
+        """Vectors of tokens, and the lengths of their rows without padding (None: all), as a stack takes them.
+
+        `positions` default to 0, 1, 2, ..., `token_types` to 0; `key` turns dropout on.
+        """
         x = embedding(tokens)
         ids = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] if positions is None else positions
         x = self.kind.add(x, ids, PositionParameters.arrays(self.positions))
@@ -72,4 +58,4 @@ class TokenInput(nnx.Module):
             x = x + jnp.take(table, kinds, axis=0).astype(x.dtype)
         x = x if self.norm is None else self.norm(x)
         x = dropout(constrain(x, ("batch", "length", "embed")), self.dropout, key)
-        return Embedded(x if self.projection is None else self.projection(x), lengths)
+        return x if self.projection is None else self.projection(x), lengths

@@ -6,7 +6,6 @@ another model or another format speaks of layers by number, from 0.
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -47,18 +46,3 @@ def slices_by_layer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Slice]:
             each = name if number is None else LAYER.sub(lambda match, n=number: f"{match['stack']}{n}/", name)
             slices[each] = (name, (place,) if of is not None and of.ndim else ())
     return slices
-
-
-def by_layer(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters under their names by layer, without layers axes."""
-    slices = slices_by_layer({name: value.shape for name, value in parameters.items()})
-    return {each: parameters[name][place] if place else parameters[name] for each, (name, place) in slices.items()}
-
-
-def with_layers_axes(parameters: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The inverse of `by_layer`, for a model whose parameters have these shapes."""
-    parts: dict[str, list[Any]] = {name: [] for name in shapes}
-    slices = slices_by_layer(shapes)
-    for each, (name, _) in slices.items():
-        parts[name].append(parameters[each])
-    return {name: np.stack(parts[name]) if place else parts[name][0] for name, place in slices.values()}

@@ -70,15 +70,11 @@ def product(x: Array, kernel: Array, inputs: tuple[int, ...], dtype: str, result
     return _multiply(x, kernel, (tuple(range(batch, x.ndim)), inputs), dtype, result)
 
 
-def _product_forward(
-    x: Array, kernel: Array, inputs: tuple[int, ...], dtype: str, result: str
-) -> tuple[Array, tuple[Array, Array]]:
+def _product_forward(x, kernel, inputs, dtype, result) -> tuple[Array, tuple[Array, Array]]:
     return product(x, kernel, inputs, dtype, result), (x, kernel)
 
 
-def _product_backward(
-    inputs: tuple[int, ...], dtype: str, result: str, stored: tuple[Array, Array], gradient: Array
-) -> tuple[Array, Array]:
+def _product_backward(inputs, dtype, result, stored, gradient) -> tuple[Array, Array]:
     x, kernel = stored
     batch = x.ndim - len(inputs)
     outputs = tuple(i for i in range(kernel.ndim) if i not in inputs)

@@ -22,7 +22,10 @@ Vectors = Float[Array, "batch length d_model"]
 Heads = Float[Array, "batch length heads head_dim"]
 PositionIds = Int[Array, "#batch length"]
 """The position of every token, from 0."""
+KeyIds = Int[Array, "#batch key"]
 Bias = Float[Array, "#batch heads query key"]
+Arrays = Mapping[str, Array]
+"""The parameters of a kind of position by name."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ class Position:
         """The parameters of `tables` and `bias`, which the layers of a stack share."""
         return {}
 
-    def add(self, x: Vectors, ids: PositionIds, parameters: Mapping[str, Array]) -> Vectors:
+    def add(self, x: Vectors, ids: PositionIds, parameters: Arrays) -> Vectors:
         """The vectors of tokens, with their positions added."""
         return x
 
-    def tables(self, ids: PositionIds, sizes: Sizes, parameters: Mapping[str, Array]) -> Any:
+    def tables(self, ids: PositionIds, sizes: Sizes, parameters: Arrays) -> Any:
         """Arrays for `rotate`, computed once for all layers."""
         return None
 
@@ -69,9 +72,7 @@ class Position:
         """Queries or keys, rotated by their positions; `role` is query or key."""
         return x
 
-    def bias(
-        self, query: PositionIds, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
-    ) -> Bias | None:
+    def bias(self, query: PositionIds, key: KeyIds, sizes: Sizes, parameters: Arrays) -> Bias | None:
         """A bias added to the attention scores of queries and keys at these positions."""
         return None
 
@@ -94,7 +95,7 @@ class Sinusoidal(Position):
     offset: int = 0
     """Added to every position (fairseq, M2M-100: 2)."""
 
-    def add(self, x: Vectors, ids: PositionIds, parameters: Mapping[str, Array]) -> Vectors:
+    def add(self, x: Vectors, ids: PositionIds, parameters: Arrays) -> Vectors:
         """The vectors plus the sinusoids of their positions."""
         ids = jnp.broadcast_to(ids, x.shape[:2])
         ids = ids + self.offset if self.offset else ids
@@ -122,7 +123,7 @@ class Learned(Position):
             )
         }
 
-    def add(self, x: Vectors, ids: PositionIds, parameters: Mapping[str, Array]) -> Vectors:
+    def add(self, x: Vectors, ids: PositionIds, parameters: Arrays) -> Vectors:
         """The vectors plus the table's rows of their positions."""
         table = constrain(parameters["table"], ("positions", "replicated"))
         # Padding may stand past the end; it is masked, and must be finite for that.
@@ -148,10 +149,8 @@ class Rotary(Position):
     scaling: RotaryScaling = field(default_factory=RotaryScaling)
     """How the angles change for contexts longer than the model was trained on."""
 
-    def tables(
-        self, ids: PositionIds, sizes: Sizes, parameters: Mapping[str, Array]
-    ) -> tuple[Float[Array, "#batch length 1 pairs"], Float[Array, "#batch length 1 pairs"]]:
-        """Sines and cosines of all angles; ValueError for an odd number of elements."""
+    def tables(self, ids: PositionIds, sizes: Sizes, parameters: Arrays) -> tuple[Array, Array]:
+        """Sines and cosines `[#batch, length, 1, pairs]` of all angles; ValueError for an odd number of elements."""
         size = int(sizes.head_dim * self.fraction)
         if size % 2 or not size:
             raise ValueError(f"rotary positions need an even head_dim, not {size}")
@@ -192,9 +191,7 @@ class Relative(Position):
         table = initializer.table(rngs.params(), (self.buckets, sizes.num_heads), "bias", sizes.d_model)
         return {"table": nnx.Param(table, axes=("buckets", "heads"))}
 
-    def bias(
-        self, query: PositionIds, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
-    ) -> Bias | None:
+    def bias(self, query: PositionIds, key: KeyIds, sizes: Sizes, parameters: Arrays) -> Bias | None:
         """The bias of every distance's bucket."""
         past = query[:, :, None] - key[:, None, :]
         buckets = self.buckets if sizes.causal else self.buckets // 2
@@ -211,9 +208,7 @@ class Relative(Position):
 class Alibi(Position):
     """Scores fall linearly with distance, in each head at a slope of its own (Press et al. 2022, section 3)."""
 
-    def bias(
-        self, query: PositionIds, key: Int[Array, "#batch key"], sizes: Sizes, parameters: Mapping[str, Array]
-    ) -> Bias | None:
+    def bias(self, query: PositionIds, key: KeyIds, sizes: Sizes, parameters: Arrays) -> Bias | None:
         """Minus the distance times the head's slope."""
         distance = jnp.abs(query[:, :, None] - key[:, None, :]).astype(jnp.float32)
         return distance[:, None] * -jnp.asarray(alibi_slopes(sizes.num_heads)).reshape(1, -1, 1, 1)
@@ -254,15 +249,7 @@ class TokenPositions:
     `cached` says that keys and values come from a cache: which positions these have only the layer's cache knows.
     """
 
-    def __init__(
-        self,
-        kind: Position,
-        ids: PositionIds,
-        sizes: Sizes,
-        parameters: Mapping[str, Array],
-        *,
-        cached: bool = False,
-    ):
+    def __init__(self, kind: Position, ids: PositionIds, sizes: Sizes, parameters: Arrays, *, cached: bool = False):
         self.kind, self.ids, self.sizes, self.parameters = kind, ids, sizes, parameters
         self.tables = kind.tables(ids, sizes, parameters)
         self.own_bias = None if cached else kind.bias(ids, ids, sizes, parameters)
@@ -271,7 +258,7 @@ class TokenPositions:
         """Queries or keys of the call's tokens, rotated by their positions; `role` is query or key."""
         return self.kind.rotate(x, self.tables, role)
 
-    def bias(self, key: Int[Array, "#batch key"] | None = None) -> Bias | None:
+    def bias(self, key: KeyIds | None = None) -> Bias | None:
         """The bias of scores with keys at these positions; None: with the call's own tokens."""
         return self.own_bias if key is None else self.kind.bias(self.ids, key, self.sizes, self.parameters)
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from cattrs.preconf.json import make_converter
 
-from transformer_jax.data.fields import check_ranges, declared, is_config, join
+from transformer_jax.data.fields import check_ranges, declared, fields, is_config, join
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.runs.imported_files import make_importable
 from transformer_jax.training.experiment import Experiment
@@ -81,14 +81,9 @@ def kinds_of(value: Any, kind: Any) -> Mapping[str, type]:
     return {}
 
 
-def choices(experiment: Any, path: str = "") -> dict[str, Mapping[str, type]]:
+def choices(experiment: Any) -> dict[str, Mapping[str, type]]:
     """The path of every field whose class can be chosen by name, and its classes."""
-    fields: dict[str, Mapping[str, type]] = {}
-    for name, value, kind in declared(experiment):
-        where, kinds = join(path, name), kinds_of(value, kind)
-        fields |= {where: kinds} if kinds else {}
-        fields |= choices(value, where) if is_config(value) else {}
-    return fields
+    return {path: kinds for path, value, kind in fields(experiment) if (kinds := kinds_of(value, kind))}
 
 
 def replaced(experiment: T, path: str, value: Any) -> T:
@@ -98,13 +93,9 @@ def replaced(experiment: T, path: str, value: Any) -> T:
     return dataclasses.replace(typing.cast(Any, experiment), **{name: inner})
 
 
-def field_types(config: Any, path: str = "") -> dict[str, Any]:
+def field_types(config: Any) -> dict[str, Any]:
     """The declared type of every field by its path, such as `model.num_layers`."""
-    hints, fields = typing.get_type_hints(type(config)), {}
-    for name, value, _ in declared(config):
-        where = join(path, name)
-        fields |= field_types(value, where) if is_config(value) else {where: hints[name]}
-    return fields
+    return {path: kind for path, value, kind in fields(config) if not is_config(value)}
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
@@ -161,6 +152,8 @@ def needed(kind: Any) -> str:
     arguments, origin = typing.get_args(kind), typing.get_origin(kind)
     if kind in WORDS:
         return WORDS[kind]
+    if origin is Annotated:
+        return needed(arguments[0])
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if origin in (typing.Union, types.UnionType):
@@ -203,11 +196,11 @@ def _from_tree(default: Any, tree: Any, kind: Any, path: str) -> Any:
         near = did_you_mean(join(path, name), [join(path, known) for known in fields])
         raise ValueError(f"the saved experiment has an unknown field {join(path, name)}{near}")
     hints = typing.get_type_hints(type(template))
-    saved = {name: _value(fields[name], tree[name], hints[name], join(path, name)) for name in fields if name in tree}
+    saved = {name: as_value(fields[name], tree[name], hints[name], join(path, name)) for name in fields if name in tree}
     return dataclasses.replace(template, **saved)
 
 
-def _value(default: Any, tree: Any, kind: Any, path: str) -> Any:
+def as_value(default: Any, tree: Any, kind: Any, path: str) -> Any:
     """The value of one field, of its declared type."""
     if dataclasses.is_dataclass(kind) and not isinstance(default, typing.cast(type, kind)):
         raise ValueError(f"{path} needs a {needed(kind)}, not {default!r}")

@@ -155,15 +155,13 @@ class Trainer:
             step,
             model=named_parameters(state.model),
             optimizer=named_leaves(state.optimizer),
-            state=self._facts(step),
+            state=self._facts(),
             metrics=scores or None,
         )
 
-    def _facts(self, step: int) -> dict[str, Any]:
+    def _facts(self) -> dict[str, Any]:
         """The part of a checkpoint that is no array."""
         return {
-            "step": step,
-            "data_position": step,
             "key": jax.random.key_data(self.key).tolist(),
             "tokenizers": {name: tokenizer.fingerprint for name, tokenizer in self.prepared.run.tokenizers.items()},
             "text": self.prepared.text,
@@ -181,7 +179,7 @@ class Trainer:
         refused = refused_changes(newest.state["experiment"], self.experiment)
         if refused:
             raise ValueError(f"the checkpoint of step {newest.step} is of another experiment: {refused}")
-        expected = self._facts(newest.step)
+        expected = self._facts()
         for name in ("tokenizers", "text"):
             if newest.state[name] != expected[name]:
                 raise ValueError(f"checkpoint {newest.step} was trained on other {name}; use another --workdir")

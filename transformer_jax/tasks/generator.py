@@ -225,16 +225,7 @@ class TextGenerator(Predictor):
 
 
 @partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden"))
-def _start(
-    model: DecoderOnly,
-    tokens: Array,
-    lengths: Array,
-    row_ids: Array,
-    max_new_tokens: Array,
-    seed: Array,
-    seen: Array | None,
-    **settings: Any,
-) -> GenerationState:
+def _start(model, tokens, lengths, row_ids, max_new_tokens, seed, seen, **settings: Any) -> GenerationState:
     cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
     logits, cache = model.prefill(tokens, lengths, cache)
     arrays = {"seed": seed, "row_ids": row_ids, "max_new_tokens": max_new_tokens, "seen": seen}

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from transformer_jax.models.config import Encoded
-from transformer_jax.models.heads import mean_vector
+from transformer_jax.models.encoder_only import mean_vector
 from transformer_jax.parallel.axes import num_shards, sharding
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.sequences import array_width, padded

@@ -7,15 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
-from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.models.heads import mean_vector
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig, mean_vector
 from transformer_jax.tasks.predictor import Predictor
-from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
+from transformer_jax.tasks.task import RunningText, Sums, Tokenizers, resolved
 
 NOTHING_TO_LEARN = (
     "TextVectors learns nothing, so there is no loss: fine-tune the run's parameters for another task, such as "
@@ -24,33 +22,20 @@ NOTHING_TO_LEARN = (
 
 
 @dataclass(frozen=True)
-class TextVectors(Task):
+class TextVectors(RunningText):
     """Turns a `text` into a vector; nothing is learnt."""
 
-    features: ClassVar[tuple[str, ...]] = ("text",)
+    packed: ClassVar[bool] = False
 
     pooling: Annotated[Literal["mean", "first"], MAY_CHANGE] = "mean"
     """The mean of the tokens' vectors, special tokens included, or the vector of the first."""
     normalise: Annotated[bool, MAY_CHANGE] = False
     """Vectors have the length 1."""
 
-    @property
-    def columns(self) -> Columns:
-        """The tokens."""
-        return {"tokens": Column()}
-
-    def encode(self, tokenizers: Tokenizers, examples: Sequence[Any], *, max_length: int) -> dict[str, list[Any]]:
-        """A start token, the text, an end token."""
-        tokenizer = tokenizers["text"]
-        encoded = tokenizer.encode_batch([example["text"] for example in examples])
-        return {"tokens": [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded]}
-
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        """The model with its vocabulary size."""
         return resolved(self, model, EncoderOnlyConfig, data, vocab_sizes["text"])
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """Raises ValueError."""
         raise ValueError(NOTHING_TO_LEARN)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "TextEncoder":
@@ -58,12 +43,11 @@ class TextVectors(Task):
         return TextEncoder(model, tokenizers["text"], self, max_length=data.max_length)
 
 
+@dataclass(eq=False, repr=False)
 class TextEncoder(Predictor):
     """Turns texts into vectors."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Any, task: TextVectors, *, max_length: int):
-        super().__init__(model, tokenizer, max_length=max_length)
-        self.task = task
+    task: TextVectors
 
     def embed(self, texts: Sequence[Any]) -> list[list[float]]:
         """A vector for every text, pooled as the task says."""
@@ -77,9 +61,7 @@ class TextEncoder(Predictor):
 
 
 @partial(jax.jit, static_argnames=("pooling", "normalise"))
-def _vectors(
-    model: EncoderOnly, tokens: Array, lengths: Array, *, pooling: str, normalise: bool
-) -> Float[Array, "rows d_model"]:
+def _vectors(model: EncoderOnly, tokens: Array, lengths: Array, *, pooling: str, normalise: bool) -> Array:
     x = model.encode(tokens, lengths=lengths).vectors
     x = mean_vector(x, lengths) if pooling == "mean" else x[:, 0].astype(jnp.float32)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if normalise else x

@@ -161,10 +161,6 @@ class Translator(Predictor):
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
         self.decoding = decoding
 
-    def __repr__(self) -> str:
-        sizes = [f"{tokenizer.vocab_size:,} {side} tokens" for side, tokenizer in self.tokenizer._asdict().items()]
-        return f"Translator({', '.join(sizes)}, {self.decoding}, max_length={self.max_length})"
-
     def translate(self, lines: Sequence[str]) -> list[str]:
         """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long."""
         return [hypotheses[0].text for hypotheses in self.search(lines)]
@@ -248,9 +244,7 @@ class Translator(Predictor):
 
 
 @partial(jax.jit, static_argnames=("decoding", "start_id", "end_id", "forbidden"))
-def _search(
-    model: EncoderDecoder, source: Array, lengths: Array, *, decoding: Decoding, start_id: int, **tokens: Any
-) -> BeamResult:
+def _search(model, source: Array, lengths: Array, *, decoding: Decoding, start_id: int, **tokens: Any) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
     capacity = source.shape[1] + decoding.extra_length
     return beam_search(

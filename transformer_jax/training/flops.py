@@ -1,22 +1,11 @@
 """Floating-point operations, counted in the traced program."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-import jax
 
 CUDNN = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
 """Matrix products in cuDNN's attention; the backward pass computes the scores once more."""
-
-
-def model_flops(loss: Callable[..., Any], model: Any, batch: Any, key: Any) -> float:
-    """Matrix products of a step that trains everything: three times those of the forward pass.
-
-    What is computed again to save memory is left out (Chowdhery et al. 2022, "PaLM", appendix B). The arguments of
-    `loss` may be shapes.
-    """
-    return 3 * matmul_flops(jax.make_jaxpr(loss)(model, batch, key).jaxpr)
 
 
 def matmul_flops(jaxpr: Any) -> float:

@@ -17,7 +17,7 @@ from transformer_jax.nn.parameters import named_parameters, parameter_axes, part
 from transformer_jax.parallel.axes import check_divides, num_shards, sharding
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 from transformer_jax.training.experiment import Experiment
-from transformer_jax.training.flops import model_flops
+from transformer_jax.training.flops import matmul_flops
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
 
 
@@ -156,7 +156,8 @@ class Update(NamedTuple):
     frozen: tuple[str, ...]
     step: StepFunction
     model_flops: Callable[[TrainState, Any, Any], float]
-    """From a state, a batch and a key to the operations of a step (`training/flops.py`)."""
+    """From a state, a batch and a key to the matrix products of a step that trains everything, three times those of the
+    forward pass; what is computed again to save memory is left out (Chowdhery et al. 2022, "PaLM", appendix B)."""
 
 
 def make_update(experiment: Experiment) -> Update:
@@ -170,18 +171,14 @@ def make_update(experiment: Experiment) -> Update:
     optimizer = make_optimizer(config, trained, schedule, numbers=layer_numbers(shapes), seed=train.seed)
 
     def flops(state: TrainState, batch: Any, key: Any) -> float:
-        return model_flops(experiment.task.loss, state.model, dict(batch), key)
+        return 3 * matmul_flops(jax.make_jaxpr(experiment.task.loss)(state.model, dict(batch), key).jaxpr)
 
     step = make_step(experiment.task, optimizer, schedule, train.accumulate, frozen)
     return Update(optimizer, frozen, step, flops)
 
 
 def make_step(
-    task: Task,
-    optimizer: Optimizer,
-    schedule: optax.Schedule,
-    accumulate: int = 1,
-    frozen: Sequence[str] = (),
+    task: Task, optimizer: Optimizer, schedule: optax.Schedule, accumulate: int = 1, frozen: Sequence[str] = ()
 ) -> StepFunction:
     """Makes the function from a state, a batch and the run's key to the next state and the metrics of this step.
 
@@ -220,13 +217,7 @@ def make_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def _gradient(
-    loss: Callable[[Parameters, Batch, PRNGKeyArray], tuple[Array, Sums]],
-    trainable: Parameters,
-    batch: Batch,
-    key: PRNGKeyArray,
-    accumulate: int,
-) -> tuple[Parameters, Sums]:
+def _gradient(loss: Any, trainable: Parameters, batch: Batch, key: Any, accumulate: int) -> tuple[Parameters, Sums]:
     """Gradient of the summed loss, and the sums."""
     gradient = jax.grad(loss, has_aux=True)
     if accumulate == 1:
