@@ -51,7 +51,7 @@ def import_run(directory: Path, target: Path, *, ignore: Collection[str] = ()) -
     try:
         origin = keep_origin(directory, target / PUBLISHED)
         save_tokenizers(data, kinds, vocabularies, target / "tokenizer")
-        (target / SOURCE).write_text(experiment_source(experiment, directory.name), encoding="utf-8")
+        (target / SOURCE).write_text(experiment_source(experiment, directory.resolve().name), encoding="utf-8")
         fingerprints = {feature: vocabulary.fingerprint for feature, vocabulary in vocabularies.items()}
         with open_checkpoints(target, experiment) as checkpoints:
             state = {"imported": origin, "tokenizers": fingerprints}
@@ -81,7 +81,9 @@ def _sha256(path: Path) -> str:
 
 
 def experiment_source(experiment: Experiment, name: str) -> str:
-    """The Python file that makes an experiment, for people to read and change."""
+    """The Python file that makes an experiment, for people to read and change; sizes follow from the vocabularies."""
+    sizes = {size: 0 for size in ("vocab_size", "source_vocab_size", "num_outputs") if hasattr(experiment.model, size)}
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **sizes))
     modules: dict[str, set[str]] = {}
     parts = {field: expression(value, modules) for field, value, _ in declared(experiment) if is_config(value)}
     modules.setdefault("transformer_jax", set()).update(("Experiment", "run_experiment"))
