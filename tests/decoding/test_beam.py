@@ -58,7 +58,7 @@ def arrays(found):
 
 
 def assert_same(found, expected, rows: Any = slice(None), expected_rows: Any = slice(None)):
-    for name, array in found._asdict().items():
+    for name, array in vars(found).items():
         np.testing.assert_array_equal(array[rows], getattr(expected, name)[expected_rows], err_msg=name)
 
 

@@ -1,5 +1,8 @@
 """Random models that `transformers` writes give the same numbers here, and go back as they came."""
 
+import re
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -151,13 +154,13 @@ CASES = {
 
 def random_model(case):
     """A model of theirs whose every parameter is random."""
-    kind = getattr(transformers, case.split()[0])
-    config = kind.config_class(**{**SPECIAL, **CASES[case]}) if not case.startswith("T5Gemma") else None
+    kind, sizes = getattr(transformers, case.split()[0]), {**SPECIAL, **CASES[case]}
     if case.startswith("T5Gemma"):  # a configuration of two
-        side, sizes = transformers.T5GemmaModuleConfig, {**SPECIAL, **GEMMA}
-        both = {"encoder": side(**{**sizes, **CASES[case].get("encoder", {})})}
-        both["decoder"] = side(**sizes, is_decoder=True, cross_attention_hidden_size=16)
-        config = kind.config_class(**both, vocab_size=VOCABULARY)
+        side = transformers.T5GemmaModuleConfig
+        encoder = side(**{**sizes, **sizes.pop("encoder", {})})
+        decoder = side(**sizes, is_decoder=True, cross_attention_hidden_size=16)
+        sizes = {"encoder": encoder, "decoder": decoder, "vocab_size": VOCABULARY}
+    config = kind.config_class(**sizes)
     config._attn_implementation = "eager"
     torch.manual_seed(0)
     model = kind(config).eval()
@@ -257,3 +260,13 @@ def test_a_family_gives_the_numbers_of_transformers_and_goes_back_as_it_came(cas
 def test_every_family_is_compared():
     compared = {case.split()[0] for case in CASES}
     assert {one.name for family in FAMILIES.values() for one in family.architectures} <= compared
+
+
+def test_the_examples_on_adding_a_family_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "adding_a_family.md").read_text(encoding="utf-8")
+    for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(example, {})
+    printed = capsys.readouterr().out
+    assert "model.layers.0.self_attn.dense.weight" in printed and "decoder/1/self_attention/query/kernel" in printed
+    assert open_published(tmp_path / "theirs").family.name == "phi"

@@ -12,6 +12,7 @@ import pytest
 
 import transformer_jax
 from transformer_jax.cli.main import main
+from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.interop.published import write_published
 from transformer_jax.interop.tensor_files import SINGLE, read_directory
@@ -19,7 +20,7 @@ from transformer_jax.models.decoder_only import llama
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.experiment_file import load_experiment_file
-from transformer_jax.runs.importing import import_run
+from transformer_jax.runs.importing import import_run, write_tokenizer
 from transformer_jax.runs.published_run import load_published
 from transformer_jax.runs.run import Run
 
@@ -84,9 +85,10 @@ def test_an_imported_run_says_where_it_came_from(run):
 
 
 def test_the_file_of_an_imported_run_makes_its_experiment(run):
-    assert dataclasses.asdict(load_experiment_file(run / "experiment.py")) == dataclasses.asdict(
-        Run.open(run).experiment
-    )
+    found, saved = load_experiment_file(run / "experiment.py"), Run.open(run).experiment
+    sizes = {"text": saved.model.vocab_size, "label": saved.model.num_outputs}
+    found = dataclasses.replace(found, model=found.task.resolve(found.model, found.data, sizes))
+    assert dataclasses.asdict(found) == dataclasses.asdict(saved)
 
 
 def test_import_then_export_gives_the_same_tensors(run, classifier, tmp_path):
@@ -111,6 +113,18 @@ def test_training_begins_from_an_imported_run(run, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out == "out: BertForSequenceClassification\n"
     values = json.loads(Path("out/config.json").read_text())
     assert values["id2label"] == {"0": "x", "1": "y", "2": "z"} and values["torch_dtype"] == "bfloat16"
+
+
+def test_a_tokenizer_that_was_trained_here_is_published_with_its_special_tokens(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers, which is compared with, is not installed")
+    tokenizer = WordPiece(vocab_size=60).train(LINES * 20)
+    write_tokenizer(tokenizer, tmp_path, bert())
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = [tokenizer.encode(line) for line in LINES[:2]]
+    around = [tokenizer.bos_id, *ids[0], tokenizer.eos_id]
+    assert theirs(LINES[0])["input_ids"] == around
+    assert theirs(*LINES[:2])["input_ids"] == [*around, *ids[1], tokenizer.eos_id]
+    assert theirs.mask_token_id == tokenizer.mask_id and theirs.pad_token_id == tokenizer.pad_id
 
 
 def test_a_failed_import_leaves_nothing_behind(classifier, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from transformer_jax.data.lines import existing
 from transformer_jax.data.tokenizers import Offsets, Tokenizer, TokenizerConfig, encodable, training_texts
@@ -192,3 +192,21 @@ class SubwordTokenizer(Tokenizer):
         if isinstance(self._backend.model, models.WordPiece):
             return not piece.startswith("##")
         return token_id in self.special or piece.startswith(WHITE_SPACE)
+
+    def write_published(self, directory: Path, start: bool, end: bool) -> None:
+        """Writes tokenizer.json and tokenizer_config.json as `transformers` reads them: with the special tokens, and
+        the start and end tokens that every text gets."""
+        roles = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id, "mask": self.mask_id}
+        names = {f"{role}_token": self.piece(number) for role, number in roles.items() if number is not None}
+        before, after = (f"{names['bos_token']} " if start else ""), (f" {names['eos_token']}" if end else "")
+        backend = Backend.from_str(self.content.decode())
+        backend.add_special_tokens(sorted(set(names.values())))
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{before}$A{after}",
+            pair=f"{before}$A{after} $B:1{after + ':1' if end else ''}",
+            special_tokens=[(names["bos_token"], self.bos_id), (names["eos_token"], self.eos_id)],
+        )
+        backend.save(str(directory / "tokenizer.json"))
+        settings = names | {"cls_token": names["bos_token"], "sep_token": names["eos_token"]}
+        text = json.dumps(settings | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2, ensure_ascii=False)
+        (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")

@@ -51,11 +51,11 @@ def to_config(keys: Keys) -> EncoderDecoderConfig:
 
 def from_config(config: EncoderDecoderConfig) -> dict[str, Any]:
     """Their configuration."""
-    cap = {"logits_soft_cap": config.logits_soft_cap}
 
     def written(layers: LayerConfig, vocab_size: int, **others: Any) -> dict[str, Any]:
-        shared = {name: getattr(layers, name) for name in LAYERS}
-        keys = from_gemma2(DecoderOnlyConfig(**shared, **cap, vocab_size=vocab_size))
+        shared: dict[str, Any] = {name: getattr(layers, name) for name in LAYERS}
+        shared |= {"logits_soft_cap": config.logits_soft_cap, "vocab_size": vocab_size}
+        keys = from_gemma2(DecoderOnlyConfig(**shared))
         return keys | {"dropout_rate": layers.dropout, "model_type": "t5_gemma_module", **others}
 
     encoder, decoder = config.encoder_layers, replace(config, num_layers=config.decoder_layers)

@@ -12,10 +12,13 @@ import numpy as np
 
 from transformer_jax.data.fields import declared, is_config
 from transformer_jax.data.labels import Labels
+from transformer_jax.data.subwords import SubwordTokenizer
 from transformer_jax.data.tokenizer_json import TokenizerJsonTokenizer
 from transformer_jax.data.tokenizers import Tokenizer, write_whole
 from transformer_jax.data.vocabulary import Vocabulary, save_tokenizers
 from transformer_jax.interop.published import CONFIG, open_published, write_published
+from transformer_jax.models.decoder_only import DecoderOnlyConfig
+from transformer_jax.models.encoder_only import EncoderOnlyConfig
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.published_run import experiment_for, vocabularies_for
 from transformer_jax.runs.run import PUBLISHED, SOURCE, Run, open_checkpoints, write_experiment
@@ -48,7 +51,7 @@ def import_run(directory: Path, target: Path, *, ignore: Collection[str] = ()) -
     try:
         origin = keep_origin(directory, target / PUBLISHED)
         save_tokenizers(data, kinds, vocabularies, target / "tokenizer")
-        (target / SOURCE).write_text(experiment_source(experiment, directory.name), encoding="utf-8")
+        (target / SOURCE).write_text(experiment_source(experiment, directory.resolve().name), encoding="utf-8")
         fingerprints = {feature: vocabulary.fingerprint for feature, vocabulary in vocabularies.items()}
         with open_checkpoints(target, experiment) as checkpoints:
             state = {"imported": origin, "tokenizers": fingerprints}
@@ -78,7 +81,9 @@ def _sha256(path: Path) -> str:
 
 
 def experiment_source(experiment: Experiment, name: str) -> str:
-    """The Python file that makes an experiment, for people to read and change."""
+    """The Python file that makes an experiment, for people to read and change; sizes follow from the vocabularies."""
+    sizes = {size: 0 for size in ("vocab_size", "source_vocab_size", "num_outputs") if hasattr(experiment.model, size)}
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **sizes))
     modules: dict[str, set[str]] = {}
     parts = {field: expression(value, modules) for field, value, _ in declared(experiment) if is_config(value)}
     modules.setdefault("transformer_jax", set()).update(("Experiment", "run_experiment"))
@@ -150,7 +155,7 @@ def export_run(
         extra=_token_ids(tokenizer, origin),
     )
     if tokenizer is not None:
-        write_tokenizer(tokenizer, directory)
+        write_tokenizer(tokenizer, directory, config)
     (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
     return architecture
 
@@ -180,13 +185,15 @@ def _token_ids(tokenizer: Vocabulary | None, origin: Mapping[str, Any]) -> dict[
     return {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
 
 
-def write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Writes a tokenizer's own file, under the name that it has where models are published."""
+def write_tokenizer(tokenizer: Tokenizer, directory: Path, config: Any) -> None:
+    """Writes a tokenizer as it is published, with the special tokens that texts get for a model of this kind."""
     if isinstance(tokenizer, TokenizerJsonTokenizer):
         tokenizer.write_published(directory)
+    elif isinstance(tokenizer, SubwordTokenizer):
+        around = {EncoderOnlyConfig: (True, True), DecoderOnlyConfig: (True, False)}.get(type(config), (False, True))
+        tokenizer.write_published(directory, *around)
     else:
-        name = "tokenizer.json" if tokenizer.suffix == ".json" else f"tokenizer{tokenizer.suffix}"
-        write_whole(directory / name, tokenizer.content)
+        write_whole(directory / f"tokenizer{tokenizer.suffix}", tokenizer.content)
 
 
 def model_card(run: Run, steps: list[int], architecture: str) -> str:
