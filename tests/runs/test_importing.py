@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import transformer_jax
+from transformer_jax.analysis.plan import make_plan
 from transformer_jax.cli.main import main
 from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizer_json import TokenizerJson
@@ -89,6 +90,10 @@ def test_the_file_of_an_imported_run_makes_its_experiment(run):
     sizes = {"text": saved.model.vocab_size, "label": saved.model.num_outputs}
     found = dataclasses.replace(found, model=found.task.resolve(found.model, found.data, sizes))
     assert dataclasses.asdict(found) == dataclasses.asdict(saved)
+
+
+def test_training_from_the_file_of_an_imported_run_can_be_planned(run):
+    assert make_plan(load_experiment_file(run / "experiment.py"), jax.devices()[:1]).bytes > 0
 
 
 def test_import_then_export_gives_the_same_tensors(run, classifier, tmp_path):

@@ -118,7 +118,7 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
 def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     """Compiles the experiment's step for these devices, without its data; raises ValueError if it cannot be."""
     task, data = experiment.task, experiment.data
-    sizes = {feature: getattr(config, "vocab_size", 261) for feature, config in task.vocabularies(data).items()}
+    sizes = {feature: getattr(config, "vocab_size", 0) or 261 for feature, config in task.vocabularies(data).items()}
     model = task.resolve(experiment.model, data, sizes)
     experiment = replace(experiment, model=model)
     rows = most_rows(data.max_length, data.tokens_per_batch, data.batch_multiple)
