@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import transformer_jax
+from transformer_jax.data.subwords import WordPiece
+from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.interop import published as published_module
 from transformer_jax.interop import tensor_files
 from transformer_jax.interop.published import open_published, write_published
@@ -120,6 +122,9 @@ def rewrite(copied, edit):
         ({"num_hidden_layers": 10**12}, "layers, but there are no tensors for so many"),
         ({"hidden_size": 10**12}, "d_model must be"),
         ({"num_attention_heads": 3}, "num_heads 3"),
+        ({"rope_theta": 1.0}, "base must be above 1"),
+        ({"partial_rotary_factor": 1e9}, "fraction must be"),
+        ({"rope_parameters": {"": "x", "full_attention": "x"}}, "rope_parameters"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "architecture 'LlamaForSequenceClassification'"),
         ({"vocab_size": 46}, "misshapes model.embed_tokens.weight"),
         ({"num_hidden_layers": 3}, "lacks model.layers.2"),
@@ -219,3 +224,23 @@ def test_a_run_of_ours_finds_its_family():
     assert published_module.family_for(gpt2(vocab_size=9))[0].name == "gpt2"
     assert published_module.family_for(llama(vocab_size=9))[0].name == "llama"
     assert published_module.family_for(llama(vocab_size=9, pattern=("local",), window=3))[0].name == "mistral"
+
+
+@pytest.mark.parametrize(
+    ("change_file", "words"),
+    [
+        (lambda file: file["model"]["vocab"].update(huge=2**32 - 6), "has an id 4294967290"),
+        (lambda file: file["added_tokens"].append({"id": -1}), "has an id -1"),
+        (
+            lambda file: file.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+            "cannot be used",
+        ),
+        (lambda file: file.update(model=[]), "cannot be used"),
+    ],
+)
+def test_a_tokenizer_that_would_end_the_process_is_refused(change_file, words, tmp_path):
+    file = json.loads(WordPiece(vocab_size=40).train(["the quick fox"] * 3).content)
+    change_file(file)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    with pytest.raises(ValueError, match=words):
+        TokenizerJson(path=str(tmp_path)).train([])

@@ -52,10 +52,7 @@ class TokenizerJson(TokenizerConfig):
 def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
     """The library's tokenizer from the files that a directory has."""
     if (directory / FILE).is_file():
-        try:
-            backend = Backend.from_file(str(directory / FILE))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{directory / FILE} cannot be read: {error}") from error
+        backend = _checked(directory / FILE)
     elif (directory / "vocab.txt").is_file():
         lowercase = bool(settings.get("do_lower_case", True))
         backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
@@ -69,13 +66,33 @@ def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
     return backend
 
 
+def _checked(path: Path) -> Backend:
+    """The library's tokenizer of a file. It aborts the process at some that it is not given here."""
+    content = _json(path)
+    model, added = content.get("model"), content.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
+    ids += [token.get("id") for token in (added if isinstance(added, list) else []) if isinstance(token, dict)]
+    count = len(ids) + (len(vocabulary) if isinstance(vocabulary, list) else 0)
+    if wrong := [number for number in ids if not isinstance(number, int) or not 0 <= number < 2 * count]:
+        raise ValueError(f"{path} has an id {wrong[0]!r}, which is no number of one of {count} tokens")
+    try:
+        backend = Backend.from_str(json.dumps(content))
+        backend.encode("a text")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises nothing narrower, and panics as a BaseException
+        raise ValueError(f"{path} cannot be used: {error}") from error
+    return backend
+
+
 def _special(backend: Backend, settings: Mapping[str, Any]) -> dict[str, int | None]:
     """The ids of special tokens, by what they are for."""
     vocabulary, special = backend.get_vocab(), {}
     for role, (keys, names) in ROLES.items():
         stated = [settings.get(key) for key in keys]
-        named = [each["content"] if isinstance(each, dict) else each for each in stated if each]
-        ids = [vocabulary[name] for name in (*named, *names) if name in vocabulary]
+        named = [each.get("content") if isinstance(each, dict) else each for each in stated if each]
+        ids = [vocabulary[name] for name in (*named, *names) if isinstance(name, str) and name in vocabulary]
         special[role] = ids[0] if ids else None
     number = settings.get("eos_token_id")
     if special["eos"] is None and isinstance(number, int):

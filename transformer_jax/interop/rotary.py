@@ -35,6 +35,8 @@ def read_rotary(
     old = keys.take("rope_scaling", None, dict) or {}
     new = keys.take("rope_parameters", None, dict) or {}
     new = new.get(layers, new) or {}
+    if not isinstance(new, dict):
+        raise ValueError(f"rope_parameters has {new!r} where the values of a kind of positions belong")
     values: dict[str, Any] = {
         "rope_theta": keys.take(base_key, base, float),
         "partial_rotary_factor": keys.take(fraction_key, fraction, float),

@@ -7,10 +7,11 @@ scores. A new kind overrides those methods of `Position` that it needs.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Gt, Le
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -140,9 +141,9 @@ class Rotary(Position):
     two differ by an order of the elements.
     """
 
-    base: float = 10_000.0
+    base: Annotated[float, Gt(1)] = 10_000.0
     """The longest wavelength is 2 pi times this."""
-    fraction: float = 1.0
+    fraction: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of a head's elements that are rotated, the first ones (GPT-NeoX: 0.25)."""
     interleaved: bool = False
     """Neighbours form pairs, as in the paper and in GPT-J."""

@@ -67,7 +67,9 @@ def _text_vectors(directory: Path) -> TextVectors:
     try:
         pooled = json.loads(pooling.read_text(encoding="utf-8")) if pooling.is_file() else {}
         kinds = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
-    except ValueError as error:
+        if not isinstance(pooled, dict) or not all(isinstance(kind, dict) for kind in kinds):
+            raise ValueError("it holds other values than are expected")
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{pooling} or {modules} is damaged: {error}") from error
     modes = {name for name, value in pooled.items() if name.startswith("pooling_mode_") and value is True}
     if other := modes - {"pooling_mode_mean_tokens", "pooling_mode_cls_token"}:
