@@ -156,8 +156,8 @@ def random_model(case):
     """A model of theirs whose every parameter is random."""
     kind, sizes = getattr(transformers, case.split()[0]), {**SPECIAL, **CASES[case]}
     if case.startswith("T5Gemma"):  # a configuration of two
-        side = transformers.T5GemmaModuleConfig
-        encoder = side(**{**sizes, **sizes.pop("encoder", {})})
+        side, others = transformers.T5GemmaModuleConfig, sizes.pop("encoder", {})
+        encoder = side(**{**sizes, **others})
         decoder = side(**sizes, is_decoder=True, cross_attention_hidden_size=16)
         sizes = {"encoder": encoder, "decoder": decoder, "vocab_size": VOCABULARY}
     config = kind.config_class(**sizes)
