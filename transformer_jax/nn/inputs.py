@@ -55,7 +55,7 @@ class TokenInput(nnx.Module):
         if self.token_types is not None:
             kinds = jnp.zeros_like(tokens) if token_types is None else token_types
             table = constrain(self.token_types[...], ("token_types", "replicated"))
-            x = x + jnp.take(table, kinds, axis=0).astype(x.dtype)
+            x = x + jnp.take(table, kinds, axis=0, mode="clip").astype(x.dtype)
         x = x if self.norm is None else self.norm(x)
         x = dropout(constrain(x, ("batch", "length", "embed")), self.dropout, key)
         return x if self.projection is None else self.projection(x), lengths
