@@ -60,9 +60,9 @@ class TransformerConfig(LayerConfig):
 
     def make_embedding(self, vocab_size: int, layers: LayerConfig | None = None, *, rngs: nnx.Rngs) -> Embedding:
         """The token embedding in front of a stack with these layers, by default its own."""
-        described: dict[str, Any] = {"scale": self.embedding_scale, "vocab_multiple": self.vocab_multiple}
+        arguments: dict[str, Any] = {"scale": self.embedding_scale, "vocab_multiple": self.vocab_multiple}
         width = self.embedding_width if layers is None else self.embedding_size or layers.d_model
-        return Embedding(vocab_size, width, **described, dtype=self.dtype, initializer=self.draw, rngs=rngs)
+        return Embedding(vocab_size, width, **arguments, dtype=self.dtype, initializer=self.init, rngs=rngs)
 
     def make_token_input(
         self, layers: LayerConfig | None = None, *, token_types: int = 0, rngs: nnx.Rngs

@@ -70,7 +70,7 @@ class Decoder(nnx.Module):
         config.check()
         self.embedding = config.make_embedding(config.vocab_size, rngs=rngs)
         output = partial(Output, config.d_model, config.vocab_size, vocab_multiple=config.vocab_multiple, rngs=rngs)
-        self.output = None if config.tie_output else output(dtype=config.dtype, initializer=config.draw)
+        self.output = None if config.tie_output else output(dtype=config.dtype, initializer=config.init)
         rows = self.embedding.table.shape[0]
         self.output_bias = nnx.Param(jnp.zeros(rows), axes=("vocab",)) if config.output_bias else None
         self.logits_scale, self.logits_soft_cap = config.logits_scale, config.logits_soft_cap
@@ -104,7 +104,7 @@ class Decoder(nnx.Module):
         segments: Tokens | None = None,
         positions: PositionIds | None = None,
         key: PRNGKeyArray | None = None,
-        **described: Any,
+        **arguments: Any,
     ) -> tuple[Any, Any, Any]:
         """The output of the decoder's stack, its cache and intermediates."""
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
@@ -113,4 +113,4 @@ class Decoder(nnx.Module):
             "mask": AttentionMask(causal=True, query_segments=segments, key_segments=segments),
             "memory_mask": AttentionMask(key_lengths=memory_lengths),
         }
-        return self.decoder(x, memory, **masks, positions=positions, key=stack_key, **described)
+        return self.decoder(x, memory, **masks, positions=positions, key=stack_key, **arguments)

@@ -109,8 +109,8 @@ class DecoderOnly(Decoder):
         Tokens of different `segments` (packed documents) do not see each other; `positions` default to 0, 1, 2, ...
         Right padding needs neither: nothing that counts sees it.
         """
-        described = {"segments": segments, "positions": positions, "key": key}
-        vectors, _, inside = self._decode(tokens, **described, intermediates=intermediates)
+        arguments = {"segments": segments, "positions": positions, "key": key}
+        vectors, _, inside = self._decode(tokens, **arguments, intermediates=intermediates)
         return Encoded(vectors, intermediates=inside)
 
     def start_cache(self, batch: int, capacity: int) -> DecoderCache:

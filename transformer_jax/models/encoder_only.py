@@ -152,7 +152,9 @@ class LanguageModelHead(nnx.Module):
     def __init__(self, config: EncoderOnlyConfig, rows: int, *, rngs: nnx.Rngs):
         width = config.embedding_width
         shape = ((config.d_model,), (width,), ("embed", "mlp"))
-        self.transform = Linear(*shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
+        self.transform = Linear(
+            *shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.init.kernel, rngs=rngs
+        )
         self.activation = choose("activation", config.activation, ACTIVATIONS)
         self.norm = config.make_norm(width)
         self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
@@ -171,7 +173,9 @@ class Pooler(nnx.Module):
     def __init__(self, config: EncoderOnlyConfig, pooling: str, *, rngs: nnx.Rngs):
         d = config.d_model
         shape = ((d,), (d,), ("embed", "mlp"))
-        self.transform = Linear(*shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
+        self.transform = Linear(
+            *shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.init.kernel, rngs=rngs
+        )
         self.activation = POOLER_ACTIVATIONS[config.pooler_activation]
         self.norm = config.make_norm(d) if config.pooler_norm else None
         self.pooling = pooling
@@ -262,5 +266,11 @@ def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> Language
 
 def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:
     return Linear(
-        (config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=config.draw.map, rngs=rngs
+        (config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=config.init.kernel, rngs=rngs
     )
+
+
+def _head_map(config: EncoderOnlyConfig, width: int, rngs: nnx.Rngs) -> Linear:
+    """The linear map in front of a head's predictions."""
+    shape: Any = (config.d_model,), (width,), ("embed", "mlp")
+    return Linear(*shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.init.kernel, rngs=rngs)

@@ -88,19 +88,19 @@ def _attend(query, key, value, mask, bias, dropout_key, *, soft_cap: float, drop
         weights = attention_weights(query, key, mask, bias=bias, soft_cap=soft_cap)
         weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, jnp.repeat(value, query.shape[2] // value.shape[2], axis=2))
-    described: dict[str, Any]
+    arguments: dict[str, Any]
     # JAX 0.7 forgets a window that nothing else goes with.
     window_alone = mask.window is not None and not mask.causal and mask.key_lengths is None
     if mask.is_structural and not window_alone:
-        described = {
+        arguments = {
             "is_causal": mask.causal,
             "local_window_size": mask.window,
             "key_value_seq_lengths": mask.key_lengths,
         }
     else:
-        described = {"mask": mask.array(query.shape[1], key.shape[1])}
+        arguments = {"mask": mask.array(query.shape[1], key.shape[1])}
     bias = None if bias is None else bias.astype(query.dtype)
-    return jax.nn.dot_product_attention(query, key, value, bias, **described)
+    return jax.nn.dot_product_attention(query, key, value, bias, **arguments)
 
 
 class Attention(nnx.Module):
@@ -130,7 +130,7 @@ class Attention(nnx.Module):
                 shape,
                 ("embed", "heads", "head_dim"),
                 use_bias=biases[role],
-                draw=functools.partial(config.draw.map, role=role, projections=projections, cross=cross),
+                draw=functools.partial(config.init.kernel, role=role, projections=projections, cross=cross),
             )
             for role, shape in shapes.items()
         )
@@ -139,7 +139,7 @@ class Attention(nnx.Module):
             (d_model,),
             ("heads", "head_dim", "embed"),
             use_bias=use_bias if config.attention_output_bias is None else config.attention_output_bias,
-            draw=functools.partial(config.draw.map, role="residual"),
+            draw=functools.partial(config.init.kernel, role="residual"),
         )
         self.query_norm, self.key_norm = _head_norm(config, *shapes["query"]), _head_norm(config, *shapes["key"])
         self.scale = config.attention_scale

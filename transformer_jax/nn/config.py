@@ -17,7 +17,7 @@ LAYERS = ("global", "local", "no_positions")
 PLACEMENTS = {"post": (True, False), "pre": (True, False), "both": (True, True), "output": (False, True)}
 """Whether a norm stands in front of a sub-layer (or behind its residual connection), and one on its output."""
 QUERY_KEY_NORMS = {"none": 0, "head": 1, "all": 2}
-"""How many of the last dimensions, heads and head_dim, of queries and keys are normalised together."""
+"""Queries and keys are normalised over none, the last (each head) or the last two (all heads) of their dimensions."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,6 @@ class LayerConfig:
         return choose("model.norm", self.norm, NORMS)(size, epsilon=self.norm_epsilon, axis=axis, **kwargs)
 
     @property
-    def draw(self) -> Initializer:
+    def init(self) -> Initializer:
         """How the maps and tables of this configuration are drawn."""
         return Initializer(self.initializer, self.num_layers)

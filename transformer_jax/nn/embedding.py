@@ -70,7 +70,7 @@ class Output(nnx.Module):
     ):
         shape = (d_model,), (padded_vocabulary(vocab_size, vocab_multiple),)
         self.projection = Linear(
-            *shape, ("embed", "vocab"), use_bias=False, dtype=dtype, draw=initializer.map, rngs=rngs
+            *shape, ("embed", "vocab"), use_bias=False, dtype=dtype, draw=initializer.kernel, rngs=rngs
         )
         self.vocab_size = vocab_size
 

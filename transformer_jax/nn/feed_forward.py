@@ -29,8 +29,8 @@ class FeedForward(nnx.Module):
     def __init__(self, config: LayerConfig, *, rngs: nnx.Rngs):
         self.activation = choose("model.activation", config.activation, ACTIVATIONS)
         linear = functools.partial(Linear, use_bias=config.feed_forward_bias, dtype=config.dtype, rngs=rngs)
-        inner = functools.partial(linear, (config.d_model,), (config.d_ff,), ("embed", "mlp"), draw=config.draw.map)
-        residual = functools.partial(config.draw.map, role="residual")
+        inner = functools.partial(linear, (config.d_model,), (config.d_ff,), ("embed", "mlp"), draw=config.init.kernel)
+        residual = functools.partial(config.init.kernel, role="residual")
         self.input = inner()
         self.gate = inner() if config.gated else None
         self.output = linear((config.d_ff,), (config.d_model,), ("mlp", "embed"), draw=residual)

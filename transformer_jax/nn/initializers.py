@@ -106,7 +106,7 @@ class Initializer:
     scheme: str = "paper"
     num_layers: int = 1
 
-    def map(
+    def kernel(
         self,
         key: PRNGKeyArray,
         in_shape: tuple[int, ...],

@@ -26,12 +26,12 @@ class TokenInput(nnx.Module):
     def __init__(self, config: LayerConfig, sizes: Sizes, *, norm: bool = False, token_types: int = 0, rngs: nnx.Rngs):
         width = sizes.d_model
         self.kind = config.positions
-        self.positions = PositionParameters.of(self.kind.input_parameters(sizes, config.draw, rngs))
-        kinds = config.draw.table(rngs.params(), (token_types, width), "token_types", width) if token_types else None
+        self.positions = PositionParameters.of(self.kind.input_parameters(sizes, config.init, rngs))
+        kinds = config.init.table(rngs.params(), (token_types, width), "token_types", width) if token_types else None
         self.token_types = None if kinds is None else nnx.Param(kinds, axes=("token_types", "embed"))
         self.norm = config.make_norm(width) if norm else None
         shape = ((width,), (config.d_model,), ("mlp", "embed"))
-        linear = partial(Linear, *shape, dtype=config.dtype, draw=config.draw.map, rngs=rngs)
+        linear = partial(Linear, *shape, dtype=config.dtype, draw=config.init.kernel, rngs=rngs)
         self.projection = None if width == config.d_model else linear()
         self.dropout = config.dropout
 

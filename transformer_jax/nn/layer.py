@@ -82,8 +82,8 @@ class TransformerLayer(nnx.Module):
 
         def attend_self(h: Vectors) -> Vectors:
             nonlocal cache
-            described: dict[str, Any] = {"mask": mask, "positions": positions, "cache": cache}
-            y, cache, weights = self.self_attention(h, **described, key=keys[0], intermediates=intermediates)
+            arguments: dict[str, Any] = {"mask": mask, "positions": positions, "cache": cache}
+            y, cache, weights = self.self_attention(h, **arguments, key=keys[0], intermediates=intermediates)
             return dropped_out(y, "self_attention", weights, keys[1])
 
         def attend_memory(h: Vectors) -> Vectors:

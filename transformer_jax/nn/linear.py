@@ -28,7 +28,7 @@ class Linear(nnx.Module):
         *,
         use_bias: bool = True,
         dtype: str = "float32",
-        draw: Callable[[PRNGKeyArray, tuple[int, ...], tuple[int, ...]], Array] = PAPER.map,
+        draw: Callable[[PRNGKeyArray, tuple[int, ...], tuple[int, ...]], Array] = PAPER.kernel,
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(draw(rngs.params(), in_shape, out_shape), axes=axes)

@@ -37,14 +37,16 @@ class StackCache(NamedTuple):
 
 
 class Stack(nnx.Module):
-    """The layers of a configuration (Vaswani et al. 2017, figure 1).
+    """The layers of a configuration (Vaswani et al. 2017, figure 1), held in as few arrays as their kinds allow.
 
-    Layers whose kinds repeat are one period of layers (`layers`, `layers_1`, ...; mostly one layer) with a leading
-    `layers` axis, so that compile time does not grow with depth. A first layer that is unlike the others (`first_0`)
-    and the layers behind the last whole period (`last_0`, ...) have attributes of their own. With `shared_layers` one
-    layer (`shared`) runs `num_layers` times (Lan et al. 2020, "ALBERT"). `causal` tells kinds of position that tokens
-    see the past alone. `memory_dim` is the width of a memory where it is not the model's. `layer` is the class of the
-    layers. Raises ValueError for a configuration that cannot be built.
+    layers, layers_1, ...  one period of the pattern, mostly one layer: a scan runs it, so that compile time does not
+                           grow with depth; its parameters have a leading axis `layers`
+    first_0                a first layer that is unlike the others
+    last_0, ...            the layers behind the last whole period
+    shared                 with `shared_layers`, the one layer that runs `num_layers` times (Lan et al. 2020, "ALBERT")
+
+    `causal` tells kinds of position that tokens see only the past. `memory_dim` is the width of a memory where it is
+    not the model's. `layer` is the class of the layers. Raises ValueError for a configuration that cannot be built.
     """
 
     def __init__(
@@ -182,7 +184,7 @@ class Stack(nnx.Module):
     def _parameters(self, kind: Position | None, config: LayerConfig, rngs: nnx.Rngs) -> PositionParameters | None:
         if kind is None:
             return None
-        return PositionParameters.of(kind.attention_parameters(self.sizes, config.draw, rngs))
+        return PositionParameters.of(kind.attention_parameters(self.sizes, config.init, rngs))
 
     def _token_positions(self, x: Vectors, ids: PositionIds | None, cached: bool) -> dict[str, TokenPositions]:
         """The positions of a call's tokens for each kind of layer, computed once."""

@@ -19,7 +19,7 @@ from transformer_jax.tasks.sequences import array_width, padded
 
 @dataclass(eq=False, repr=False)
 class Predictor:
-    """A model with its tokenizer, into which it unpacks: `model, tokenizer = predictor`. A task's own adds `predict`.
+    """A model with its tokenizer; `model, tokenizer = predictor` gives both. A task's own adds `predict`.
 
     The rows of a batch are sharded over the devices on which the model's parameters lie. If these belong to several
     processes, all make the same calls: each works on its rows, and all get all results.
