@@ -41,7 +41,7 @@ def test_mesh_axes_that_a_mesh_lacks_are_left_out():
 
 
 def test_an_axis_that_is_not_in_the_table_is_refused():
-    with pytest.raises(ValueError, match="'embedding'; there are batch, length"):
+    with pytest.raises(ValueError, match="unknown axis 'embedding'; known: batch, length"):
         partition_spec(("embedding",), ALL)
 
 

@@ -3,12 +3,11 @@
 A field whose class has `kinds` takes the name of one (`--model.positions learned`), whose fields can then be set.
 """
 
-import ast
 import contextlib
-import typing
-from collections.abc import Sequence
-from functools import reduce
-from operator import getitem
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -16,7 +15,7 @@ from tyro.conf import AvoidSubcommands, FlagConversionOff
 
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.nearest import did_you_mean
-from transformer_jax.runs.experiment_file import as_value, choices, field_types, from_tree, needed, replaced, to_tree
+from transformer_jax.runs.experiment_file import choices, field_types, needed, replaced
 
 T = TypeVar("T")
 Option = tuple[str, list[str]]
@@ -31,17 +30,18 @@ def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only:
     if {"-h", "--help"} & set(arguments):
         for path, kinds in choices(experiment).items():
             print(f"{_option(path)} {{{','.join(kinds)}}}")
-        kind, config = type(experiment), (AvoidSubcommands, FlagConversionOff)
-        return tyro.cli(kind, default=experiment, args=["--help"], prog=prog, config=config)
+        return _tyro(experiment, ["--help"], prog)
     experiment, options = _choose(experiment, _options(arguments), only)
     fields = {path: kind for path, kind in field_types(experiment).items() if path.startswith(only)}
-    tree = to_tree(experiment)
-    for path, values in options:
+    for path, _ in options:
         if path not in fields:
             raise ValueError(_unknown(path, list(fields)))
-        *parts, name = path.split(".")
-        reduce(getitem, parts, tree)[name] = _parsed(path, values, fields[path])
-    changed = from_tree(experiment, tree)
+    try:
+        changed = _parse(experiment, options)
+    except ValueError:
+        for option in options:  # parsed alone, each shows whether it was the wrong one
+            _parse_alone(experiment, option, fields)
+        raise
     check_ranges(changed)
     return changed
 
@@ -59,24 +59,38 @@ def _choose(experiment: T, options: list[Option], only: str | tuple[str, ...]) -
     return experiment, options
 
 
-def _parsed(path: str, values: list[str], kind: Any) -> Any:
-    """The values of an option as JSON: as they are, or else as Python writes them; ValueError if neither is `kind`."""
-    if values == ["None"] and type(None) in typing.get_args(kind):
-        return None
-    for read in (str, _literal):
-        items = [read(value) for value in values]
-        tree = items if typing.get_origin(kind) is tuple or len(items) != 1 else items[0]
-        with contextlib.suppress(ValueError):
-            as_value(None, tree, kind, path)
-            return tree
-    raise ValueError(f"{_option(path)} needs {needed(kind)}{_given(values)}")
+def _parse(experiment: T, options: Sequence[Option]) -> T:
+    """The experiment that tyro reads from the options; its boxes of errors become a ValueError with one line."""
+    arguments: list[str] = []
+    for path, values in options:  # with "=", a value may begin with dashes
+        arguments += [f"--{path}={values[0]}"] if len(values) == 1 else [f"--{path}", *values]
+    # To this stream a box is drawn in UTF-8 and without colours.
+    boxes = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    try:
+        with contextlib.redirect_stdout(boxes), contextlib.redirect_stderr(boxes):
+            return _tyro(experiment, arguments)
+    except SystemExit:
+        boxes.seek(0)
+        lines = [line.strip("│ \n") for line in boxes if line[0] not in "╭╰"]
+        message = itertools.takewhile(lambda line: not line.startswith("─"), lines)
+        raise ValueError(" ".join(message)) from None
 
 
-def _literal(text: str) -> Any:
-    for read in (ast.literal_eval, float):
-        with contextlib.suppress(ValueError, SyntaxError):
-            return read(text.capitalize() if text in ("true", "false") else text)
-    return text
+def _parse_alone(experiment: Any, option: Option, fields: Mapping[str, Any]) -> None:
+    """Raises ValueError, in words for this option, if it cannot be parsed."""
+    path, values = option
+    try:
+        _parse(experiment, [option])
+    except ValueError as error:
+        # The values have the right types, but the class that they are fields of refuses them.
+        if refusal := re.match(r"Error parsing [\w.]+: (.*)", str(error)):
+            raise ValueError(refusal[1]) from error
+        raise ValueError(f"{_option(path)} needs {needed(fields[path])}{_given(values)}") from error
+
+
+def _tyro(experiment: T, arguments: Sequence[str], prog: str | None = None) -> T:
+    kind: Any = type(experiment)
+    return tyro.cli(kind, default=experiment, args=arguments, prog=prog, config=(AvoidSubcommands, FlagConversionOff))
 
 
 def _options(arguments: Sequence[str]) -> list[Option]:
