@@ -19,8 +19,9 @@ BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```"
 EXPERIMENTS = {
     block.split("\n")[0].removeprefix("# experiment: "): block for block in BLOCKS if "def experiment" in block
 }
-QUICK = ["--train.validation-examples", "0"]
-TRANSLATION = ["--task.decoding.beam-size", "1", "--task.decoding.extra-length", "4"]
+QUICK = ["--train.validation-examples", "0", "--mesh.data", "1"]
+SMALL = ["--model.d-model", "16", "--model.d-ff", "32", "--model.num-layers", "1"]
+TRANSLATION = [*SMALL, "--task.decoding.beam-size", "1", "--task.decoding.extra-length", "4"]
 DATES = [*TRANSLATION, "--data.source.test-examples", "8"]
 
 
@@ -50,17 +51,17 @@ def test_there_is_an_example_of_each_part():
     [("your own files", "bleu"), ("a source", "exact_match"), ("a task", "year_match"), ("a model", "exact_match")],
 )
 def test_an_example_of_translation_trains_and_evaluates(name, reported, train):
-    options = ["--train.steps", "10", "--mesh.data", "1", *(DATES if name in ("a task", "a model") else TRANSLATION)]
+    options = ["--train.steps", "10", *(DATES if name in ("a task", "a model") else TRANSLATION)]
     if name == "your own files":
         Path("data").mkdir()
         for side in ("en", "de"):
             Path("data", f"train.{side}").write_text("".join(f"{side} {n}\n" for n in range(400)), encoding="utf-8")
-        options += ["--data.tokenizer.vocab-size", "60", "--data.tokens-per-batch", "1024", "--model.d-model", "32"]
+        options += ["--data.tokenizer.vocab-size", "60", "--data.tokens-per-batch", "1024"]
     assert reported in train(name, *options)
 
 
 def test_an_example_with_columns_learns_and_recognises(train):
-    assert "frames" in train("columns", "--train.steps", "60", "--mesh.data", "1")
+    assert "frames" in train("columns", "--train.steps", "60")
     recogniser = transformer_jax.load("runs/example")
     examples = list(Run.open("runs/example").experiment.data.source.examples("test"))
     found = recogniser.predict([" ".join(map(str, example["frames"].ravel())) for example in examples])
@@ -70,7 +71,7 @@ def test_an_example_with_columns_learns_and_recognises(train):
 
 @pytest.mark.parametrize(("name", "options"), [("a position", ["--model.positions.rate", "0.5"]), ("a layer", [])])
 def test_an_example_below_the_model_trains_and_decodes_with_a_cache(name, options, train):
-    train(name, "--train.steps", "3", "--mesh.data", "1", *options, *DATES)
+    train(name, "--train.steps", "3", *options, *DATES)
     model, _ = transformer_jax.load("runs/example")
     tokens, lengths = jnp.asarray(np.random.default_rng(0).integers(4, 60, (2, 6)), jnp.int32), jnp.array([6, 4])
 
