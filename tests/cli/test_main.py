@@ -370,6 +370,12 @@ def test_what_is_done_is_kept_when_the_input_breaks_off(run: str, tmp_path: Path
     assert main(["predict", run, "--input", str(file), "--output", str(output)]) == 2
     assert f"what was done before is in {output}.partial\n" in capsys.readouterr().err
     assert Path(f"{output}.partial").read_text() == printed and not output.exists()
+    write(file, gzip.compress(b"a\n")[:-9])
+    assert main(["predict", run, "--input", str(file), "--output", str(output)]) == 2
+    write(file, gzip.compress(b"a\n"))
+    assert main(["predict", run, "--input", str(file), "--output", str(output)]) == 0
+    assert output.read_text() == "A\n" and Path(f"{output}.partial").read_text() == printed
+    assert len(list(tmp_path.glob("out*"))) == 2
 
 
 def test_an_output_has_its_name_when_it_is_whole(run: str, tmp_path: Path, capsys: Capture):
@@ -420,12 +426,28 @@ def test_bad_input_for_predict_is_a_mistake(run: str, tmp_path: Path, monkeypatc
     assert refused(capsys, "predict", run, "--input", str(tmp_path)) == f"{tmp_path} is a directory, not a file"
     nowhere = ["--input", str(tmp_path / "input"), "--output", str(tmp_path / "nowhere" / "out")]
     assert "No such file" in refused(capsys, "predict", run, *nowhere)
+    (tmp_path / "loop").symlink_to("loop")
+    message = refused(capsys, "predict", run, *nowhere[:-1], str(tmp_path / "loop"))
+    assert message == f"{tmp_path / 'loop'} is a link that leads to itself; name another file"
 
 
 def test_a_device_is_written_to_and_not_replaced(run: str, tmp_path: Path):
     file = write(tmp_path / "input", "a\n")
     assert main(["predict", run, "--input", file, "--output", os.devnull]) == 0
     assert not Path(os.devnull).is_file()
+
+
+def test_a_file_that_is_open_already_is_written_on(run: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    arguments = ["predict", run, "--input", write(tmp_path / "input", "a\n"), "--output"]
+    with (tmp_path / "log").open("w") as log:
+        log.write("before\n")
+        log.flush()
+        for place in ("/dev/fd", "/proc/self/fd"):
+            assert main([*arguments, f"{place}/{log.fileno()}"]) == 0
+    assert (tmp_path / "log").read_text() == "before\nA\nA\n"
+    for place in ("/dev/fd/1", "/proc/self/fd/1", "/dev/stderr"):
+        assert main([*arguments, place]) == 0
+    assert capfd.readouterr() == ("A\nA\n", "A\n")
 
 
 # score, attention, average

@@ -197,6 +197,7 @@ BAD_TABLES = {
     ),
     "list.jsonl": ('["a", "b"]\n', "list.jsonl line 1 has no 'source'"),
     "broken.jsonl": ('{"source": "a", \n', "broken.jsonl line 1 is not JSON"),
+    "digits.jsonl": (f'{{"source": "a", "target": {"9" * 5000}}}\n', "digits.jsonl line 1 is not JSON"),
     "text.parquet": ("not a table\n", "text.parquet is not a parquet file"),
 }
 

@@ -84,7 +84,7 @@ def refusal(place, capfd):
         (["--optimizer.name", "adm"], "adm"),
         (["--optimizer.learning-rate", "nan"], "optimizer.learning_rate"),
         (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate"),
-        (["--train.steps", "-1"], "train.steps must be at least 1, not -1"),
+        (["--train.steps", "-1"], "train.steps must be at least 1 and below 2147483648, not -1"),
         (["--train.seed", "-1"], "train.seed must be at least 0 and below 9223372036854775808, not -1"),
         (["--train.checkpoint", "bset"], "a checkpoint is last, best, a step or average:N, not 'bset'"),
         (["--train.checkpoint", "average:9"], "needs more than train.keep 3"),
@@ -93,6 +93,22 @@ def refusal(place, capfd):
         (["--task.label-smoothing", "1"], "task.label_smoothing must be at least 0 and below 1, not 1.0"),
         (["--task.scores", "blue"], "unknown score 'blue'; known: bleu"),
         (["--task.decoding.beam-size", "0"], "task.decoding.beam_size must be at least 1, not 0"),
+        # Numbers that no machine has memory for, or counts to
+        (["--model.num-layers", "1000000000000"], "model.num_layers must be at least 1 and at most 10000, not 1000000"),
+        (["--model.num-decoder-layers", "10001"], "model.num_decoder_layers must be at least 1 and at most 10000"),
+        (["--model.vocab-multiple", "2147483648"], "model.vocab_multiple must be at least 1 and at most 1048576"),
+        (["--model.positions.offset", "2147483648"], "model.positions.offset must be at most 1048576"),
+        (
+            ["--data.tokens-per-batch", "1000000000000"],
+            "data.tokens_per_batch must be at least 1 and at most 134",
+        ),
+        (["--data.batch-multiple", "1000000000000"], "data.batch_multiple must be at least 1 and at most 1048576"),
+        (["--optimizer.warmup-steps", "2147483648"], "optimizer.warmup_steps must be at least 1 and below 2147483648"),
+        (
+            ["--optimizer.schedule-steps", "2147483648"],
+            "optimizer.schedule_steps must be at least 1 and below 214",
+        ),
+        (["--train.steps", "2147483648"], "train.steps must be at least 1 and below 2147483648, not 2147483648"),
         # A machine that is too small
         (["--mesh.tensor", "64"], "mesh.tensor 64 does not fit 8 devices; the product can be 1, 2, 4, 8"),
         (["--mesh.data", "0"], "mesh sizes are positive"),
@@ -120,6 +136,18 @@ def test_a_mistake_leaves_a_directory_that_was_there(refusal, place):
     (place / "deep" / "mine.txt").write_text("keep me")
     refusal("train", "tiny.py", "--workdir", "deep/run", "--data.max-length", "2")
     assert (place / "deep" / "mine.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("name", ["experiment.py", "sizes.py", "metrics.jsonl", "tokenizer/own.model", "checkpoints/7"])
+def test_files_of_a_directory_that_is_no_run_are_not_overwritten(refusal, place, name):
+    (place / "tiny.py").write_text("import sizes\n" + EXPERIMENT)
+    (place / "sizes.py").write_text("")
+    mine = place / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("keep me")
+    message = refusal("train", "tiny.py", "--workdir", "mine")
+    assert f"mine/{name.split('/')[0]} is there, but no experiment.json" in message
+    assert mine.read_text() == "keep me"
 
 
 def test_the_default_directory_is_not_made_for_a_mistake(refusal):

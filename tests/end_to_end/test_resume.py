@@ -1,5 +1,6 @@
 """A run that was ended in any way goes on as if it had not been: the numbers are equal, not close."""
 
+import fcntl
 import signal
 import time
 
@@ -47,7 +48,9 @@ def test_stop_and_go_on_equals_straight(straight, experiment_file, tmp_path, cap
     assert_same_run(straight, run)
     assert [row["step"] for row in read_metrics(run)] == list(range(1, 13))
     capsys.readouterr()
+    (run / "cache" / "train.arrow.7.partial").touch()  # what a killed process leaves
     assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
+    assert not list(run.rglob("*.partial"))
     assert "finished" in capsys.readouterr().out
 
 
@@ -118,6 +121,49 @@ def test_damaged_checkpoints_are_set_aside(straight, experiment_file, capsys):
                 path.write_bytes(b"")
     assert main(["train", str(experiment_file), "--workdir", str(straight)]) != 0
     assert "no checkpoint" in capsys.readouterr().err
+
+
+LOSSES = {
+    "experiment.json": ("[]", "experiment.json is damaged: it is no JSON object"),
+    "metrics.jsonl": ('{"step": 1}\n{"step": "2"}\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON object with a step"),
+    "text.fingerprint": ("", "text.fingerprint has nothing, not"),
+    "checkpoints": ("", "made 12 steps, but"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_run_that_lost_a_part_is_refused_and_stays_as_it_is(straight, experiment_file, capsys, name):
+    def contents():
+        return {path: path.read_bytes() for path in straight.rglob("*") if path.is_file() and path.name != ".lock"}
+
+    def refusal():
+        before = contents()
+        assert main(["train", str(experiment_file), "--workdir", str(straight), "--train.steps", "14"]) == 2
+        assert contents() == before
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        return error
+
+    text, message = LOSSES[name]
+    if (straight / name).is_file():
+        (straight / name).write_text(text)
+    else:  # the disk behind it is not there
+        (straight / name).rename(straight.with_name("away"))
+        (straight / name).symlink_to("nowhere")
+    assert message in refusal()
+    if name == "checkpoints":
+        (straight / name).unlink()
+        (straight / name).mkdir()
+        assert message in refusal()
+
+
+def test_a_second_process_is_refused_and_the_mark_of_the_first_stays(straight, experiment_file, capsys):
+    with (straight / ".lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = held.read()
+        assert main(["train", str(experiment_file), "--workdir", str(straight)]) == 2
+        assert "another process is training in" in capsys.readouterr().err
+    assert before and (straight / ".lock").read_text() == before
 
 
 def test_an_infinite_loss_stops_the_run_and_reaches_no_checkpoint(experiment_file, tmp_path, capsys):

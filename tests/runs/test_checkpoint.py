@@ -394,6 +394,9 @@ def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
     assert kept([np.inf, np.nan, 2, 1], keep=1, best="bleu") == ([3, 4], 3)
     assert kept([None, None], keep=1, best="bleu") == ([2], None)
     assert kept([1, 2], keep=1, best="absent") == ([2], None)
+    for name in ("0009", "\u0667", "\u00b2"):  # folders that no checkpoint has
+        (tmp_path / "others" / name).mkdir(parents=True)
+    assert Checkpoints(tmp_path / "others").steps() == []
     with pytest.raises(ValueError, match=r"not 0; set train.keep"):
         Checkpoints(tmp_path, keep=0)
 

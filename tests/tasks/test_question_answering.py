@@ -178,6 +178,11 @@ def test_answers_may_be_counted_in_units_of_utf_16_or_utf_8(tmp_path, encoding):
 def test_answers_that_do_not_stand_where_they_are_said_to_are_counted(tmp_path):
     with pytest.raises(ValueError, match="a.json: 1 of 2 answers are not at .* such as 'Rome'"):
         squad(tmp_path, "In Rome", answers(("In", 0)), answers(("Rome", 4)))
+    with pytest.raises(ValueError, match="a.json: 1 of 1 answers are not at"):
+        squad(tmp_path, "In Rome", answers(("Rome", -4)))  # which counts from the end in Python alone
+    (tmp_path / "a.json").write_text(f'{{"data": {"9" * 5000}}}')
+    with pytest.raises(ValueError, match="a.json is not JSON"):
+        list(Squad(directory=str(tmp_path), train=("a.json",)).examples("train"))
 
 
 def test_squad_files_are_split_by_article(tmp_path):

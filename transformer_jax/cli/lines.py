@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TextIO
 from transformer_jax.cli.errors import UserError, user_input
 from transformer_jax.data.lines import decoded, file_lines, is_text, present
 
-STREAMS = ("-", "/dev/stdout")
+STREAMS = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Names of standard output, which may be a file that is not to be replaced."""
 LINES = 2_048
 """Lines that are read before any is written, so that those of similar length can be batched."""
@@ -91,18 +92,26 @@ def _each(call: Callable[[list[Any]], Sequence[Any]], lines: Mapping[int, Any]) 
 def written(file: str | None) -> Iterator[TextIO]:
     """Stdout, or a file that is called NAME.partial until all has been written; links are followed.
 
-    A pipe or a device is opened under its own name.
+    A pipe or a device is opened under its own name, and what is open already, such as /dev/fd/3, is written on.
     """
     if file is None or file in STREAMS:
         yield sys.stdout
         return
-    path = Path(file)
+    path = Path("/dev/fd/2" if file == "/dev/stderr" else file)
+    if path.name.isdecimal() and str(path.parent) in ("/dev/fd", "/proc/self/fd"):
+        with os.fdopen(os.dup(int(path.name)), "w", encoding="utf-8", newline="\n") as out:
+            yield out
+        return
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8", newline="\n") as out:
             yield out
         return
-    path = path.resolve()
-    partial = path.with_name(path.name + ".partial")
+    path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        raise UserError(f"{file} is a link that leads to itself; name another file")
+    names = itertools.chain([path.name], (f"{path.name}.{count}" for count in itertools.count(2)))
+    partials = (path.with_name(f"{name}.partial") for name in names)
+    partial = next(partial for partial in partials if not partial.exists())  # others hold what was done before
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as out:
             yield out

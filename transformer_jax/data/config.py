@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Source
@@ -22,11 +22,11 @@ class DataConfig:
     """One vocabulary for all features, or one for each."""
     max_length: Annotated[int, Ge(1)] = 256
     """Examples with a longer side (in tokens, special ones included) are skipped and counted."""
-    tokens_per_batch: Annotated[int, Ge(1)] = 4096
+    tokens_per_batch: Annotated[int, Ge(1), Le(2**27)] = 4096
     """Rows times padded length of a batch, on its longest side, is at most this."""
     num_buckets: Annotated[int, Ge(1)] = 8
     """Most batch shapes that differ, each of which is compiled."""
-    batch_multiple: Annotated[int, Ge(1)] = 8
+    batch_multiple: Annotated[int, Ge(1), Le(2**20)] = 8
     """Every batch has a multiple of this many rows; the mesh and train.accumulate must divide it."""
     cache: Annotated[str, MAY_CHANGE] = ""
     """Directory of the tokenised text, to share between runs; empty: `cache` in the run directory."""

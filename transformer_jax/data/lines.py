@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import itertools
+import json
 import lzma
 import os
 import zlib
@@ -99,6 +100,14 @@ def _wide(lines: Iterator[bytes], encoding: str) -> Iterator[str]:
         yield rest
 
 
+def parsed(text: str, where: str) -> Any:
+    """The value of a JSON text; ValueError for any other, such as a number of more digits than Python reads."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+
+
 def is_text(line: str) -> bool:
     """Whether the line can be written as UTF-8: it holds no lone surrogate."""
     try:
@@ -112,5 +121,10 @@ def write_whole(path: Path, content: bytes) -> None:
     """Writes a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # that of a full disk names no file
+    finally:
+        partial.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import inspect
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from transformer_jax.data.fields import MAY_CHANGE
-from transformer_jax.data.lines import existing, file_lines
+from transformer_jax.data.lines import existing, file_lines, parsed
 
 Example = dict[str, Any]
 """The values of an example by feature: text, numbers, bytes, NumPy arrays or None, as {"frames": array, "label": 3}."""
@@ -318,11 +317,8 @@ def _jsonl(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> I
         if not line:
             yield dict.fromkeys(features, "")
             continue
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path} line {number} is not JSON: {error}") from None
-        yield _values(record, features, columns, f"{path} line {number}")
+        where = f"{path} line {number}"
+        yield _values(parsed(line, where), features, columns, where)
 
 
 def _parquet(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[Example]:

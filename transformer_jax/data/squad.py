@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformer_jax.data.lines import file_lines
+from transformer_jax.data.lines import file_lines, parsed
 from transformer_jax.data.sources import Example, HeldOut
 
 UNITS: dict[str, Callable[[str, int], int]] = {
@@ -28,12 +28,12 @@ class Squad(HeldOut):
         """The questions of a split; ValueError for another format or an answer that its context does not hold."""
         for path in self.files(split):
             try:
-                articles = json.loads("\n".join(file_lines(path)))["data"]
+                articles = parsed("\n".join(file_lines(path)), str(path))["data"]
                 character_of = _unit(path, articles)
                 if self.holds_out(split):
                     articles = [article for article in articles if self.belongs(split)(article["title"])]
                 yield from (_example(context, question, character_of) for context, question in _questions(articles))
-            except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
+            except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{path} is not a SQuAD file: {type(error).__name__} {error}") from error
 
     def fingerprint(self, split: str) -> str:
@@ -61,7 +61,8 @@ def _unit(path: Path, articles: list[dict]) -> Callable[[str, int], int]:
         missed[name] = [
             answer["text"]
             for context, answer in first
-            if not context.startswith(answer["text"], character_of(context, answer["answer_start"]))
+            if answer["answer_start"] < 0
+            or not context.startswith(answer["text"], character_of(context, answer["answer_start"]))
         ]
         if not missed[name]:
             return character_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -34,7 +34,7 @@ class TransformerConfig(LayerConfig):
     """Embeddings are multiplied by the square root of their width."""
     embedding_norm: bool = False
     """A norm behind the embeddings."""
-    vocab_multiple: Annotated[int, Ge(1)] = 8
+    vocab_multiple: Annotated[int, Ge(1), Le(2**20)] = 8
     """Embedding tables have a multiple of this many rows; those without a token are masked."""
 
     @property

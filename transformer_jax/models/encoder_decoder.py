@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -23,7 +24,7 @@ class EncoderDecoderConfig(DecoderConfig):
 
     encoder: LayerConfig | None = None
     """The encoder's layers, where they are others than the decoder's; None: the same."""
-    num_decoder_layers: int | None = None
+    num_decoder_layers: Annotated[int, Ge(1), Le(10_000)] | None = None
     """Layers of the decoder; None: num_layers."""
     source_vocab_size: int = 0
     """Tokens of the source vocabulary; 0: filled in from the tokenizer."""

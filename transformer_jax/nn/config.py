@@ -40,7 +40,7 @@ EVERYWHERE = LayerKind()
 class LayerConfig:
     """The layers of a stack, by default those of the paper's base model; each later variant is a field."""
 
-    num_layers: Annotated[int, Ge(1)] = 6
+    num_layers: Annotated[int, Ge(1), Le(10_000)] = 6
     """Layers of the stack."""
     d_model: Annotated[int, Ge(1), Le(2**20)] = 512
     """Width of the vectors between layers."""

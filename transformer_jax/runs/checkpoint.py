@@ -133,7 +133,8 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps whose checkpoints are complete, ascending."""
         folders = self._directory.iterdir() if self._directory.is_dir() else ()
-        return sorted(int(folder.name) for folder in folders if folder.name.isdecimal() and folder.is_dir())
+        numbered = [folder for folder in folders if folder.name.isdecimal() and folder.is_dir()]
+        return sorted(int(folder.name) for folder in numbered if folder.name == str(int(folder.name)))
 
     def best_step(self) -> int | None:
         """The step with the best metric, if any was saved; OSError when a checkpoint cannot be read."""

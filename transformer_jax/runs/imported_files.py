@@ -1,10 +1,11 @@
 """Files beside an experiment's file that it imports: listed without running them, copied to the run."""
 
 import contextlib
-import shutil
 import sys
 from modulefinder import ModuleFinder
 from pathlib import Path
+
+from transformer_jax.data.lines import write_whole
 
 INSTALLED = {"transformer_jax", *sys.stdlib_module_names}
 """Modules that are never taken from a file beside the experiment's."""
@@ -42,5 +43,4 @@ def copy_imported(file: Path, directory: Path, taken: tuple[str, ...]) -> None:
         if relative.parts[0] in taken:
             raise ValueError(f"{file} imports {place}, and a run has a {relative.parts[0]} of its own; rename yours")
         if place != directory.absolute() / relative:
-            (directory / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(place, directory / relative)
+            write_whole(directory / relative, place.read_bytes())

@@ -135,7 +135,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if isinstance(row, dict) and "step" in row:
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
         elif number < len(lines):
             raise ValueError(f"{path}:{number} is not a JSON object with a step; delete that line")

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from transformer_jax.data.examples import digest, reasons
 from transformer_jax.data.fields import changeable, check_ranges
+from transformer_jax.data.lines import write_whole
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
@@ -27,6 +28,8 @@ from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
+from transformer_jax.runs.imported_files import imported_files
+from transformer_jax.runs.metrics import METRICS, read_metrics
 from transformer_jax.runs.run import SOURCE, VALIDATION, Run, averaged, open_checkpoints, read_tree, write_experiment
 from transformer_jax.runs.warm_start import Origin, fitting, table
 from transformer_jax.training.experiment import Experiment
@@ -81,6 +84,9 @@ def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark:
     resumed = Run.exists(directory)
     if resumed:
         _check_same(experiment, directory)
+        _check_checkpoints(directory)
+    else:
+        _check_free(file, directory)
     created = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     foreign = set(directory.iterdir())
@@ -88,6 +94,8 @@ def _lead(experiment: Experiment, file: Path, directory: Path, mesh: Mesh, mark:
     lock.write(mark)
     lock.flush()
     try:
+        for leftover in (directory / "cache").glob("*.partial"):  # of a process that was killed: the lock is ours
+            leftover.unlink()
         return _prepare(experiment, file, directory, mesh, lock, resumed)
     except BaseException:
         lock.close()
@@ -130,8 +138,9 @@ def _prepare(
     experiment = replace(experiment, model=task.resolve(experiment.model, data, sizes))
     known_text = data.source.fingerprint("train")
     text = digest(data.source.examples("train")) if known_text is None else known_text
-    if resumed and (directory / TEXT).read_text(encoding="utf-8").strip() != text:
-        raise ValueError(f"the run in {directory} began with other training text; use another --workdir")
+    if resumed and (began := (directory / TEXT).read_text(encoding="utf-8").strip()) != text:
+        known = f"{directory / TEXT} has {began or 'nothing'}, not {text}"
+        raise ValueError(f"the run in {directory} began with other training text ({known}); use another --workdir")
     run = Run(directory, experiment, tokenizers)
     encoded = training_table(run, text)
     print(encoded.report("train"), flush=True)
@@ -144,8 +153,8 @@ def _prepare(
             check_evaluation(run, split)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
+        write_whole(directory / TEXT, f"{text}\n".encode())
     if file is not None:
-        (directory / TEXT).write_text(text + "\n", encoding="utf-8")
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
     if jax.device_count() > 1:
@@ -229,6 +238,34 @@ def _check_same(experiment: Experiment, directory: Path) -> None:
         raise ValueError(f"{directory} holds a run of another experiment: {refused}{hint}; use another --workdir")
 
 
+def _check_checkpoints(directory: Path) -> None:
+    """Raises ValueError where the metrics of a run go beyond its first checkpoint, and there is none, not even damaged.
+
+    Training would begin anew and drop those metrics.
+    """
+    made = max((row["step"] for row in read_metrics(directory)), default=0)
+    folder, train = directory / "checkpoints", read_tree(directory)["train"]
+    # Metrics are written before the checkpoint of their step, which a killed process may not have begun.
+    first = min(filter(None, (train["save_every"], train["stop_after"], train["steps"] - 1)), default=0)
+    if made > first and not (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(
+            f"the run in {directory} made {made:,} steps, but {folder} has no checkpoint; is its disk mounted? "
+            f"To start anew, remove {directory / METRICS}"
+        )
+
+
+def _check_free(file: Path, directory: Path) -> None:
+    """Raises ValueError where a new run would overwrite files that are no run's, or take their checkpoints for its."""
+    ours = {"checkpoints": file}
+    if not (directory / LOCK).exists():  # which a preparation that was killed leaves
+        here = file.parent.absolute()
+        ours |= {str(place.relative_to(here)): place for place in imported_files(file).values()}
+        ours |= dict.fromkeys((SOURCE, METRICS, "tokenizer"), file)
+    for place, origin in ((directory / name, origin) for name, origin in ours.items()):
+        if place.exists() and not (place.samefile(origin) or place.is_dir() and not any(place.iterdir())):
+            raise ValueError(f"{place} is there, but no experiment.json of a run beside it; use another --workdir")
+
+
 def _with_sizes(experiment: Experiment, directory: Path) -> Experiment:
     """The experiment with the model's sizes that follow from a run's vocabularies."""
     task, data = experiment.task, experiment.data
@@ -267,10 +304,11 @@ def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _lock(directory: Path) -> IO[str]:
     """Locks the directory until the file is closed; raises ValueError when another process trains there."""
-    file = (directory / LOCK).open("w")
+    file = (directory / LOCK).open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
         raise ValueError(f"another process is training in {directory}; wait, or use another --workdir") from None
+    file.truncate(0)
     return file

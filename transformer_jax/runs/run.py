@@ -197,7 +197,10 @@ def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
 def read_tree(directory: Path) -> dict[str, Any]:
     """The saved experiment as plain JSON."""
     try:
-        return json.loads((directory / EXPERIMENT).read_text(encoding="utf-8"))
+        tree = json.loads((directory / EXPERIMENT).read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError("it is no JSON object")
+        return tree
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{directory / EXPERIMENT} is damaged: {error}") from error
 
@@ -206,7 +209,7 @@ def write_experiment(directory: Path, experiment: Experiment, file: Path) -> Non
     """Saves the resolved experiment, last and atomically: a directory with experiment.json is a complete run."""
     copy_imported(file, directory, TAKEN)
     if file.resolve() != (directory / SOURCE).resolve():
-        shutil.copyfile(file, directory / SOURCE)
+        write_whole(directory / SOURCE, file.read_bytes())
     text = json.dumps(to_tree(experiment), indent=2, ensure_ascii=False) + "\n"
     # Bytes of a file's name that are no UTF-8 become an escape of JSON.
     write_whole(directory / EXPERIMENT, text.encode("utf-8", "backslashreplace"))

@@ -16,7 +16,7 @@ from transformer_jax.training.optimizer import OptimizerConfig
 class TrainConfig:
     """Length of a run, its evaluations and its checkpoints."""
 
-    steps: Annotated[int, Ge(1), MAY_CHANGE] = 100_000
+    steps: Annotated[int, Ge(1), Lt(2**31), MAY_CHANGE] = 100_000
     """Updates of the parameters in all."""
     stop_after: Annotated[Annotated[int, Ge(1)] | None, MAY_CHANGE] = None
     """Save and stop at this step without shortening schedules; None: at `steps`."""

@@ -42,9 +42,9 @@ class OptimizerConfig:
     """inverse_sqrt (the paper's), constant, cosine or linear; each after a linear warm-up."""
     learning_rate: Annotated[float, Gt(0)] | None = None
     """The highest learning rate, at the end of warm-up; None: the paper's (d_model * warmup_steps)^-0.5."""
-    warmup_steps: Annotated[int, Ge(1)] = 4_000
+    warmup_steps: Annotated[int, Ge(1), Lt(2**31)] = 4_000
     """Steps over which the learning rate rises linearly."""
-    schedule_steps: Annotated[int, Ge(1)] | None = None
+    schedule_steps: Annotated[int, Ge(1), Lt(2**31)] | None = None
     """Length of cosine and linear schedules; None: train.steps."""
     b1: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Decay of the gradient's mean."""
