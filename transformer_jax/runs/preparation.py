@@ -27,8 +27,18 @@ from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
-from transformer_jax.runs.run import SOURCE, VALIDATION, Run, averaged, open_checkpoints, read_tree, write_experiment
-from transformer_jax.runs.warm_start import Origin, fitting, table
+from transformer_jax.runs.importing import keep_origin
+from transformer_jax.runs.run import (
+    PUBLISHED,
+    SOURCE,
+    VALIDATION,
+    Run,
+    averaged,
+    open_checkpoints,
+    read_tree,
+    write_experiment,
+)
+from transformer_jax.runs.warm_start import Origin, PublishedOrigin, fitting, table
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
@@ -37,7 +47,7 @@ TEXT = "text.fingerprint"
 """File in the run directory: the fingerprint of the training text."""
 LOCK = ".lock"
 """File in the run directory, locked by the process that trains there."""
-WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
+WRITTEN = (LOCK, PUBLISHED, TEXT, SOURCE, "cache", "tokenizer")
 """Names that preparation adds to a run directory before `experiment.json` makes it a run."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
@@ -144,6 +154,8 @@ def _prepare(
             check_evaluation(run, split)
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
+        if isinstance(origin, PublishedOrigin):
+            keep_origin(origin.published.directory, directory / PUBLISHED)
     if file is not None:
         (directory / TEXT).write_text(text + "\n", encoding="utf-8")
         write_experiment(directory, experiment, file)
@@ -153,7 +165,8 @@ def _prepare(
     initial = origin.parameters() if origin else {}
     if initial:
         copies = fitting(experiment.model, initial)
-        print(f"from {place}:\n{table(experiment.model, initial, copies)}", flush=True)
+        more = origin.more_taken(experiment.model) if origin else ""
+        print(f"from {place}{more}:\n{table(experiment.model, initial, copies)}", flush=True)
     return Prepared(run, mesh, encoded, plan, validation, text, initial, lock)
 
 
