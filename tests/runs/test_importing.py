@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ from transformer_jax.analysis.plan import make_plan
 from transformer_jax.cli.main import main
 from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizer_json import TokenizerJson
-from transformer_jax.interop.published import write_published
+from transformer_jax.interop.published import open_published, write_published
 from transformer_jax.interop.tensor_files import SINGLE, read_directory
 from transformer_jax.models.decoder_only import llama
 from transformer_jax.models.encoder_only import bert
@@ -118,6 +120,39 @@ def test_training_begins_from_an_imported_run(run, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out == "out: BertForSequenceClassification\n"
     values = json.loads(Path("out/config.json").read_text())
     assert values["id2label"] == {"0": "x", "1": "y", "2": "z"} and values["torch_dtype"] == "bfloat16"
+
+
+def test_fine_tuning_begins_from_a_published_directory_in_one_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "\n".join(f"{line}\t{label}" for line, label in zip(LINES * 4, ["x", "y", "z"] * 4, strict=True))
+    (tmp_path / "train.tsv").write_text(rows + "\n")
+    other = "d_model=8, num_heads=1, d_ff=8, num_layers=3, positions=NoPositions(), dropout=0.5"
+    own = TRAIN.replace("DIRECTORY", repr(str(tmp_path))).replace("TokenizerJson()", "WordPiece(vocab_size=20)")
+    own = re.sub(r"bert\(.*?\)", f"bert({other})", own)
+    (tmp_path / "own.py").write_text(own)
+    published = publish(tmp_path / "published", bert(**SIZES, head="pooled"), np.dtype(np.float16))
+    command = ["train", "own.py", "--initialize-from", "published", "--workdir", "new"]
+    command += ["--model.num-layers", "1", "--optimizer.learning-rate", "1e-9"]
+    assert main([*command, "--train.stop-after", "1"]) == 0
+    assert "sizes and forms are taken" in capsys.readouterr().out
+    run, taken = Run.open("new"), open_published(published).parameters()
+    model = run.experiment.model
+    assert (model.d_model, model.num_layers, model.vocab_size, model.dropout) == (16, 1, 13, 0.5)
+    assert type(model.positions).__name__ == "Learned" and model.head == "sequence" and model.num_outputs == 3
+    ours = named_parameters(run.model_of([1]))
+    for name, value in taken.items():
+        np.testing.assert_allclose(ours[name], value[: len(ours[name])], atol=1e-6, err_msg=name)
+    assert ours.keys() - taken.keys() == {"head/kernel", "head/bias"}
+    assert not (run.directory / "published" / SINGLE).exists()
+
+    shutil.rmtree(published)  # A run that has begun needs it no more.
+    assert main(command) == 0
+    assert run.checkpoint_steps() == [2] and "taken" not in capsys.readouterr().out
+    assert set(transformer_jax.load("new").classify(LINES)) <= {"x", "y", "z"}
+    assert main(["export", "new", "out"]) == 0
+    assert capsys.readouterr().out == "out: BertForSequenceClassification\n"
+    assert main([*command, "--model.d-ff", "8"]) != 0
+    assert "model.d_ff was 24, now 8" in capsys.readouterr().err
 
 
 def test_a_tokenizer_that_was_trained_here_is_published_with_its_special_tokens(tmp_path):

@@ -46,6 +46,12 @@ def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only:
     return changed
 
 
+def given(arguments: Sequence[str], path: str) -> str:
+    """The value that the arguments give a field of text, the last of several; empty: none."""
+    options = [] if {"-h", "--help"} & set(arguments) else _options(arguments)
+    return next((values[-1] for name, values in reversed(options) if name == path and values), "")
+
+
 def _choose(experiment: T, options: list[Option], only: str | tuple[str, ...]) -> tuple[T, list[Option]]:
     """The experiment with the classes that options choose by name, outer ones first, and the other options."""
     for path, values in sorted(options, key=lambda option: option[0]):

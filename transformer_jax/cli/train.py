@@ -11,7 +11,7 @@ import jax
 
 from transformer_jax.analysis.report import show_result
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.overrides import apply_overrides
+from transformer_jax.cli.overrides import apply_overrides, given
 from transformer_jax.cli.parser import Parser, show_log
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
@@ -21,9 +21,12 @@ from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.preparation import prepare
 from transformer_jax.runs.profiling import PROFILE, report
 from transformer_jax.runs.trainer import train
+from transformer_jax.runs.warm_start import with_published
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment
 
+INITIALIZE_FROM = "train.initialize_from"
+BEGINNING = "take vocabulary and parameters of this run or published model, of the latter the sizes as well"
 EPILOG = """\
 Started again with the same directory, a run goes on from its newest checkpoint.
 Every field can be changed by its path. EXPERIMENT.py --help lists those of an experiment;
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("train", "Learns what an experiment file says.", add_help=False, epilog=EPILOG)
     parser.add_argument("experiment", metavar="EXPERIMENT.py", nargs="?", help="has a function experiment()")
     parser.add_argument("--workdir", metavar="RUN", help="the run directory; default: runs/<name of the file>")
-    parser.add_argument("--initialize-from", metavar="RUN[:STEP]", help="take vocabulary and parameters of this run")
+    parser.add_argument("--initialize-from", metavar="RUN[:STEP]|DIR", help=BEGINNING)
     parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
     parser.add_argument("--profile", action="store_true", help="trace a few steps for XProf and say what they cost")
     with user_input():
@@ -49,13 +52,15 @@ def main(arguments: Sequence[str]) -> None:
         experiment = Experiment(task=Translation(), data=DataConfig(source=Files()), model=base())
         if options.experiment:
             experiment = load_experiment_file(file, options.variant or "experiment")
-        experiment = apply_overrides(experiment, overrides, f"{parser.prog} {file}")
-        if options.initialize_from:
-            experiment = replace(experiment, train=replace(experiment.train, initialize_from=options.initialize_from))
+        name = f"{file.stem}_{options.variant}" if options.variant else file.stem
+        directory = Path(options.workdir or Path("runs") / name)
+        if place := options.initialize_from or given(overrides, INITIALIZE_FROM):
+            experiment = replace(experiment, train=replace(experiment.train, initialize_from=place))
+            overrides += [f"--{INITIALIZE_FROM}={place}"]
+        experiment = apply_overrides(with_published(experiment, directory), overrides, f"{parser.prog} {file}")
         start(experiment.train.lost_process_timeout)
         show_log()
-        name = f"{file.stem}_{options.variant}" if options.variant else file.stem
-        prepared = prepare(experiment, file, Path(options.workdir or Path("runs") / name))
+        prepared = prepare(experiment, file, directory)
     keep_programs(prepared.run.directory)
     finished = train(prepared, profile=options.profile)
     if options.profile and is_first():

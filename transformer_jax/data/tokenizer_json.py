@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 
 from transformer_jax.data.lines import existing
 from transformer_jax.data.subwords import ENDS, MASKS, PADDINGS, STARTS, UNKNOWNS, ByteBPE, SubwordTokenizer, WordPiece
-from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
+from transformer_jax.data.tokenizers import Bytes, SentencePiece, Tokenizer, TokenizerConfig
 
 FILE, SETTINGS, SPECIAL, MODEL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -144,3 +144,12 @@ class TokenizerJsonTokenizer(SubwordTokenizer):
         (directory / FILE).write_text(text + "\n", encoding="utf-8")
         text = json.dumps(self.published["settings"], ensure_ascii=False, indent=2)
         (directory / SETTINGS).write_text(text + "\n", encoding="utf-8")
+
+
+TokenizerConfig.kinds = {
+    "sentence_piece": SentencePiece,
+    "word_piece": WordPiece,
+    "byte_bpe": ByteBPE,
+    "bytes": Bytes,
+    "tokenizer_json": TokenizerJson,
+}

@@ -9,10 +9,10 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import sentencepiece
 from annotated_types import Ge, Le
@@ -92,6 +92,9 @@ class Tokenizer:
 @dataclass(frozen=True)
 class TokenizerConfig:
     """How a tokenizer is made."""
+
+    kinds: ClassVar[Mapping[str, type["TokenizerConfig"]]]
+    """The kinds by name, as the command line has them."""
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """The tokenizer for these texts; the same texts give the same tokenizer."""

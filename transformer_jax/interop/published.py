@@ -25,6 +25,7 @@ LOG = logging.getLogger(__name__)
 CONFIG = "config.json"
 MOST_SHARED = 1_000
 """Layers that one set of parameters is for, at most."""
+Tensors = Mapping[str, np.ndarray]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -107,6 +108,24 @@ def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Publishe
     `ignore` has keys of config.json that are to be passed over. Raises FileNotFoundError or ValueError for a directory
     that holds no such model, and for a model that cannot be expressed here.
     """
+    values, family, architecture, config, tensors = _described(directory, ignore)
+    try:
+        shapes = shapes_of(config)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{directory / CONFIG}: {error}") from error
+    layout = lay_out((*family.rules, *family.rules_for(config), *architecture.rules), shapes, family.name)
+    over = check_tensors(layout, tensors, family.optional(), str(directory))
+    _check_copies(family, tensors, over, directory)
+    return Published(directory, family, architecture, values, config, layout, tensors)
+
+
+def published_config(directory: Path) -> Any:
+    """Our configuration of a published model, found without JAX's devices; raises what `open_published` raises."""
+    return _described(directory, ())[3]
+
+
+def _described(directory: Path, ignore: Collection[str]) -> tuple[dict[str, Any], Family, Architecture, Any, Tensors]:
+    """config.json, what it makes, and the tensors by the names of the family's rules."""
     if not (directory / CONFIG).is_file():
         raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
     values = read_json((directory / CONFIG).read_bytes(), directory / CONFIG)
@@ -129,13 +148,9 @@ def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Publishe
     try:
         config = _with_head(family.to_config(keys), architecture, tensors)
         _check_config(config, keys, family, len(tensors))
-        shapes = shapes_of(config)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{directory / CONFIG}: {error}") from error
-    layout = lay_out((*family.rules, *family.rules_for(config), *architecture.rules), shapes, family.name)
-    over = check_tensors(layout, tensors, family.optional(), str(directory))
-    _check_copies(family, tensors, over, directory)
-    return Published(directory, family, architecture, values, config, layout, tensors)
+    return values, family, architecture, config, tensors
 
 
 def _check_config(config: Any, keys: Keys, family: Family, tensors: int) -> None:

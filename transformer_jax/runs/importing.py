@@ -171,7 +171,9 @@ def _numpy_type(name: str) -> Any:
 
 
 def _published_config(run: Run) -> dict[str, Any]:
-    """config.json of the published model that a run was imported from, if it was."""
+    """config.json of the published model that a run was imported from, if it was; others have another head."""
+    if run.experiment.train.initialize_from:
+        return {}
     path = run.directory / PUBLISHED / CONFIG
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -29,9 +29,19 @@ from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.imported_files import imported_files
+from transformer_jax.runs.importing import keep_origin
 from transformer_jax.runs.metrics import METRICS, read_metrics
-from transformer_jax.runs.run import SOURCE, VALIDATION, Run, averaged, open_checkpoints, read_tree, write_experiment
-from transformer_jax.runs.warm_start import Origin, fitting, table
+from transformer_jax.runs.run import (
+    PUBLISHED,
+    SOURCE,
+    VALIDATION,
+    Run,
+    averaged,
+    open_checkpoints,
+    read_tree,
+    write_experiment,
+)
+from transformer_jax.runs.warm_start import Origin, PublishedOrigin, fitting, table
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
@@ -40,7 +50,7 @@ TEXT = "text.fingerprint"
 """File in the run directory: the fingerprint of the training text."""
 LOCK = ".lock"
 """File in the run directory, locked by the process that trains there."""
-WRITTEN = (LOCK, TEXT, SOURCE, "cache", "tokenizer")
+WRITTEN = (LOCK, PUBLISHED, TEXT, SOURCE, "cache", "tokenizer")
 """Names that preparation adds to a run directory before `experiment.json` makes it a run."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
@@ -154,6 +164,8 @@ def _prepare(
     if not resumed:
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
         write_whole(directory / TEXT, f"{text}\n".encode())
+        if isinstance(origin, PublishedOrigin):
+            keep_origin(origin.published.directory, directory / PUBLISHED)
     if file is not None:
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
@@ -162,7 +174,8 @@ def _prepare(
     initial = origin.parameters() if origin else {}
     if initial:
         copies = fitting(experiment.model, initial)
-        print(f"from {place}:\n{table(experiment.model, initial, copies)}", flush=True)
+        more = origin.more_taken(experiment.model) if origin else ""
+        print(f"from {place}{more}:\n{table(experiment.model, initial, copies)}", flush=True)
     return Prepared(run, mesh, encoded, plan, validation, text, initial, lock)
 
 

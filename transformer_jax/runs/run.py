@@ -6,6 +6,7 @@ tokenizer/        the vocabularies
 checkpoints/      see checkpoint.py
 metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the same
 cache/            the tokenised text
+published/        configuration, card and licence of the published model that it was imported from or began from
 """
 
 import json
@@ -36,7 +37,7 @@ from transformer_jax.training.step import abstract_model, model_shardings
 
 EXPERIMENT, SOURCE = "experiment.json", "experiment.py"
 PUBLISHED = "published"
-"""The folder of what came with a model that was imported: its configuration, card and licence."""
+"""The folder of what came with a published model: its configuration, card and licence."""
 TAKEN = (PUBLISHED, SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
 """Names that belong to a run directory: no imported file may have them."""
 VALIDATION = "validation_"

@@ -1,8 +1,8 @@
-"""Parameters taken from another run, as far as they fit."""
+"""Parameters taken from another run or from a published model, as far as they fit."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +10,21 @@ import numpy as np
 from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
+from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.vocabulary import Vocabulary, VocabularyConfig
+from transformer_jax.interop.published import Published, is_published, open_published, published_config
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
-from transformer_jax.runs.run import Run
+from transformer_jax.runs.experiment_file import from_tree
+from transformer_jax.runs.run import PUBLISHED, Run, read_tree
+from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model
 
 PREFIX = ("layers", "vocab", "positions")
 """Axes along which the common beginning is taken; all others have to be equal."""
+OF_TRAINING = ("head", "num_outputs", "dropout", "attention_dropout", "feed_forward_dropout", "head_dropout", "dtype")
+OF_TRAINING += ("attention_kernel", "initializer", "remat", "unroll", "vocab_multiple")
+"""Fields of a model that say how it is trained, rather than what a published one computes."""
 LEAST = 0.01
 """The share of a model's values that has to fit."""
 
@@ -29,14 +36,23 @@ class Origin:
     run: Run
     steps: list[int]
 
-    @classmethod
-    def open(cls, place: str) -> "Origin":
-        """The run that `RUN` or `RUN:STEP` names; STEP as in `--checkpoint`. Raises FileNotFoundError or ValueError."""
+    @staticmethod
+    def open(place: str) -> "Origin | PublishedOrigin":
+        """The run that `RUN` or `RUN:STEP` names, STEP as in `--checkpoint`, or the published model of a directory.
+
+        Raises FileNotFoundError or ValueError.
+        """
+        if _names_published(place):
+            return PublishedOrigin(open_published(Path(place)))
         directory, _, checkpoint = place.rpartition(":")
         if not directory or Path(place).is_dir():
             directory, checkpoint = place, ""
         run = Run.open(directory)
-        return cls(run, run.checkpoint_steps(checkpoint or None))
+        return Origin(run, run.checkpoint_steps(checkpoint or None))
+
+    def more_taken(self, model: Any) -> str:
+        """What is taken beside parameters and vocabulary: nothing."""
+        return ""
 
     def tokenizers(self, data: DataConfig, kinds: Mapping[str, VocabularyConfig]) -> dict[str, Vocabulary]:
         """The run's vocabularies for the features of text in `kinds`; ValueError where they are of another kind."""
@@ -58,6 +74,58 @@ class Origin:
         """The run's parameters by name."""
         model = self.run.model_of(self.steps)
         return {name: np.asarray(value) for name, value in named_parameters(model).items()}
+
+
+@dataclass(frozen=True)
+class PublishedOrigin:
+    """A published model to begin from."""
+
+    published: Published
+
+    def more_taken(self, model: Any) -> str:
+        """What is taken beside parameters and vocabulary, for a person."""
+        if type(model) is not type(self.published.config):
+            return ""
+        ours = ", ".join(name for name in OF_TRAINING if hasattr(model, name))
+        return f" ({self.published.family.name}, whose sizes and forms are taken; the experiment's own are {ours})"
+
+    def tokenizers(self, data: DataConfig, kinds: Mapping[str, VocabularyConfig]) -> dict[str, Vocabulary]:
+        """The published tokenizer for the features of text in `kinds`."""
+        tokenizer = TokenizerJson(str(self.published.directory), self.published.config.vocab_size).train([])
+        return {feature: tokenizer for feature, kind in kinds.items() if kind == data.tokenizer}
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The published parameters by our names."""
+        return {name: np.asarray(value) for name, value in self.published.parameters().items()}
+
+
+def _names_published(place: str) -> bool:
+    return is_published(Path(place)) and not Run.exists(Path(place))
+
+
+def with_published(experiment: Experiment, directory: Path) -> Experiment:
+    """The experiment with tokenizer and model of the published model that it begins from, if it begins from one.
+
+    Of a model of the same class, fields are the published ones but for `OF_TRAINING`; another keeps its own. For a run
+    that exists in `directory` while the published model does not any more, they are what the run has saved.
+    """
+    place = experiment.train.initialize_from
+    if place and _names_published(place):
+        config: Any = published_config(Path(place))
+        tokenizer = TokenizerJson(vocab_size=config.vocab_size)
+    elif place and Run.exists(directory) and (directory / PUBLISHED).is_dir():
+        saved = read_tree(directory)
+        config = from_tree(experiment.model, saved["model"])
+        tokenizer = from_tree(TokenizerJson(), saved["data"]["tokenizer"])
+    else:
+        return experiment
+    model = experiment.model
+    if type(model) is type(config):
+        kept = {name: getattr(model, name) for name in OF_TRAINING if hasattr(model, name)}
+        # The vocabularies' sizes follow from the tokenizer.
+        kept |= {name: 0 for name in ("vocab_size", "source_vocab_size") if hasattr(model, name)}
+        model = replace(config, **kept)
+    return replace(experiment, model=model, data=replace(experiment.data, tokenizer=tokenizer))
 
 
 class Copy(NamedTuple):

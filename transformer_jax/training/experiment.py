@@ -39,7 +39,8 @@ class TrainConfig:
     checkpoint: Annotated[str, MAY_CHANGE] = "last"
     """Checkpoint that is evaluated and used by default: last, best, a step, or average:N."""
     initialize_from: str = ""
-    """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are copied; empty: none. Its file is executed."""
+    """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are copied; empty: none. Its file is executed.
+    Or the directory of a published model, whose sizes and forms replace those of `model` as well."""
     lost_process_timeout: Annotated[int, Ge(1), MAY_CHANGE] = 100
     """Seconds without a sign of one of several processes after which the others end."""
     random_bits: Literal["threefry2x32", "rbg"] = "threefry2x32"
