@@ -138,7 +138,10 @@ def test_a_mistake_leaves_a_directory_that_was_there(refusal, place):
     assert (place / "deep" / "mine.txt").read_text() == "keep me"
 
 
-@pytest.mark.parametrize("name", ["experiment.py", "sizes.py", "metrics.jsonl", "tokenizer/own.model", "checkpoints/7"])
+TAKEN = ["experiment.py", "sizes.py", "metrics.jsonl", "published/a", "tokenizer/a", "checkpoints/7"]
+
+
+@pytest.mark.parametrize("name", TAKEN)
 def test_files_of_a_directory_that_is_no_run_are_not_overwritten(refusal, place, name):
     (place / "tiny.py").write_text("import sizes\n" + EXPERIMENT)
     (place / "sizes.py").write_text("")

@@ -273,7 +273,7 @@ def _check_free(file: Path, directory: Path) -> None:
     if not (directory / LOCK).exists():  # which a preparation that was killed leaves
         here = file.parent.absolute()
         ours |= {str(place.relative_to(here)): place for place in imported_files(file).values()}
-        ours |= dict.fromkeys((SOURCE, METRICS, "tokenizer"), file)
+        ours |= dict.fromkeys((PUBLISHED, SOURCE, METRICS, "tokenizer"), file)
     for place, origin in ((directory / name, origin) for name, origin in ours.items()):
         if place.exists() and not (place.samefile(origin) or place.is_dir() and not any(place.iterdir())):
             raise ValueError(f"{place} is there, but no experiment.json of a run beside it; use another --workdir")
