@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +18,25 @@ from transformer_jax.analysis.plan import make_plan
 from transformer_jax.cli.main import main
 from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizer_json import TokenizerJson
+from transformer_jax.decoding.sampling import Sampling
 from transformer_jax.interop.published import open_published, write_published
 from transformer_jax.interop.tensor_files import SINGLE, read_directory
 from transformer_jax.models.decoder_only import llama
+from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.nn.positions import Sinusoidal
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.importing import import_run, write_tokenizer
-from transformer_jax.runs.published_run import load_published
+from transformer_jax.runs.published_generation import FILE
+from transformer_jax.runs.published_run import experiment_for, load_published
 from transformer_jax.runs.run import Run
+from transformer_jax.tasks.generator import Generation
+from transformer_jax.tasks.translation import Decoding
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "##s", "dull"]
 SIZES = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_layers": 2, "max_length": 32, "vocab_size": 13}
+MARIAN = {"positions": Sinusoidal(interleaved=False), "attention_bias": True, "output_bias": True, "norm_epsilon": 1e-5}
 LINES = ["a good film", "bad films", "a dull film"]
 TRAIN = """\
 from transformer_jax import *
@@ -185,6 +193,65 @@ def test_a_loaded_language_model_generates(tmp_path):
     model, tokenizer = transformer_jax.load(tmp_path)
     assert model.embedding.vocab_size == tokenizer.vocab_size == 13
     assert tokenizer.decode(tokenizer.encode("good films")) == "good films"
+
+
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory):
+    """A published language model and a published translator."""
+    decoder, other = llama(**SIZES | {"d_ff": 16}, num_kv_heads=1), base(**SIZES, **MARIAN)
+    return {
+        "generation": publish(tmp_path_factory.mktemp("llama"), decoder),
+        "decoding": publish(tmp_path_factory.mktemp("marian"), other, family="marian"),
+    }
+
+
+def said(directory, ignore=(), **values) -> Any:
+    """What a task's field is after a generation_config.json with these keys."""
+    (directory / FILE).write_text(json.dumps({"pad_token_id": 0, "eos_token_id": 3, **values}))
+    return experiment_for(open_published(directory), ignore=ignore).task
+
+
+def test_published_generation_becomes_fields_of_the_task(writers):
+    task = said(writers["generation"], do_sample=True, temperature=0.6, top_p=0.9, max_new_tokens=7)
+    assert task.generation == Generation(max_new_tokens=7, sampling=Sampling(temperature=0.6, top_k=50, top_p=0.9))
+    task = said(writers["generation"], do_sample=False, repetition_penalty=1.2, length_penalty=2.0, num_beams=1)
+    assert task.generation == Generation(sampling=Sampling(temperature=0.0, repetition_penalty=1.2))
+    assert said(writers["generation"]).generation == Generation()
+    words = {"bad_words_ids": [[0]], "forced_eos_token_id": 3, "max_length": 512}
+    task = said(writers["decoding"], num_beams=6, length_penalty=0, early_stopping=True, **words)
+    assert task.decoding == Decoding(beam_size=6, length_penalty=0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "others"),
+    [
+        ("decoding", "length_penalty", {"length_penalty": 1.0, "num_beams": 4}),
+        ("decoding", "early_stopping", {"early_stopping": "never", "num_beams": 4}),
+        ("decoding", "forced_bos_token_id", {"forced_bos_token_id": 5}),
+        ("decoding", "max_length", {"max_length": 4}),
+        ("decoding", "bad_words_ids", {"bad_words_ids": [[5, 6]]}),
+        ("decoding", "no_repeat_ngram_size", {"no_repeat_ngram_size": 3}),
+        ("generation", "suppress_tokens", {"suppress_tokens": [5]}),
+        ("generation", "min_length", {"min_length": 2}),
+        ("generation", "do_sample", {"do_sample": True, "num_beams": 2}),
+        ("generation", "eos_token_id", {"eos_token_id": [3, 5]}),
+        ("generation", "a_new_key", {"a_new_key": 1}),
+    ],
+)
+def test_what_generation_has_no_field_for_is_refused_by_name(kind, key, others, writers):
+    with pytest.raises(ValueError, match=rf"{FILE}: {key} .*--ignore"):
+        said(writers[kind], **others)
+    said(writers[kind], ignore=[key], **others)
+
+
+def test_without_its_own_file_generation_is_read_from_the_configuration(writers):
+    (writers["generation"] / FILE).unlink(missing_ok=True)
+    path = writers["generation"] / "config.json"
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"max_new_tokens": 3, "top_k": 5}))
+    task: Any = experiment_for(open_published(writers["generation"])).task
+    path.write_text(before)
+    assert task.generation.max_new_tokens == 3 and task.generation.sampling.top_k == 5
 
 
 @pytest.fixture(scope="module")

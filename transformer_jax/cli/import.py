@@ -14,7 +14,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("directory", metavar="DIR", help="the directory of the published model")
     parser.add_argument("run", metavar="RUN", help="the new run directory")
     parser.add_argument(
-        "--ignore", metavar="KEY", action="append", default=[], help="pass over a key of config.json; may be repeated"
+        "--ignore",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="pass over a key of config.json or generation_config.json",
     )
     with user_input():
         options, rest = parser.split(arguments)

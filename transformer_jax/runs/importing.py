@@ -39,7 +39,7 @@ def import_run(directory: Path, target: Path, *, ignore: Collection[str] = ()) -
     if target.exists():
         raise ValueError(f"{target} is there already; choose another directory")
     published = open_published(directory, ignore=ignore)
-    experiment = experiment_for(published)
+    experiment = experiment_for(published, ignore=ignore)
     vocabularies = vocabularies_for(experiment, published)
     # Where it was read from is no part of the run.
     tokenizer: Any = dataclasses.replace(experiment.data.tokenizer, **{"path": ""})

@@ -15,6 +15,7 @@ from transformer_jax.interop.published import Published, open_published
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
+from transformer_jax.runs.published_generation import with_generation
 from transformer_jax.tasks.classification import Classification
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
@@ -31,13 +32,15 @@ LONGEST = 1024
 """Tokens of a text, where the positions go further."""
 
 
-def experiment_for(published: Published) -> Experiment:
+def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> Experiment:
     """A task that has the model's head, and the data and model that go with it; the source has no files yet."""
     config, task = published.config, task_for(published)
     reach = config.reach() or config.max_length
-    length = min(reach - (task.decoding.extra_length if isinstance(task, Translation) else 0), LONGEST)
+    extra = task.decoding.extra_length if isinstance(task, Translation) else 0
+    length = max(min(reach - extra, LONGEST), 1)
+    task = with_generation(task, published, length + extra, ignore)
     tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
-    data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=max(length, 1))
+    data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=length)
     # The only checkpoint is no step of a training.
     train = TrainConfig(best="", validation_examples=0)
     return Experiment(task=task, data=data, model=config, train=train)
@@ -92,7 +95,7 @@ def vocabularies_for(experiment: Experiment, published: Published) -> dict[str, 
 def load_published(directory: Path, *, ignore: Collection[str] = ()) -> Any:
     """The predictor of a published model, on all devices of this process."""
     published = open_published(directory, ignore=ignore)
-    experiment = experiment_for(published)
+    experiment = experiment_for(published, ignore=ignore)
     vocabularies = vocabularies_for(experiment, published)
     shardings = model_shardings(abstract_model(published.config), local_mesh(MeshConfig()))
     return experiment.task.predictor(published.model(shardings), vocabularies, experiment.data)
