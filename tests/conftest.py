@@ -52,8 +52,10 @@ def is_known_to_xla(flag):
 def place_for_programs(config):
     """A directory that saves all tests of a worker, and processes that they start, from compiling a program twice.
 
-    Each worker has its own, since JAX does not write these files in one piece.
+    Each worker has its own, since JAX does not write these files in one piece, in one that outlives all workers.
     """
+    if hasattr(config, "workerinput"):
+        return os.path.join(os.environ["JAX_COMPILATION_CACHE_DIR"], config.workerinput["workerid"])
     directory = tempfile.mkdtemp(prefix="jax-programs-")
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
     return directory

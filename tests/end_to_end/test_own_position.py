@@ -62,14 +62,14 @@ RATE = "decoder/position_bias/rate"
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """One run straight to its end, one that stops and goes on, and one whose heads are on two devices."""
+    """One run straight to its end, one that stops and goes on, and one on eight devices."""
     place = tmp_path_factory.mktemp("own")
     (place / "own.py").write_text(EXPERIMENT, encoding="utf-8")
     for name, *options in (
         ("straight",),
         ("run", "--train.stop-after", "3"),
         ("run",),
-        ("mesh", "--mesh.tensor", "2", "--model.positions.start", "1.0"),
+        ("mesh", "--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2", "--model.positions.start", "1.0"),
     ):
         assert main(["train", str(place / "own.py"), "--workdir", str(place / name), *options]) == 0
     return place

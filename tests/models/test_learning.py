@@ -1,6 +1,6 @@
 """Learning beside PyTorch: the same model, batches and schedule, each with its own initialisation, no dropout.
 
-Six layers: with fewer, other initialisations (queries, keys and values drawn each by itself) learn this as fast.
+Six layers: with two, queries, keys and values that are drawn each by itself learn as fast.
 """
 
 import jax
