@@ -89,7 +89,7 @@ class Family:
         tensors = [rule.theirs for rule in architecture.rules]
         try:
             back = self.to_config(Keys(self.from_config(config), tensors))
-        except (ValueError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise CannotExpressError(f"{self.name} cannot express this model: {error}", fields=900) from error
         if type(back) is not type(config):
             raise CannotExpressError(f"{self.name} is a {type(back).__name__}, not a {type(config).__name__}")
