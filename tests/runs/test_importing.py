@@ -271,6 +271,8 @@ def test_minilm_gives_the_recorded_vectors(models):
     assert encoder.encoded(expected["sentences"]) == expected["input_ids"]
     found = np.array(encoder.embed(expected["sentences"]))
     np.testing.assert_allclose(found, np.array(expected["embeddings"]), atol=1e-5)
+    with pytest.raises(ValueError, match="more than the 256"):  # as its sentence_bert_config.json says
+        encoder.embed(["word " * 300])
     tokens = jnp.array(expected["input_ids"][:1])
     pooled = encoder.model(tokens)[0]
     np.testing.assert_allclose(np.asarray(pooled), expected["pooler_output_of_sentence_0"], atol=1e-5)

@@ -19,7 +19,7 @@ VERBS = {
     "score": ("log-probabilities of given translations", "score runs/quickstart --source in.txt --target out.txt"),
     "attention": ("draw who looks at whom in a sentence", 'attention runs/quickstart "jeudi 5 mars 2026"'),
     "import": ("make a run of a published model", "import DIR runs/minilm"),
-    "export": ("write a run as others publish models", "export runs/quickstart DIR"),
+    "export": ("write a run as others publish models", "export runs/minilm DIR"),
     "average": ("write the mean of the last checkpoints", "average runs/quickstart --last 5"),
 }
 

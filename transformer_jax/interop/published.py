@@ -279,4 +279,7 @@ def family_for(config: Any, name: str = "", architecture: str = "") -> tuple[Fam
         except CannotExpressError as error:
             reasons.append(error)
     nearest = min(reasons, key=lambda error: error.fields)
-    raise ValueError(f"no published family has a place for this model: {nearest}")
+    raise ValueError(
+        f"no published family has a place for this model: {nearest}; a model that begins as gpt2(), llama(), bert() or "
+        "from a published one has"
+    )

@@ -37,7 +37,7 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> Exp
     config, task = published.config, task_for(published)
     reach = config.reach() or config.max_length
     extra = task.decoding.extra_length if isinstance(task, Translation) else 0
-    length = max(min(reach - extra, LONGEST), 1)
+    length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
     task = with_generation(task, published, length + extra, ignore)
     tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
     data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=length)
@@ -79,6 +79,16 @@ def _text_vectors(directory: Path) -> TextVectors:
         raise ValueError(f"{pooling} has {', '.join(sorted(other))}; vectors of texts are the mean or the first here")
     normalise = any(str(kind.get("type", "")).endswith("Normalize") for kind in kinds)
     return TextVectors(pooling="first" if "pooling_mode_cls_token" in modes else "mean", normalise=normalise)
+
+
+def _stated_length(directory: Path) -> int | None:
+    """The longest text that a model for vectors of texts is meant for, if its files say so."""
+    path = directory / "sentence_bert_config.json"
+    try:
+        length = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return length if isinstance(length, int) and length > 0 else None
 
 
 def vocabularies_for(experiment: Experiment, published: Published) -> dict[str, Vocabulary]:
