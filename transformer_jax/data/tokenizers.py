@@ -191,7 +191,7 @@ class SentencePiece(TokenizerConfig):
         """SentencePiece's message in one line."""
         size = f"data.tokenizer.vocab_size {self.vocab_size}"
         if most := re.search(r"<= (\d+)", message):
-            return f"{size} is more than the text can support; at most {most[1]}: lower data.tokenizer.vocab_size"
+            return f"{size} is more than the text can support; at most {most[1]}"
         if least := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
             return f"{size} is too few for the characters of the text; at least {least[1]}, or lower character_coverage"
         return f"no vocabulary of {self.vocab_size} tokens could be trained: {' '.join(message.split())}"
