@@ -2,20 +2,12 @@
 
 from typing import Any
 
-from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
+from transformer_jax.interop.config_keys import SIZES, THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.rules import Rule, attention, linear, norm
 from transformer_jax.models.encoder_only import EncoderOnlyConfig, bert
 
-SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "d_model",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "d_ff",
-    "max_position_embeddings": "max_length",
-    "type_vocab_size": "token_types",
-}
+OURS = SIZES | {"type_vocab_size": "token_types"}
 RATES = {"hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout"}
 DEFAULTS: dict[str, Any] = {"type_vocab_size": 2, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
@@ -26,7 +18,7 @@ def read_encoder(keys: Keys, **others: Any) -> EncoderOnlyConfig:
     keys.only("tie_word_embeddings", True)
     for name in ("is_decoder", "add_cross_attention"):
         keys.only(name, False)
-    fields = keys.fields(SIZES | RATES, **DEFAULTS)
+    fields = keys.fields(OURS | RATES, **DEFAULTS)
     fields |= {"activation": keys.activation("hidden_act"), "norm_epsilon": keys.take("layer_norm_eps", 1e-12)}
     if "head_dropout" not in others:
         fields["head_dropout"] = keys.take("classifier_dropout", fields["dropout"])
@@ -35,7 +27,7 @@ def read_encoder(keys: Keys, **others: Any) -> EncoderOnlyConfig:
 
 def written_encoder(config: EncoderOnlyConfig) -> dict[str, Any]:
     """The inverse of `read_encoder`."""
-    return written(SIZES | RATES, config) | {
+    return written(OURS | RATES, config) | {
         "hidden_act": THEIR_ACTIVATIONS[config.activation],
         "layer_norm_eps": config.norm_epsilon,
         "classifier_dropout": config.head_dropout,

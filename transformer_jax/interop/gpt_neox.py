@@ -2,20 +2,12 @@
 
 from typing import Any
 
-from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
+from transformer_jax.interop.config_keys import SIZES, THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.interop.rules import Rule, linear, norm
 from transformer_jax.models.decoder_only import DecoderOnlyConfig, gpt2
 
-SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "d_model",
-    "intermediate_size": "d_ff",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "max_position_embeddings": "max_length",
-}
 OTHERS = {
     "hidden_dropout": "dropout",
     "attention_dropout": "attention_dropout",

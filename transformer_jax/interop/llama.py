@@ -3,21 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
+from transformer_jax.interop.config_keys import SIZES, THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.interop.rules import Rule, attention, linear, norm
 from transformer_jax.models.config import TransformerConfig
 from transformer_jax.models.decoder_only import DecoderOnlyConfig, llama
 
-SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "d_model",
-    "intermediate_size": "d_ff",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "max_position_embeddings": "max_length",
-}
 OTHERS = {"head_dim": "head_dim", "attention_dropout": "attention_dropout", "tie_word_embeddings": "tie_output"}
 DEFAULTS: dict[str, Any] = {"head_dim": None, "attention_dropout": 0.0, "tie_word_embeddings": False}
 KINDS = {"full_attention": "global", "sliding_attention": "local"}

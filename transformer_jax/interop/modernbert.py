@@ -3,23 +3,15 @@
 import dataclasses
 from typing import Any
 
-from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
+from transformer_jax.interop.config_keys import SIZES, THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.llama import KINDS, layer_kinds, read_kinds
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.interop.rules import Rule, linear, norm
 from transformer_jax.models.encoder_only import EncoderOnlyConfig, modern_bert
 
-SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "d_model",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "d_ff",
-    "max_position_embeddings": "max_length",
-    "norm_eps": "norm_epsilon",
-}
 FLAGS = {
+    "norm_eps": "norm_epsilon",
     "norm_bias": "norm_bias",
     "attention_bias": "attention_bias",
     "mlp_bias": "feed_forward_bias",

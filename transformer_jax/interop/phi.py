@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
+from transformer_jax.interop.config_keys import SIZES, THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
-from transformer_jax.interop.llama import SIZES
 from transformer_jax.interop.rotary import read_rotary, written_rotary
 from transformer_jax.interop.rules import Rule, attention, linear, norm
 from transformer_jax.models.decoder_only import DecoderOnlyConfig, gpt2

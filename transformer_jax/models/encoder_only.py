@@ -151,10 +151,7 @@ class LanguageModelHead(nnx.Module):
 
     def __init__(self, config: EncoderOnlyConfig, rows: int, *, rngs: nnx.Rngs):
         width = config.embedding_width
-        shape = ((config.d_model,), (width,), ("embed", "mlp"))
-        self.transform = Linear(
-            *shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.init.kernel, rngs=rngs
-        )
+        self.transform = _head_map(config, width, rngs)
         self.activation = choose("activation", config.activation, ACTIVATIONS)
         self.norm = config.make_norm(width)
         self.bias = nnx.Param(jnp.zeros(rows), axes=("vocab",))
@@ -172,10 +169,7 @@ class Pooler(nnx.Module):
 
     def __init__(self, config: EncoderOnlyConfig, pooling: str, *, rngs: nnx.Rngs):
         d = config.d_model
-        shape = ((d,), (d,), ("embed", "mlp"))
-        self.transform = Linear(
-            *shape, use_bias=config.head_bias, dtype=config.dtype, draw=config.init.kernel, rngs=rngs
-        )
+        self.transform = _head_map(config, d, rngs)
         self.activation = POOLER_ACTIVATIONS[config.pooler_activation]
         self.norm = config.make_norm(d) if config.pooler_norm else None
         self.pooling = pooling

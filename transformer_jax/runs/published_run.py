@@ -12,6 +12,7 @@ from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.interop.published import Published, open_published
+from transformer_jax.interop.tensor_files import read_json
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
@@ -84,10 +85,7 @@ def _text_vectors(directory: Path) -> TextVectors:
 def _stated_length(directory: Path) -> int | None:
     """The longest text that a model for vectors of texts is meant for, if its files say so."""
     path = directory / "sentence_bert_config.json"
-    try:
-        length = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
-    except (AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    length = read_json(path.read_bytes(), path).get("max_seq_length") if path.is_file() else None
     return length if isinstance(length, int) and length > 0 else None
 
 
