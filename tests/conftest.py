@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jax
 import jaxlib
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 PLATFORM = os.environ.get("TRANSFORMER_JAX_TEST_PLATFORM", "cpu")
 JAX_SETTINGS = {
@@ -20,6 +20,8 @@ JAX_SETTINGS = {
     "jax_disable_most_optimizations": PLATFORM == "cpu",  # programs that run for milliseconds take seconds to compile
     "jax_persistent_cache_min_compile_time_secs": 0.0,
 }
+WHOLE_RUNS = ("end_to_end", "runs", "cli", "launch", "test_readme.py")
+"""Tests that train, evaluate and predict with commands."""
 FAST_TO_COMPILE = "xla_cpu_use_fusion_emitters"
 """XLA's flag for code that runs faster and takes twice as long to compile."""
 
@@ -39,7 +41,14 @@ def pytest_configure(config):
     for name, value in JAX_SETTINGS.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)  # for processes that tests start
-    install_import_hook("transformer_jax", "beartype.beartype")
+    jaxtyping.install_import_hook(modules_to_check(), "beartype.beartype")
+
+
+def modules_to_check():
+    """All modules of the package but one, whose small functions are called a million times to make dates."""
+    root = Path(__file__).resolve().parents[1]
+    files = (file.relative_to(root).with_suffix("") for file in (root / "transformer_jax").glob("*/*.py"))
+    return [".".join(file.parts) for file in files if file.name not in ("__init__", "dates")]
 
 
 def is_known_to_xla(flag):
@@ -69,6 +78,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason=reason))
         elif item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: add --slow"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Whole runs call what the tests of the rooms call, with checks that make a quarter of their time."""
+    unchecked = item.path.relative_to(Path(__file__).parent).parts[0] in WHOLE_RUNS
+    jaxtyping.config.update("jaxtyping_disable", unchecked)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ EXPERIMENTS = {
 QUICK = ["--train.validation-examples", "0", "--mesh.data", "1"]
 SMALL = ["--model.d-model", "16", "--model.d-ff", "32", "--model.num-layers", "1"]
 TRANSLATION = [*SMALL, "--task.decoding.beam-size", "1", "--task.decoding.extra-length", "4"]
-DATES = [*TRANSLATION, "--data.source.test-examples", "8"]
+DATES = [*TRANSLATION, "--data.source.test-examples", "8", "--data.source.train-examples", "2000"]
 
 
 @pytest.fixture

@@ -123,8 +123,9 @@ def _ways_of(language: str) -> list[tuple[Templates, Weekdays]]:
     locale = Locale.parse(language)
     patterns = [locale.date_formats[length].pattern for length in ("full", "long", "medium", "short")]
     patterns += [locale.datetime_skeletons[name].pattern for name in SKELETONS if name in locale.datetime_skeletons]
-    names = locale.days["format"]
-    weekdays = {SHORT_WEEKDAY: dict(names["abbreviated"]), LONG_WEEKDAY: dict(names["wide"])}
+    days = locale.days["format"]
+    names = {SHORT_WEEKDAY: days["abbreviated"], LONG_WEEKDAY: days["wide"]}
+    weekdays = {where: {day: _plain(name) for day, name in each.items()} for where, each in names.items()}
     leap_year = [date(2024, 1, 1) + timedelta(days) for days in range(366)]
     return [
         ({(day.month, day.day): _plain(format_date(day, pattern, locale)) for day in leap_year}, weekdays)
@@ -153,7 +154,7 @@ def _as_read(text: str) -> str:
 
 def _with_weekday(template: str, weekdays: Weekdays, weekday: int) -> str:
     for placeholder, names in weekdays.items():
-        template = template.replace(placeholder, _plain(names[weekday]))
+        template = template.replace(placeholder, names[weekday])
     return template
 
 
