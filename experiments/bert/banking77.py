@@ -8,6 +8,8 @@ both. A pretrained BERT reaches 93.66 % accuracy. Measured on 2 CPU cores beside
 in 12 minutes, the linear model 89.25 %.
 """
 
+from dataclasses import replace
+
 from transformer_jax import (
     Classification,
     DataConfig,
@@ -55,6 +57,17 @@ def experiment() -> Experiment:
             name="adamw", schedule="linear", learning_rate=1e-3, warmup_steps=200, weight_decay=0.1, clip_norm=1.0
         ),
         train=TrainConfig(steps=2_500, evaluate_every=250, save_every=250, best="validation_accuracy"),
+    )
+
+
+def finetune() -> Experiment:
+    """Eight epochs at a small learning rate."""
+    scratch = experiment()
+    return replace(
+        scratch,
+        model=bert(),
+        optimizer=replace(scratch.optimizer, learning_rate=3e-4, warmup_steps=80, weight_decay=0.01),
+        train=replace(scratch.train, steps=800, evaluate_every=200, save_every=200),
     )
 
 

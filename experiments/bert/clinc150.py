@@ -11,7 +11,7 @@ on TF-IDF to the same split and scores both. Measured on 2 CPU cores beside othe
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformer_jax import (
@@ -70,6 +70,17 @@ def experiment() -> Experiment:
             name="adamw", schedule="linear", learning_rate=1e-3, warmup_steps=200, weight_decay=0.1, clip_norm=1.0
         ),
         train=TrainConfig(steps=3_000, evaluate_every=250, save_every=250, best="validation_accuracy"),
+    )
+
+
+def finetune() -> Experiment:
+    """Six epochs at a small learning rate."""
+    scratch = experiment()
+    return replace(
+        scratch,
+        model=bert(),
+        optimizer=replace(scratch.optimizer, learning_rate=3e-4, warmup_steps=50, weight_decay=0.01),
+        train=replace(scratch.train, steps=500, evaluate_every=125, save_every=125),
     )
 
 

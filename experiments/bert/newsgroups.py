@@ -8,6 +8,8 @@ read. The second command fits a linear model on TF-IDF, which reads whole bodies
 Measured on 2 CPU cores beside other work (2026-11-21), half of the steps in 15 minutes: 74.64 %, TF-IDF 81.20 %.
 """
 
+from dataclasses import replace
+
 from transformer_jax import (
     Classification,
     DataConfig,
@@ -55,6 +57,17 @@ def experiment() -> Experiment:
             name="adamw", schedule="linear", learning_rate=1e-3, warmup_steps=200, weight_decay=0.1, clip_norm=1.0
         ),
         train=TrainConfig(steps=2_000, evaluate_every=250, save_every=250, best="validation_accuracy"),
+    )
+
+
+def finetune() -> Experiment:
+    """Three epochs at a small learning rate."""
+    scratch = experiment()
+    return replace(
+        scratch,
+        model=bert(),
+        optimizer=replace(scratch.optimizer, learning_rate=2e-4, warmup_steps=90, weight_decay=0.01),
+        train=replace(scratch.train, steps=900, evaluate_every=150, save_every=150),
     )
 
 

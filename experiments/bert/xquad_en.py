@@ -7,6 +7,8 @@ That is far too little to learn to read from nothing: a pretrained model fine-tu
 run shows the way, not that result.
 """
 
+from dataclasses import replace
+
 from transformer_jax import (
     DataConfig,
     Experiment,
@@ -45,6 +47,17 @@ def experiment() -> Experiment:
             name="adamw", schedule="linear", learning_rate=1e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0
         ),
         train=TrainConfig(steps=300, evaluate_every=100, save_every=100, best="validation_f1"),
+    )
+
+
+def finetune() -> Experiment:
+    """Six epochs at a small learning rate."""
+    scratch = experiment()
+    return replace(
+        scratch,
+        model=bert(),
+        optimizer=replace(scratch.optimizer, learning_rate=2e-4, warmup_steps=30, weight_decay=0.01),
+        train=replace(scratch.train, steps=280, evaluate_every=70, save_every=70),
     )
 
 
