@@ -80,6 +80,13 @@ class Tokenizer:
         """How one token looks to a person."""
         raise NotImplementedError
 
+    def token_id(self, piece: str) -> int:
+        """The token that looks so; ValueError where the vocabulary has none."""
+        found = next((token_id for token_id in range(self.vocab_size) if self.piece(token_id) == piece), None)
+        if found is None or not piece:
+            raise ValueError(f"the vocabulary has no token {piece!r}")
+        return found
+
     def starts_word(self, token_id: int) -> bool:
         """Whether a token begins a word (in most vocabularies with the space before it); a special token does."""
         raise NotImplementedError
