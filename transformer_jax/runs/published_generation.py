@@ -89,7 +89,8 @@ def with_generation(
         fields = _decoding(keys) if isinstance(task, Translation) else _generation(keys, task.generation)
         fields |= _beams(keys) | _tokens(keys, said, tokenizer, translates=isinstance(task, Translation))
         if isinstance(task, Translation):
-            changes: dict[str, Any] = {"decoding": dataclasses.replace(task.decoding, **fields)}
+            start = {"target_start": fields.pop("target_start")} if "target_start" in fields else {}
+            changes: dict[str, Any] = {"decoding": dataclasses.replace(task.decoding, **fields), **start}
         else:
             changes = {"generation": dataclasses.replace(task.generation, **fields)}
         changed = dataclasses.replace(task, **changes)
@@ -102,7 +103,7 @@ def with_generation(
 def _tokens(keys: Keys, said: dict[str, Any], tokenizer: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
     """The fields that name tokens; ValueError for words of several that may not occur."""
     # Padding and start are never generated, the end always may be.
-    end = said.get("eos_token_id")
+    end = keys.values.get("eos_token_id")
     ends = end if isinstance(end, list) and len(end) > 1 else []
     if ends and (translates or keys.values.get("num_beams", 1) != 1):
         raise ValueError(f"eos_token_id {end} cannot be expressed here, for a search only one token that ends a text")
@@ -116,7 +117,7 @@ def _tokens(keys: Keys, said: dict[str, Any], tokenizer: TokenizerConfig, *, tra
         return {}
     piece = tokenizer.train([]).piece
     named = {"suppressed": tuple(map(piece, sorted(suppressed)))} if suppressed else {}
-    named |= {"first_token": piece(first)} if first is not None else {}
+    named |= {"target_start": piece(first)} if first is not None else {}
     return named | ({"end_tokens": tuple(map(piece, ends))} if ends else {})
 
 

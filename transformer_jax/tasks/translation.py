@@ -33,8 +33,6 @@ from transformer_jax.tasks.task import Sums, Task, Tokenizers
 class Decoding(BeamSearch):
     """How translations are searched; by default as in the paper (Vaswani et al. 2017, section 6.1)."""
 
-    first_token: str = ""
-    """A token of the vocabulary with which every translation begins, such as the code of its language."""
     extra_length: Annotated[int, Ge(0)] = 50
     """A translation has at most this many tokens more than its source."""
     tokens_per_batch: Annotated[int, Ge(1)] = 4096
@@ -55,15 +53,18 @@ class Translation(Task):
     """Scores of an evaluation: bleu, compound_split_bleu, chrf, exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
+    source_start: str = ""
+    """A token of the vocabulary with which every source begins, such as the code of its language."""
+    target_start: str = ""
+    """The same of every target, behind its start token."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and an end token; a start token, target tokens and an end token."""
-        source, target = tokenizers["source"], tokenizers["target"]
-        sources = source.encode_batch([example["source"] for example in examples])
-        targets = target.encode_batch([example["target"] for example in examples])
+        source, target = tokenizers["source"], tokenizers["target"].for_targets
+        sources, targets = ([example[name] for example in examples] for name in self.features)
         return {
-            "source": [[*ids, source.eos_id] for ids in sources],
-            "target": [[target.bos_id, *ids, target.eos_id] for ids in targets],
+            "source": tokens_of(source, sources, *named_tokens(source, self.source_start)),
+            "target": tokens_of(target, targets, target.bos_id, *named_tokens(target, self.target_start)),
         }
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
@@ -101,7 +102,9 @@ class Translation(Task):
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
-        return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)
+        starts = {"source_start": self.source_start, "target_start": self.target_start}
+        both = tokenizers["source"], tokenizers["target"].for_targets
+        return Translator(model, *both, self.decoding, max_length=data.max_length, **starts)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
@@ -144,6 +147,16 @@ class TextTokenizers(NamedTuple):
         return self.target.decode(list(ids))
 
 
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], *start: int) -> list[list[int]]:
+    """The tokens of texts between those of their `start` and the end token."""
+    return [[*start, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))]
+
+
+def named_tokens(tokenizer: Tokenizer, name: str) -> list[int]:
+    """The token of this name, or none without a name."""
+    return [tokenizer.token_id(name)] if name else []
+
+
 class Translator(Predictor):
     """Translates, scores and shows attention."""
 
@@ -155,8 +168,12 @@ class Translator(Predictor):
         decoding: Decoding = Decoding(),
         *,
         max_length: int = 256,
+        source_start: str = "",
+        target_start: str = "",
     ):
         tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
+        self.source_start = named_tokens(source_tokenizer, source_start)
+        self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
         self.decoding = decoding
 
@@ -208,9 +225,8 @@ class Translator(Predictor):
         """The log-probability, in nats, of every target (with its end token) given its source."""
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
-        target, encoded = self.tokenizer.target, self.encoded(sources)
-        answers = [[target.bos_id, *ids, target.eos_id] for ids in target.encode_batch(listed(targets))]
-        scores = self.for_each(_log_probabilities, encoded, self.refuse_long(answers))
+        answers = self.refuse_long(tokens_of(self.tokenizer.target, targets, *self.target_start))
+        scores = self.for_each(_log_probabilities, self.encoded(sources), answers)
         return [float(score) for score in scores]
 
     def attention(self, source: str, target: str | None = None) -> list[AttentionMap]:
@@ -221,8 +237,8 @@ class Translator(Predictor):
         if not source.strip():
             raise ValueError("an empty sentence has no attention; give one with words")
         target = self.translate([source])[0] if target is None else target
-        source_ids = [*self.tokenizer.source.encode(source), self.tokenizer.source.eos_id]
-        target_ids = [self.tokenizer.target.bos_id, *self.tokenizer.target.encode(target)]
+        (source_ids,) = tokens_of(self.tokenizer.source, [source], *self.source_start)
+        target_ids = [*self.target_start, *self.tokenizer.target.encode(target)]
         memory = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
         encoder = memory.intermediates
         decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True).intermediates
@@ -245,14 +261,17 @@ class Translator(Predictor):
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """The source tokens of every line and an end token; ValueError for a line that is too long."""
-        tokenizer = self.tokenizer.source
-        return self.refuse_long([[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))])
+        return self.refuse_long(tokens_of(self.tokenizer.source, texts, *self.source_start))
 
     def _settings(self, among: Sequence[str] | None = None) -> dict[str, Any]:
-        target, first = self.tokenizer.target, self.decoding.first_token
-        start = (target.bos_id, target.token_id(first)) if first else (target.bos_id,)
+        target = self.tokenizer.target
         forbidden = forbidden_tokens(target, self.decoding, target.eos_id)
-        settings = {"decoding": self.decoding, "start": start, "end_id": target.eos_id, "forbidden": forbidden}
+        settings = {
+            "decoding": self.decoding,
+            "start": (*self.target_start,),
+            "end_id": target.eos_id,
+            "forbidden": forbidden,
+        }
         if among is None:
             return settings
         texts = [[*ids, target.eos_id] for ids in target.encode_batch(listed(among))]
