@@ -217,24 +217,31 @@ def test_published_generation_becomes_fields_of_the_task(writers):
     task = said(writers["generation"], do_sample=False, repetition_penalty=1.2, length_penalty=2.0, num_beams=1)
     assert task.generation == Generation(sampling=Sampling(temperature=0.0, repetition_penalty=1.2))
     assert said(writers["generation"]).generation == Generation()
-    words = {"bad_words_ids": [[0]], "forced_eos_token_id": 3, "max_length": 512}
-    task = said(writers["decoding"], num_beams=6, length_penalty=0, early_stopping=True, **words)
-    assert task.decoding == Decoding(beam_size=6, length_penalty=0.0)
+    words = {"bad_words_ids": [[0]], "forced_eos_token_id": 3, "max_length": 512, "num_beams": 6}
+    task = said(writers["decoding"], length_penalty=2.0, early_stopping=True, no_repeat_ngram_size=3, **words)
+    rules = {"beam_size": 6, "length_penalty": 2.0, "length_rule": "length"}
+    assert task.decoding == Decoding(**rules, stopping="fairseq", no_repeat_ngram=3)
+    task = said(writers["decoding"], min_length=9, forced_bos_token_id=5, suppress_tokens=[0, 6], **words)
+    rules |= {"length_penalty": 1.0, "stopping": "transformers", "min_length": 7, "suppressed": (PIECES[6],)}
+    assert task.decoding == Decoding(**rules) and task.target_start == PIECES[5]
+    task = said(writers["generation"], num_beams=2, do_sample=False, early_stopping="never", min_new_tokens=2)
+    assert task.generation.stopping == "tensor2tensor" and task.generation.min_length == 2
+    task = said(writers["generation"], eos_token_id=[3, 5])
+    assert task.generation.end_tokens == (PIECES[3], PIECES[5])
 
 
 @pytest.mark.parametrize(
     ("kind", "key", "others"),
     [
-        ("decoding", "length_penalty", {"length_penalty": 1.0, "num_beams": 4}),
-        ("decoding", "early_stopping", {"early_stopping": "never", "num_beams": 4}),
-        ("decoding", "forced_bos_token_id", {"forced_bos_token_id": 5}),
+        ("decoding", "early_stopping", {"early_stopping": 3, "num_beams": 4}),
+        ("decoding", "eos_token_id", {"eos_token_id": [3, 5]}),
+        ("generation", "forced_bos_token_id", {"forced_bos_token_id": 5}),
         ("decoding", "max_length", {"max_length": 4}),
         ("decoding", "bad_words_ids", {"bad_words_ids": [[5, 6]]}),
-        ("decoding", "no_repeat_ngram_size", {"no_repeat_ngram_size": 3}),
-        ("generation", "suppress_tokens", {"suppress_tokens": [5]}),
+        ("decoding", "encoder_no_repeat_ngram_size", {"encoder_no_repeat_ngram_size": 3}),
         ("generation", "min_length", {"min_length": 2}),
         ("generation", "do_sample", {"do_sample": True, "num_beams": 2}),
-        ("generation", "eos_token_id", {"eos_token_id": [3, 5]}),
+        ("generation", "eos_token_id", {"eos_token_id": [3, 5], "num_beams": 2, "do_sample": False}),
         ("generation", "a_new_key", {"a_new_key": 1}),
     ],
 )

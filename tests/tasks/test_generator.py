@@ -166,3 +166,21 @@ def test_embeddings_are_means_of_the_last_vectors(model):
 def test_numbers_that_generate_nothing_are_refused(model, change):
     with pytest.raises(ValueError, match=rf"^generation.*{next(iter(change))}.* must be"):
         make(model).generate(PROMPTS, **change)
+
+
+def test_rules_hold_when_the_context_is_full_and_in_the_search():
+    model = gpt2(**SIZE, max_length=64).build(0)
+    for beam_size in (1, 3):
+        (found,) = make(model, max_length=8).generate(["xyz"], no_repeat_ngram=1, min_length=6, beam_size=beam_size)
+        ids = TOKENIZER.encode(found)
+        assert len(ids) >= 4 and not {*ids[:4]} & {*TOKENIZER.encode("xyz")}
+
+
+def test_other_tokens_end_a_text_and_are_left_out(model):
+    ids = [TOKENIZER.bos_id, *TOKENIZER.encode("ab")]
+    written = [ids.append(next_token(model, ids)) or ids[-1] for _ in range(5)]
+    ends = (TOKENIZER.piece(written[4]), TOKENIZER.piece(300 - 41))
+    (ended,) = make(model).generate(["ab"], end_tokens=ends)
+    assert ended == TOKENIZER.decode(written[: written.index(written[4])])
+    with pytest.raises(ValueError, match="beam search ends at the tokenizer's end token"):
+        make(model).generate(["ab"], end_tokens=ends, beam_size=2)

@@ -108,3 +108,40 @@ def test_attention_of_a_sentence_sums_to_one_and_unpacks(translator):
         assert kind.weights.sum(-1) == pytest.approx(1, abs=1e-4)
     model, tokenizer = translator
     assert model is translator.model and tokenizer.decode(tokenizer.encode("ab")) == "ab"
+
+
+def with_decoding(translator, *, target_start="", **changes):
+    source, target = translator.tokenizer
+    decoding = dataclasses.replace(translator.decoding, **changes)
+    return Translator(translator.model, source, target, decoding, max_length=20, target_start=target_start)
+
+
+def test_a_translation_is_one_of_given_texts_and_the_most_probable_of_them(translator):
+    choices, lines = ["ab", "abc", "b", "a longer text", ""], ["two words", "one"]
+    expected = [max(choices, key=lambda text: translator.score([line], [text])[0]) for line in lines]
+    probable = with_decoding(translator, length_penalty=0.0, beam_size=5)
+    assert probable.translate(lines, among=choices) == expected
+    everything = probable.search(lines, 5, among=choices)
+    assert [{found.text for found in row} for row in everything] == [{*choices}] * 2
+
+
+def test_a_translation_begins_with_the_token_of_its_language_which_counts_in_its_length(translator):
+    tokenizer = translator.tokenizer.target
+    source, (first,) = [*tokenizer.encode("a b"), tokenizer.eos_id], tokenizer.encode("x")
+    logits = translator.model(jnp.array([source]), jnp.array([[tokenizer.bos_id]]))[0, 0, :260]
+    of_first = float(jax.nn.log_softmax(logits)[first])
+    for found in with_decoding(translator, target_start="x").search(["a b"], 3)[0]:
+        (whole,) = translator.score(["a b"], [f"x{found.text}"])
+        assert found.log_prob == pytest.approx(whole - of_first, rel=1e-4)
+        length = len(found.text.encode()) + 2
+        assert found.score == pytest.approx(found.log_prob / ((5 + length) / 6) ** 0.6, rel=1e-4)
+
+
+def test_a_translation_has_no_token_that_is_suppressed(translator):
+    (plain,) = translator.search(["some words"])[0]
+    tokens = translator.tokenizer.target.encode(plain.text)
+    piece = translator.tokenizer.target.piece(tokens[0])
+    (other,) = with_decoding(translator, suppressed=(piece,)).search(["some words"])[0]
+    assert plain.text and tokens[0] not in translator.tokenizer.target.encode(other.text)
+    with pytest.raises(ValueError, match="no token 'no such token'"):
+        with_decoding(translator, suppressed=("no such token",)).translate(["a"])

@@ -1,4 +1,4 @@
-"""Published tokenizers, as the package `tokenizers` of Hugging Face writes them: one file, tokenizer.json."""
+"""Published tokenizers: tokenizer.json, as the package `tokenizers` of Hugging Face writes it, or older files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
 
 from transformer_jax.data.lines import existing
+from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
 from transformer_jax.data.subwords import ENDS, MASKS, PADDINGS, STARTS, UNKNOWNS, ByteBPE, SubwordTokenizer, WordPiece
 from transformer_jax.data.tokenizers import Bytes, SentencePiece, Tokenizer, TokenizerConfig
 
@@ -29,11 +30,12 @@ class TokenizerJson(TokenizerConfig):
     """A published vocabulary with its rules; it is read, not trained."""
 
     path: str = ""
-    """A directory with tokenizer.json, vocab.txt (BERT), or vocab.json and merges.txt (GPT-2)."""
+    """A directory with tokenizer.json, SentencePiece models (Marian's source.spm and target.spm, T5's spiece.model,
+    tokenizer.model, sentencepiece.bpe.model), vocab.txt (BERT), or vocab.json and merges.txt (GPT-2)."""
     vocab_size: Annotated[int, Ge(0)] = 0
     """Tokens of the model, which may have more than the vocabulary; 0: as many."""
 
-    def train(self, texts: Iterable[str]) -> "TokenizerJsonTokenizer":
+    def train(self, texts: Iterable[str]) -> "TokenizerJsonTokenizer | PieceTokenizer":
         """The vocabulary of `path`; ValueError or FileNotFoundError if it cannot be used."""
         if not self.path:
             raise ValueError("data.tokenizer.path is the directory of a published tokenizer, which is not trained")
@@ -41,12 +43,17 @@ class TokenizerJson(TokenizerConfig):
         settings = {
             name: value for file in (MODEL, SPECIAL, SETTINGS) for name, value in _json(directory / file).items()
         }
-        backend = _backend(directory, settings)
-        content = {"vocab_size": self.vocab_size, "special": _special(backend, settings), "settings": _kept(settings)}
-        return self._restored(json.dumps(content | {"tokenizer": json.loads(backend.to_str())}).encode())
+        if not (directory / FILE).is_file() and has_pieces(directory):
+            content = read_pieces(directory, settings)
+            vocabulary = content["ids"] | content["added"]
+        else:
+            backend = _backend(directory, settings)
+            content, vocabulary = {"tokenizer": json.loads(backend.to_str())}, backend.get_vocab()
+        content |= {"vocab_size": self.vocab_size, "special": _special(vocabulary, settings)}
+        return self._restored(json.dumps(content | {"settings": _kept(settings)}).encode())
 
-    def _restored(self, content: bytes) -> "TokenizerJsonTokenizer":
-        return TokenizerJsonTokenizer(content)
+    def _restored(self, content: bytes) -> "TokenizerJsonTokenizer | PieceTokenizer":
+        return PieceTokenizer(content) if "models" in json.loads(content) else TokenizerJsonTokenizer(content)
 
 
 def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
@@ -86,9 +93,9 @@ def _checked(path: Path) -> Backend:
     return backend
 
 
-def _special(backend: Backend, settings: Mapping[str, Any]) -> dict[str, int | None]:
+def _special(vocabulary: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, int | None]:
     """The ids of special tokens, by what they are for."""
-    vocabulary, special = backend.get_vocab(), {}
+    special: dict[str, int | None] = {}
     for role, (keys, names) in ROLES.items():
         stated = [settings.get(key) for key in keys]
         named = [each.get("content") if isinstance(each, dict) else each for each in stated if each]
@@ -106,7 +113,14 @@ def _special(backend: Backend, settings: Mapping[str, Any]) -> dict[str, int | N
 
 def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that go back with the tokenizer: the names of its special tokens and its template."""
-    wanted = [key for keys, _ in ROLES.values() for key in keys] + ["chat_template", "tokenizer_class"]
+    wanted = [key for keys, _ in ROLES.values() for key in keys] + [
+        "add_bos_token",
+        "additional_special_tokens",
+        "chat_template",
+        "extra_ids",
+        "extra_special_tokens",
+        "tokenizer_class",
+    ]
     return {key: settings[key] for key in wanted if key in settings}
 
 

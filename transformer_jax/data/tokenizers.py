@@ -53,6 +53,11 @@ class Tokenizer:
         self.fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
         """Hash of everything that decides the ids."""
 
+    @property
+    def for_targets(self) -> "Tokenizer":
+        """Another tokenizer with the same ids, where texts to write are cut in another way than texts to read."""
+        return self
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens."""
         return self.encode_batch([text])[0]
@@ -79,6 +84,13 @@ class Tokenizer:
     def piece(self, token_id: int) -> str:
         """How one token looks to a person."""
         raise NotImplementedError
+
+    def token_id(self, piece: str) -> int:
+        """The token that looks so; ValueError where the vocabulary has none."""
+        found = next((token_id for token_id in range(self.vocab_size) if self.piece(token_id) == piece), None)
+        if found is None or not piece:
+            raise ValueError(f"the vocabulary has no token {piece!r}")
+        return found
 
     def starts_word(self, token_id: int) -> bool:
         """Whether a token begins a word (in most vocabularies with the space before it); a special token does."""
@@ -264,6 +276,15 @@ def _read(path: Path, what: str) -> "SentencePieceTokenizer":
         raise ValueError(f"{path.absolute()}, {what}, is not a SentencePiece model") from error
 
 
+def ids_and_spans(processor: Any, text: str) -> tuple[list[int], Offsets]:
+    """What a SentencePiece processor makes of a text, and the part of the text that each piece stands for."""
+    if hasattr(processor, "encode_as_offset_mapping"):  # older versions lack it
+        mapping = processor.encode_as_offset_mapping(text)
+        return mapping["ids"], mapping["offsets"]
+    pieces = processor.encode(text, out_type="immutable_proto").pieces
+    return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
+
+
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model, with the ids it came with.
 
@@ -297,11 +318,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """Ids and spans; a span may be empty (the space put before a text) or hold what normalisation took out."""
-        if hasattr(self._processor, "encode_as_offset_mapping"):  # older versions lack it
-            mapping = self._processor.encode_as_offset_mapping(encodable(text))
-            return mapping["ids"], mapping["offsets"]
-        pieces = self._processor.encode(encodable(text), out_type="immutable_proto").pieces
-        return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
+        return ids_and_spans(self._processor, encodable(text))
 
     def _text(self, ids: list[int]) -> str:
         return self._processor.decode(ids)

@@ -4,12 +4,15 @@ With a beam of one hypothesis it is greedy search: the most probable token, agai
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 from jaxtyping import Array, Bool, Float, Int
 
+from transformer_jax.decoding.constraints import Constraint, State, TextRules
 from transformer_jax.nn.mask import MASKED
 
 Cache = Any
@@ -24,6 +27,37 @@ Reorder = Callable[[Cache, Int[Array, " rows"]], Cache]
 The first call repeats each sentence `beam_size` times. Every later call keeps the number of rows and moves
 them within their sentence only, so what the hypotheses of a sentence share (cross-attention keys) may stay in place.
 """
+
+
+LengthRule = Literal["gnmt", "length"]
+"""By what log-probabilities are divided: ((5 + n) / 6)^alpha (Wu et al. 2016, equation 14), which Tensor2Tensor took
+over; or n^alpha, as in fairseq and transformers."""
+
+Stopping = Literal["fairseq", "transformers", "tensor2tensor"]
+"""When a sentence is done. fairseq: as soon as `beam_size` hypotheses have finished (early_stopping=True of
+transformers). Or, when so many have, once the best one that is alive is no better than the worst of them: with its
+length so far (transformers) or with the longest that it may get, if that would help it (tensor2tensor;
+early_stopping="never" of transformers)."""
+
+
+@dataclass(frozen=True)
+class BeamSearch(TextRules):
+    """How texts are searched."""
+
+    beam_size: Annotated[int, Ge(1)] = 4
+    """Hypotheses kept at each step; 1 is greedy search."""
+    length_penalty: float = 0.6
+    """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha, or as `length_rule` says."""
+    length_rule: LengthRule = "gnmt"
+    """gnmt: as above; length: log P(Y) / |Y|^alpha, as in fairseq and transformers."""
+    stopping: Stopping = "fairseq"
+    """When a sentence is done: fairseq, as soon as beam_size hypotheses have finished; or then as soon as none alive is
+    better with its length so far (transformers) or could become better (tensor2tensor)."""
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `beam_search` that have these names there."""
+        names = {"beam_size": self.beam_size, "alpha": self.length_penalty}
+        return names | {"length_rule": self.length_rule, "stopping": self.stopping}
 
 
 class Finished(NamedTuple):
@@ -56,6 +90,8 @@ class BeamState(NamedTuple):
     """The slot that the hypothesis had before. Following these back once spares moving all tokens at each step."""
     limits: Int[Array, " batch"]
     """The most tokens that a hypothesis may have, the end token included."""
+    constraints: tuple[State, ...]
+    """What each constraint knows of the batch * beam rows."""
     position: Int[Array, ""]
     """How many tokens the hypotheses that are alive have."""
 
@@ -84,15 +120,22 @@ def beam_search(
     max_new_tokens: Int[Array, " batch"],
     capacity: int,
     alpha: float = 0.6,
+    length_rule: LengthRule = "gnmt",
+    stopping: Stopping = "fairseq",
     forbidden: tuple[int, ...] = (),
+    constraints: tuple[Constraint, ...] = (),
+    before: tuple[Int[Array, "batch length"], Int[Array, " batch"]] | None = None,
+    counted: int = 0,
 ) -> BeamResult:
     """The best continuations of `prompt`, each of which ends in `end_id` within its row's `max_new_tokens`.
 
     At every position the best `beam_size` extensions that do not end stay alive, and those that end count as finished
-    if they are among the best `beam_size` of all. A sentence is done when `beam_size` hypotheses have finished, or at
-    its limit, where only the end token is allowed. Of equal ones the lower slot, then the lower token wins. A row with
-    `max_new_tokens` 0 has no hypothesis. `capacity` bounds the new tokens of all rows; the cache needs room for
-    prompt_length + capacity - 1 tokens. Raises ValueError where the arguments leave nothing to search.
+    if they are among the best `beam_size` of all. A sentence is done as `stopping` says, or at its limit, where only
+    the end token is allowed. Of equal ones the lower slot, then the lower token wins. A row with `max_new_tokens` 0 has
+    no hypothesis. `capacity` bounds the new tokens of all rows; the cache needs room for prompt_length + capacity - 1
+    tokens. Where `prompt` is only the end of the prompts, `before` shows them whole to the constraints: at the right
+    end of an array, and their lengths. So many of the prompt's tokens as `counted` belong to the text by whose length
+    it is ranked. Raises ValueError where the arguments leave nothing to search.
     """
     if prompt.shape[1] < 1:
         raise ValueError("the prompt is empty: begin it with one token at least, usually the bos token")
@@ -104,28 +147,35 @@ def beam_search(
         raise ValueError(f"beam_size is {beam_size}: keep one hypothesis at least")
     if prompt.shape[1] > 1:  # in one call, before the rows are repeated
         _, cache = step(prompt[:, :-1], cache)
-    batch = prompt.shape[0]
+    batch, given = prompt.shape
     limits = jnp.minimum(max_new_tokens, capacity)
     # All hypotheses begin with the same text: only the first of them counts, or the beam would hold it beam_size times.
     first = (jnp.arange(beam_size) == 0)[None] & (limits > 0)[:, None]
     nothing = jnp.full((batch, beam_size), -jnp.inf, jnp.float32)
     none = jnp.zeros((batch, beam_size), jnp.int32)
+    repeated = jnp.repeat(jnp.arange(batch), beam_size)
+    before = (prompt, jnp.full(batch, given)) if before is None else before
+    known = tuple(each.start(*before, capacity) for each in constraints)
     state = BeamState(
-        cache=cache if beam_size == 1 else reorder(cache, jnp.repeat(jnp.arange(batch), beam_size)),
+        cache=cache if beam_size == 1 else reorder(cache, repeated),
         last=jnp.repeat(prompt[:, -1:], beam_size, axis=1),
         alive=jnp.where(first, 0.0, nothing),
         finished=Finished(nothing, nothing, none, none),
         tokens=jnp.zeros((capacity, batch, beam_size), jnp.int32),
         parents=jnp.zeros((capacity, batch, beam_size), jnp.int32),
         limits=limits,
+        constraints=jax.tree.map(lambda array: array[repeated], known),
         position=jnp.zeros((), jnp.int32),
     )
 
     def unfinished(state: BeamState) -> Array:
         return (state.position < capacity) & (state.alive > -jnp.inf).any()
 
+    def penalty(length: Array) -> Array:
+        return length_penalty(length + counted, alpha, length_rule)
+
     def extended(state: BeamState) -> BeamState:
-        return _extend(step, reorder, state, end_id, alpha, forbidden)
+        return _extend(step, reorder, state, end_id, penalty, stopping, forbidden, constraints)
 
     return _result(jax.lax.while_loop(unfinished, extended, state), end_id)
 
@@ -146,12 +196,27 @@ def _result(state: BeamState, end_id: int) -> BeamResult:
     return BeamResult(jnp.moveaxis(tokens, 0, -1), finished.lengths, finished.scores, finished.log_probs)
 
 
-def length_penalty(length: int | Int[Array, "*shape"], alpha: float) -> Float[Array, "*shape"]:
-    """The divisor of log-probabilities: ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
-    return ((5.0 + jnp.asarray(length)) / 6.0) ** alpha
+def length_penalty(
+    length: int | Int[Array, "*shape"], alpha: float, rule: LengthRule = "gnmt"
+) -> Float[Array, "*shape"]:
+    """The divisor of log-probabilities; see `LengthRule`."""
+    tokens = jnp.asarray(length)
+    return ((5.0 + tokens) / 6.0 if rule == "gnmt" else tokens.astype(jnp.float32)) ** alpha
 
 
-def _extend(step: Step, reorder: Reorder, state: BeamState, end_id: int, alpha: float, forbidden: Any) -> BeamState:
+Penalty = Callable[[Array], Array]
+
+
+def _extend(
+    step: Step,
+    reorder: Reorder,
+    state: BeamState,
+    end_id: int,
+    penalty: Penalty,
+    stopping: Stopping,
+    forbidden: tuple[int, ...],
+    constraints: tuple[Constraint, ...],
+) -> BeamState:
     batch, beam = state.alive.shape
     logits, cache = step(state.last.reshape(-1, 1), state.cache)
     only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
@@ -159,19 +224,21 @@ def _extend(step: Step, reorder: Reorder, state: BeamState, end_id: int, alpha: 
     # of one needs none: where its best extension ends, the sentence is done.
     count = 1 if beam == 1 else min(2 * beam, logits.shape[-1])
     alive = state.alive.reshape(-1)
-    totals, words = continuations(logits[:, -1], alive, only_end, count, end_id, forbidden)
+    limited = tuple(zip(constraints, state.constraints, strict=True))
+    totals, words = continuations(logits[:, -1], alive, only_end, count, end_id, forbidden, limited)
     log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * count))
     slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
     ended = tokens == end_id
 
-    finished = _merge(state, ended[:, :beam], log_probs[:, :beam], slots[:, :beam], alpha)
-    full = (finished.scores > -jnp.inf).all(axis=1)
-    alive, chosen = jax.lax.top_k(jnp.where(ended | full[:, None], -jnp.inf, log_probs), beam)
+    finished = _merge(state, ended[:, :beam], log_probs[:, :beam], slots[:, :beam], penalty)
+    alive, chosen = jax.lax.top_k(jnp.where(ended, -jnp.inf, log_probs), beam)
+    alive = jnp.where(_done(finished, alive, state, penalty, stopping)[:, None], -jnp.inf, alive)
     parents = jnp.take_along_axis(slots, chosen, axis=1)
     last = jnp.take_along_axis(tokens, chosen, axis=1)
+    known = state.constraints
     if beam > 1:  # a single hypothesis stays where it is, and its cache need not be copied
-        rows = jnp.arange(batch)[:, None] * beam + parents
-        cache = reorder(cache, rows.reshape(-1))
+        rows = (jnp.arange(batch)[:, None] * beam + parents).reshape(-1)
+        cache, known = reorder(cache, rows), jax.tree.map(lambda array: array[rows], known)
     return state._replace(
         cache=cache,
         last=last.astype(state.last.dtype),
@@ -179,16 +246,28 @@ def _extend(step: Step, reorder: Reorder, state: BeamState, end_id: int, alpha: 
         finished=finished,
         tokens=state.tokens.at[state.position].set(last),
         parents=state.parents.at[state.position].set(parents),
+        constraints=tuple(each.advance(of, last.reshape(-1)) for each, of in zip(constraints, known, strict=True)),
         position=state.position + 1,
     )
 
 
-def _merge(state: BeamState, ended: Array, log_probs: Array, slots: Array, alpha: float) -> Finished:
+def _done(finished: Finished, alive: Array, state: BeamState, penalty: Penalty, stopping: Stopping) -> Array:
+    """The sentences `[batch]` that need no more search; `alive` are log-probabilities, best first."""
+    full = (finished.scores > -jnp.inf).all(axis=1)
+    if stopping == "fairseq":
+        return full
+    best = alive[:, 0] / penalty(state.position + 1)
+    if stopping == "tensor2tensor":
+        best = jnp.maximum(best, alive[:, 0] / penalty(state.limits))
+    return full & (best <= finished.scores.min(axis=1))
+
+
+def _merge(state: BeamState, ended: Array, log_probs: Array, slots: Array, penalty: Penalty) -> Finished:
     """The best of the finished hypotheses and of the candidates that `ended`."""
     length = state.position + 1
     log_probs = jnp.where(ended, log_probs, -jnp.inf)
     lengths = jnp.where(log_probs > -jnp.inf, length, 0)
-    new = Finished(log_probs / length_penalty(length, alpha), log_probs, lengths, slots)
+    new = Finished(log_probs / penalty(length), log_probs, lengths, slots)
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.finished, new)
     _, best = jax.lax.top_k(both.scores, log_probs.shape[1])
     return jax.tree.map(lambda array: jnp.take_along_axis(array, best, axis=1), both)
@@ -201,6 +280,7 @@ def continuations(
     count: int,
     end_id: int,
     forbidden: tuple[int, ...],
+    constraints: tuple[tuple[Constraint, State], ...] = (),
 ) -> tuple[Float[Array, "rows count"], Int[Array, "rows count"]]:
     """The `count` best tokens after each row's text, best first, with the log-probabilities of the text so extended.
 
@@ -212,6 +292,8 @@ def continuations(
     highest = jnp.max(logits, axis=-1, keepdims=True)
     normalizer = jax.nn.logsumexp(logits - highest, axis=-1, keepdims=True)
     allowed = logits.at[:, jnp.array(forbidden, jnp.int32)].set(-jnp.inf) if forbidden else logits
+    for constraint, state in constraints:
+        allowed = constraint.allow(allowed, state)
     best, tokens = jax.lax.top_k(allowed, count)
     best = jnp.where(best <= MASKED, -jnp.inf, best)  # rows that only pad the vocabulary
     the_end = jnp.where(jnp.arange(count)[None] == 0, logits[:, end_id, None], -jnp.inf)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.decoding.beam import Cache, Step
+from transformer_jax.decoding.constraints import Constraint, State
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,16 @@ class GenerationState:
     """A random key for each row, into which the number of a token is folded."""
     seen: Bool[Array, "batch vocabulary"] | None
     """Which tokens occur in prompt and text, for a repetition penalty."""
+    constrained: tuple[State, ...]
+    """What each constraint knows of the rows."""
     position: Int[Array, ""]
     """How many tokens have been generated, counted from the prompt's end."""
     sampling: Sampling = field(metadata={"static": True})
     """How tokens are chosen."""
-    end_id: int | None = field(metadata={"static": True})
-    """The token that ends a text; None: only the limit does."""
+    constraints: tuple[Constraint, ...] = field(metadata={"static": True})
+    """Rules for the next token."""
+    end_ids: tuple[int, ...] = field(metadata={"static": True})
+    """The tokens that end a text; without one, only the limit does."""
     forbidden: tuple[int, ...] = field(metadata={"static": True})
     """Tokens that are never generated."""
 
@@ -75,16 +80,17 @@ def start_generation(
     capacity: int,
     sampling: Sampling = Sampling(),
     seen: Bool[Array, "batch vocabulary"] | None = None,
-    end_id: int | None = None,
+    end_id: int | tuple[int, ...] | None = None,
     forbidden: tuple[int, ...] = (),
+    constraints: tuple[Constraint, ...] = (),
 ) -> GenerationState:
     """Chooses the first token from `logits`, those after the prompts; `cache` holds the whole prompts.
 
-    The prompts stand at the right end of `prompt`, behind their padding. A text ends with `end_id` or, without it, at
-    `max_new_tokens` of its row or `capacity`; with `max_new_tokens` 0 a row generates nothing. The cache needs room for
-    prompt_length + capacity - 1 tokens. `seen`: tokens that count as repeated beside those of the prompt. What a row
-    draws depends on `seed`, its number in `row_ids` and its own text alone, not on the batch it stands in. Raises
-    ValueError for arguments that generate nothing.
+    The prompts stand at the right end of `prompt`, behind their padding. A text ends with `end_id`, or with one of
+    several, or without any at `max_new_tokens` of its row or `capacity`; with `max_new_tokens` 0 a row generates
+    nothing. The cache needs room for prompt_length + capacity - 1 tokens. `seen`: tokens that count as repeated beside
+    those of the prompt. What a row draws depends on `seed`, its number in `row_ids` and its own text alone, not on the
+    batch it stands in. Raises ValueError for arguments that generate nothing.
     """
     check_ranges(sampling, "sampling")
     if capacity < 1:
@@ -104,9 +110,11 @@ def start_generation(
         limits=limits,
         keys=jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_ids),
         seen=seen,
+        constrained=tuple(each.start(prompt, prompt_lengths, capacity) for each in constraints),
         position=jnp.zeros((), jnp.int32),
         sampling=sampling,
-        end_id=end_id,
+        constraints=constraints,
+        end_ids=() if end_id is None else (end_id,) if isinstance(end_id, int) else end_id,
         forbidden=forbidden,
     )
     return _append(state, logits, cache)
@@ -179,6 +187,8 @@ def cut_at(text: str, stops: Sequence[str], *, more: bool = False) -> tuple[str,
 def _append(state: GenerationState, logits: Array, cache: Cache) -> GenerationState:
     """The state with one token more in every row that is alive."""
     allowed = logits.at[:, jnp.array(state.forbidden, jnp.int32)].set(-jnp.inf) if state.forbidden else logits
+    for constraint, of_rows in zip(state.constraints, state.constrained, strict=True):
+        allowed = constraint.allow(allowed, of_rows)
     filtered = filtered_logits(allowed, state.sampling, state.seen)
     if state.sampling.temperature == 0:
         chosen = jnp.argmax(filtered, axis=-1)
@@ -189,8 +199,9 @@ def _append(state: GenerationState, logits: Array, cache: Cache) -> GenerationSt
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     added = jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
     ended = state.position + 1 >= state.limits
-    if state.end_id is not None:
-        ended = ended | (token == state.end_id)
+    for end_id in state.end_ids:
+        ended = ended | (token == end_id)
+    advanced = zip(state.constraints, state.constrained, strict=True)
     return replace(
         state,
         cache=cache,
@@ -200,6 +211,7 @@ def _append(state: GenerationState, logits: Array, cache: Cache) -> GenerationSt
         log_probs=jnp.where(state.alive, state.log_probs + added, state.log_probs),
         alive=state.alive & ~ended,
         seen=None if state.seen is None else state.seen.at[jnp.arange(len(token)), token].max(state.alive),
+        constrained=tuple(constraint.advance(of_rows, token) for constraint, of_rows in advanced),
         position=state.position + 1,
     )
 

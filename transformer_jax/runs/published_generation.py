@@ -1,20 +1,20 @@
 """How a published model's own files have it generate, as far as fields of a task here express that."""
 
 import dataclasses
-import logging
 from collections.abc import Collection
 from typing import Any, TypeVar
 
 from transformer_jax.data.fields import check_ranges
+from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.decoding.beam import Stopping
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.published import CONFIG, Published
 from transformer_jax.interop.tensor_files import read_json
 from transformer_jax.tasks.generator import Generation
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.task import Task
-from transformer_jax.tasks.translation import Decoding, Translation
+from transformer_jax.tasks.translation import Translation
 
-LOG = logging.getLogger(__name__)
 FILE = "generation_config.json"
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "begin_suppress_tokens": ([],),
@@ -28,11 +28,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "exponential_decay_length_penalty": (),
     "force_bos_token_to_be_generated": (False,),
     "force_words_ids": (),
-    "forced_bos_token_id": (),
     "guidance_scale": (1,),
-    "min_length": (0,),
-    "min_new_tokens": (0,),
-    "no_repeat_ngram_size": (0,),
     "num_beam_groups": (1,),
     "num_return_sequences": (1,),
     "penalty_alpha": (0,),
@@ -46,8 +42,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Keys that nothing here does, and their values that ask for nothing."""
 TAKEN = """
-bad_words_ids do_sample early_stopping eos_token_id forced_eos_token_id length_penalty max_length max_new_tokens min_p
-num_beams repetition_penalty suppress_tokens temperature top_k top_p
+bad_words_ids do_sample early_stopping eos_token_id forced_bos_token_id forced_eos_token_id length_penalty max_length
+max_new_tokens min_length min_new_tokens min_p no_repeat_ngram_size num_beams repetition_penalty suppress_tokens
+temperature top_k top_p
 """
 PASSED = """
 _commit_hash _from_model_config assistant_confidence_threshold assistant_early_exit assistant_lookbehind bos_token_id
@@ -61,14 +58,18 @@ UNSAID_LENGTH = 20
 """The max_length of a file that says nothing of it."""
 UNSAID_TOP_K = 50
 """The top_k of sampling where a file says nothing of it."""
+STOPPING: dict[Any, Stopping] = {True: "fairseq", False: "transformers", "never": "tensor2tensor"}
+"""What early_stopping is called here."""
 T = TypeVar("T", bound=Task)
 
 
-def with_generation(task: T, published: Published, longest: int, ignore: Collection[str] = ()) -> T:
+def with_generation(
+    task: T, published: Published, tokenizer: TokenizerConfig, longest: int, ignore: Collection[str] = ()
+) -> T:
     """The task with what generation_config.json (or, without it, config.json) says; what it leaves out stays as it is.
 
-    `longest` are the tokens that a text can have here. Raises ValueError for a key, unless it is one to `ignore`, that
-    asks for what the task has no field for.
+    `longest` are the tokens that a text can have here, `tokenizer` names them. Raises ValueError for a key, unless it
+    is one to `ignore`, that asks for what the task has no field for.
     """
     if not isinstance(task, Translation | LanguageModelling):
         return task
@@ -84,12 +85,14 @@ def with_generation(task: T, published: Published, longest: int, ignore: Collect
                 raise ValueError(f"{name} is not known here")
         for name, values in NEUTRAL.items():
             keys.only(name, *(values or (None,)))
-        _check_tokens(keys, said)
         _check_length(keys, longest)
+        fields = _decoding(keys) if isinstance(task, Translation) else _generation(keys, task.generation)
+        fields |= _beams(keys) | _tokens(keys, said, tokenizer, translates=isinstance(task, Translation))
         if isinstance(task, Translation):
-            changes: dict[str, Any] = {"decoding": _decoding(keys, task.decoding)}
+            start = {"target_start": fields.pop("target_start")} if "target_start" in fields else {}
+            changes: dict[str, Any] = {"decoding": dataclasses.replace(task.decoding, **fields), **start}
         else:
-            changes = {"generation": _generation(keys, task.generation)}
+            changes = {"generation": dataclasses.replace(task.generation, **fields)}
         changed = dataclasses.replace(task, **changes)
         check_ranges(changed, "task")
     except (TypeError, ValueError) as error:
@@ -97,16 +100,25 @@ def with_generation(task: T, published: Published, longest: int, ignore: Collect
     return changed
 
 
-def _check_tokens(keys: Keys, said: dict[str, Any]) -> None:
-    """Raises ValueError for several end tokens, and for forbidden ones that generation may have here."""
-    if isinstance(ends := keys.values.get("eos_token_id"), list) and len(ends) > 1:
-        raise ValueError(f"eos_token_id {ends} cannot be expressed here, only one token that ends a text")
+def _tokens(keys: Keys, said: dict[str, Any], tokenizer: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
+    """The fields that name tokens; ValueError for words of several that may not occur."""
     # Padding and start are never generated, the end always may be.
-    never = [said.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")]
-    never = [number for number in never if number is not None and number != said.get("eos_token_id")]
-    for name, allowed in (("bad_words_ids", [[number] for number in never]), ("suppress_tokens", never)):
-        if any(each not in allowed for each in keys.take(name, [])):
-            raise ValueError(f"{name} {keys.values[name]} cannot be expressed here, only tokens of padding and start")
+    end = keys.values.get("eos_token_id")
+    ends = end if isinstance(end, list) and len(end) > 1 else []
+    if ends and (translates or keys.values.get("num_beams", 1) != 1):
+        raise ValueError(f"eos_token_id {end} cannot be expressed here, for a search only one token that ends a text")
+    never = {said.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")}
+    words = keys.take("bad_words_ids", [])
+    if any(not isinstance(word, list) or len(word) != 1 for word in words):
+        raise ValueError(f"bad_words_ids {words} cannot be expressed here, only words of one token")
+    suppressed = {*keys.take("suppress_tokens", []), *(token for (token,) in words)} - never - {None}
+    first = keys.take("forced_bos_token_id", None, int)
+    if first is None and not suppressed and not ends:
+        return {}
+    piece = tokenizer.train([]).piece
+    named = {"suppressed": tuple(map(piece, sorted(suppressed)))} if suppressed else {}
+    named |= {"target_start": piece(first)} if first is not None else {}
+    return named | ({"end_tokens": tuple(map(piece, ends))} if ends else {})
 
 
 def _check_length(keys: Keys, longest: int) -> None:
@@ -116,34 +128,40 @@ def _check_length(keys: Keys, longest: int) -> None:
         raise ValueError(f"max_length {limit} cannot be expressed here, only {longest} or more, which is no limit")
 
 
-def _beams(keys: Keys, fields: Decoding | Generation) -> dict[str, Any]:
-    """The fields of beam search, if the file has their keys."""
-    beams = keys.take("num_beams", fields.beam_size)
-    if beams == 1 or "num_beams" not in keys.values:
-        return {"beam_size": beams}
-    keys.only("do_sample", False)
-    keys.only("repetition_penalty", 1)
-    keys.only("early_stopping", True, False)
-    # Theirs divides by length ** penalty, which is ours at 0 alone.
-    keys.only("length_penalty", 0)
-    if "length_penalty" in keys.values:
-        return {"beam_size": beams, "length_penalty": 0.0}
-    LOG.info("beams are ranked with length_penalty %s of this project, as no other is given", fields.length_penalty)
-    return {"beam_size": beams}
+def _beams(keys: Keys) -> dict[str, Any]:
+    """The fields of every text, and those of beam search if the file has it."""
+    least = max(keys.take("min_new_tokens", 0), keys.take("min_length", 0) - 1)
+    if keys.take("forced_bos_token_id", None, int) is not None:
+        least -= 1  # which counts as generated there
+    fields: dict[str, Any] = {"min_length": least} if least > 0 else {}
+    if size := keys.take("no_repeat_ngram_size", 0):
+        fields["no_repeat_ngram"] = size
+    if "num_beams" not in keys.values:
+        return fields
+    beams = keys.take("num_beams", 1)
+    if beams > 1:
+        keys.only("do_sample", False)
+        keys.only("repetition_penalty", 1)
+        keys.only("early_stopping", *STOPPING)
+        fields["stopping"] = STOPPING[keys.values.get("early_stopping") or False]
+        fields |= {"length_rule": "length", "length_penalty": float(keys.values.get("length_penalty", 1.0))}
+    return fields | {"beam_size": beams}
 
 
-def _decoding(keys: Keys, decoding: Decoding) -> Decoding:
-    """The fields of a translation's search, at whose limit the end token is forced."""
+def _decoding(keys: Keys) -> dict[str, Any]:
+    """The fields of a translation alone, at whose limit the end token is forced."""
     keys.only("do_sample", False)
     keys.only("repetition_penalty", 1)
     keys.only("max_new_tokens", None)
     keys.only("forced_eos_token_id", keys.values.get("eos_token_id"))
-    return dataclasses.replace(decoding, **_beams(keys, decoding))
+    return {}
 
 
-def _generation(keys: Keys, generation: Generation) -> Generation:
-    """The fields of a continuation."""
+def _generation(keys: Keys, generation: Generation) -> dict[str, Any]:
+    """The fields of a continuation alone."""
+    keys.only("forced_bos_token_id", None)
     keys.only("forced_eos_token_id", None)
+    keys.only("min_length", 0)  # which counts the prompt
     sampling = generation.sampling
     if keys.take("do_sample", True):
         top_k = keys.take("top_k", UNSAID_TOP_K if "do_sample" in keys.values else sampling.top_k)
@@ -154,5 +172,4 @@ def _generation(keys: Keys, generation: Generation) -> Generation:
         sampling = dataclasses.replace(sampling, temperature=0.0)
     penalty = float(keys.take("repetition_penalty", sampling.repetition_penalty))
     sampling = dataclasses.replace(sampling, repetition_penalty=penalty)
-    limit = keys.take("max_new_tokens", generation.max_new_tokens)
-    return dataclasses.replace(generation, max_new_tokens=limit, sampling=sampling, **_beams(keys, generation))
+    return {"max_new_tokens": keys.take("max_new_tokens", generation.max_new_tokens), "sampling": sampling}

@@ -39,8 +39,8 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> Exp
     reach = config.reach() or config.max_length
     extra = task.decoding.extra_length if isinstance(task, Translation) else 0
     length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
-    task = with_generation(task, published, length + extra, ignore)
     tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
+    task = with_generation(task, published, tokenizer, length + extra, ignore)
     data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=length)
     # The only checkpoint is no step of a training.
     train = TrainConfig(best="", validation_examples=0)

@@ -14,14 +14,14 @@ from jaxtyping import Array
 
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
-from transformer_jax.decoding.beam import BeamResult, beam_search
+from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.sampling import GenerationState, Sampling, continue_generation, cut_at, start_generation
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.decoder_only import DecoderOnly
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
-from transformer_jax.tasks.predictor import Predictor, end_and_forbidden, listed
+from transformer_jax.tasks.predictor import Predictor, forbidden_tokens, listed
 from transformer_jax.tasks.sequences import Tokens, array_width, padded
 
 TURNS = 2**20
@@ -29,7 +29,7 @@ TURNS = 2**20
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(BeamSearch):
     """How a text is continued."""
 
     max_new_tokens: Annotated[int, Ge(1)] = 256
@@ -39,10 +39,10 @@ class Generation:
     """How the next token is chosen."""
     beam_size: Annotated[int, Ge(1)] = 1
     """Above 1: the continuation that beam search finds, and no sampling."""
-    length_penalty: float = 0.6
-    """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha of beam search."""
     stop: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Texts at which a continuation ends; they are left out."""
+    end_tokens: tuple[str, ...] = ()
+    """Tokens of the vocabulary that end a continuation beside the tokenizer's end token; for sampling alone."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Random seed of sampling."""
     chunk: Annotated[int, Ge(1)] = 16
@@ -58,7 +58,11 @@ class TextGenerator(Predictor):
         self, model: DecoderOnly, tokenizer: Tokenizer, generation: Generation = Generation(), *, max_length: int
     ):
         super().__init__(model, tokenizer, max_length=max_length, tokens_per_batch=generation.tokens_per_batch)
+        if generation.beam_size > 1 and generation.end_tokens:
+            raise ValueError("beam search ends at the tokenizer's end token alone: leave end_tokens out")
         self.generation = generation
+        self.end_ids = (tokenizer.eos_id, *map(tokenizer.token_id, generation.end_tokens))
+        """The tokens that end a continuation."""
 
     def generate(self, prompts: Sequence[str], **changes: Any) -> list[str]:
         """The continuation of every prompt; an empty prompt gives a text from its beginning.
@@ -160,9 +164,15 @@ class TextGenerator(Predictor):
         room = self.max_length + 1 - lengths  # the last token is only predicted
         return np.where(lengths > 0, np.minimum(room, left), 0).astype(np.int32)
 
-    def _bounds(self) -> dict[str, Any]:
-        """The room for a continuation, the token that ends it, and those that it never has."""
-        return {"capacity": min(self.generation.max_new_tokens, self.max_length), **end_and_forbidden(self.tokenizer)}
+    def _bounds(self, written: int = 0) -> dict[str, Any]:
+        """The room for a continuation, its rules behind tokens `written`, and the tokens that it never has."""
+        generation, ends = self.generation, self.end_ids
+        rules = replace(generation, min_length=max(generation.min_length - written, 0))
+        return {
+            "capacity": min(generation.max_new_tokens, self.max_length),
+            "forbidden": forbidden_tokens(self.tokenizer, generation, *ends),
+            "constraints": rules.constraints(*ends),
+        }
 
     def _sample(self, prompts: list[list[int]], lines: list[int], rows: int) -> Iterator[list[str]]:
         """The texts of all prompts, longer each time."""
@@ -184,15 +194,18 @@ class TextGenerator(Predictor):
                 np.int32(generation.seed),
                 seen,
                 sampling=generation.sampling,
-                **self._bounds(),
+                end_id=self.end_ids,
+                **self._bounds(min(map(len, written))),
             )
             while True:
                 shown, lengths, alive = to_host((state.tokens, state.lengths, state.alive))
                 new = [ids[:length].tolist() for ids, length in zip(shown, lengths.tolist(), strict=True)]
                 for i in np.flatnonzero(~done):
                     ids = written[i] + new[i]
-                    ended = ids[-1:] == [self.tokenizer.eos_id] or len(ids) >= generation.max_new_tokens
-                    text, stopped = cut_at(self.tokenizer.decode(ids), generation.stop, more=not ended)
+                    over = ids[-1:] and ids[-1] in self.end_ids
+                    ended = over or len(ids) >= generation.max_new_tokens
+                    text = self.tokenizer.decode(ids[:-1] if over else ids)
+                    text, stopped = cut_at(text, generation.stop, more=not ended)
                     done[i] = ended or stopped
                     # The end may be the first bytes of a character.
                     texts[i] = text if done[i] else text.removesuffix("\ufffd")
@@ -215,8 +228,8 @@ class TextGenerator(Predictor):
             tokens,
             lengths,
             self._limits(lengths, [[]] * len(prompts)),
-            beam_size=generation.beam_size,
-            alpha=generation.length_penalty,
+            generation=generation,
+            end_id=self.tokenizer.eos_id,
             **self._bounds(),
         )
         tokens, ends = to_host((result.tokens, result.lengths))
@@ -224,7 +237,7 @@ class TextGenerator(Predictor):
         return [cut_at(text, generation.stop)[0] for text in decoded]
 
 
-@partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden"))
+@partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden", "constraints"))
 def _start(model, tokens, lengths, row_ids, max_new_tokens, seed, seen, **settings: Any) -> GenerationState:
     cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
     logits, cache = model.prefill(tokens, lengths, cache)
@@ -237,13 +250,15 @@ def _continue(model: DecoderOnly, state: GenerationState, done: Array, steps: Ar
     return continue_generation(model.extend, replace(state, alive=state.alive & ~done), steps)
 
 
-@partial(jax.jit, static_argnames=("beam_size", "alpha", "capacity", "end_id", "forbidden"))
-def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Array, **settings: Any) -> BeamResult:
-    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
+@partial(jax.jit, static_argnames=("generation", "capacity", "end_id", "forbidden", "constraints"))
+def _beam(
+    model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Array, *, generation: Generation, **rest: Any
+) -> BeamResult:
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + rest["capacity"])
     if tokens.shape[1] > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
-    last = tokens[:, -1:]
-    return beam_search(model.extend, DecoderCache.take, cache, last, max_new_tokens=max_new_tokens, **settings)
+    arguments = {"max_new_tokens": max_new_tokens, "before": (tokens, lengths), **generation.settings(), **rest}
+    return beam_search(model.extend, DecoderCache.take, cache, tokens[:, -1:], **arguments)
 
 
 @jax.jit

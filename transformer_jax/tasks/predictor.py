@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.decoding.constraints import TextRules
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_only import mean_vector
 from transformer_jax.parallel.axes import num_shards, sharding
@@ -140,10 +142,10 @@ class AttentionMap:
             )
 
 
-def end_and_forbidden(tokenizer: Any) -> dict[str, Any]:
-    """The token that ends a generated text, and those that are never generated."""
-    special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id}
-    return {"end_id": tokenizer.eos_id, "forbidden": tuple(sorted(special - {tokenizer.eos_id, -1}))}
+def forbidden_tokens(tokenizer: Tokenizer, rules: TextRules, *end_ids: int) -> tuple[int, ...]:
+    """The tokens that are never generated."""
+    special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id, *map(tokenizer.token_id, rules.suppressed)}
+    return tuple(sorted(special - {*end_ids, -1}))
 
 
 def listed(lines: Sequence[str]) -> list[str]:

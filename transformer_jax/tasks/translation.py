@@ -17,25 +17,22 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
-from transformer_jax.decoding.beam import BeamResult, beam_search
+from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
+from transformer_jax.decoding.constraints import OneOf
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
-from transformer_jax.tasks.predictor import AttentionMap, Predictor, end_and_forbidden, listed
+from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
 from transformer_jax.tasks.scores import check_scores, text_scores
 from transformer_jax.tasks.sequences import Tokens
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """The paper's beam search (Vaswani et al. 2017, section 6.1)."""
+class Decoding(BeamSearch):
+    """How translations are searched; by default as in the paper (Vaswani et al. 2017, section 6.1)."""
 
-    beam_size: Annotated[int, Ge(1)] = 4
-    """Hypotheses kept at each step; 1 is greedy search."""
-    length_penalty: float = 0.6
-    """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha."""
     extra_length: Annotated[int, Ge(0)] = 50
     """A translation has at most this many tokens more than its source."""
     tokens_per_batch: Annotated[int, Ge(1)] = 4096
@@ -56,15 +53,18 @@ class Translation(Task):
     """Scores of an evaluation: bleu, compound_split_bleu, chrf, exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
+    source_start: str = ""
+    """A token of the vocabulary with which every source begins, such as the code of its language."""
+    target_start: str = ""
+    """The same of every target, behind its start token."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and an end token; a start token, target tokens and an end token."""
-        source, target = tokenizers["source"], tokenizers["target"]
-        sources = source.encode_batch([example["source"] for example in examples])
-        targets = target.encode_batch([example["target"] for example in examples])
+        source, target = tokenizers["source"], tokenizers["target"].for_targets
+        sources, targets = ([example[name] for example in examples] for name in self.features)
         return {
-            "source": [[*ids, source.eos_id] for ids in sources],
-            "target": [[target.bos_id, *ids, target.eos_id] for ids in targets],
+            "source": tokens_of(source, sources, *named_tokens(source, self.source_start)),
+            "target": tokens_of(target, targets, target.bos_id, *named_tokens(target, self.target_start)),
         }
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
@@ -102,7 +102,9 @@ class Translation(Task):
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
-        return Translator(model, tokenizers["source"], tokenizers["target"], self.decoding, max_length=data.max_length)
+        starts = {"source_start": self.source_start, "target_start": self.target_start}
+        both = tokenizers["source"], tokenizers["target"].for_targets
+        return Translator(model, *both, self.decoding, max_length=data.max_length, **starts)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
@@ -145,6 +147,16 @@ class TextTokenizers(NamedTuple):
         return self.target.decode(list(ids))
 
 
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], *start: int) -> list[list[int]]:
+    """The tokens of texts between those of their `start` and the end token."""
+    return [[*start, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))]
+
+
+def named_tokens(tokenizer: Tokenizer, name: str) -> list[int]:
+    """The token of this name, or none without a name."""
+    return [tokenizer.token_id(name)] if name else []
+
+
 class Translator(Predictor):
     """Translates, scores and shows attention."""
 
@@ -156,33 +168,48 @@ class Translator(Predictor):
         decoding: Decoding = Decoding(),
         *,
         max_length: int = 256,
+        source_start: str = "",
+        target_start: str = "",
     ):
         tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
+        self.source_start = named_tokens(source_tokenizer, source_start)
+        self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
         self.decoding = decoding
 
-    def translate(self, lines: Sequence[str]) -> list[str]:
-        """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long."""
-        return [hypotheses[0].text for hypotheses in self.search(lines)]
+    def translate(self, lines: Sequence[str], *, among: Sequence[str] | None = None) -> list[str]:
+        """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long.
+
+        With `among`, it is one of those texts.
+        """
+        return [hypotheses[0].text for hypotheses in self.search(lines, among=among)]
 
     predict = translate
 
-    def search(self, lines: Sequence[str], n_best: int = 1) -> list[list[Hypothesis]]:
+    def search(
+        self, lines: Sequence[str], n_best: int = 1, *, among: Sequence[str] | None = None
+    ) -> list[list[Hypothesis]]:
         """The `n_best` different translations of every line, best first, or fewer if the search has no more.
 
-        Tokens that are other pieces of the same text count once, with the best of their scores.
+        Tokens that are other pieces of the same text count once, with the best of their scores. `among`: the texts that
+        a translation may be.
         """
         if not 1 <= n_best <= self.decoding.beam_size:
             raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
-        return self.search_encoded(lines, self.encoded(lines), n_best)
+        return self.search_encoded(lines, self.encoded(lines), n_best, among=among)
 
     def search_encoded(
-        self, lines: Sequence[str], encoded: Sequence[Tokens], n_best: int = 1
+        self,
+        lines: Sequence[str],
+        encoded: Sequence[Tokens],
+        n_best: int = 1,
+        *,
+        among: Sequence[str] | None = None,
     ) -> list[list[Hypothesis]]:
         """`search` for lines whose tokens are known."""
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
         filled = [i for i, line in enumerate(lines) if line.strip()]
-        results = self.for_each(_search, [encoded[i] for i in filled], **self._settings())
+        results = self.for_each(_search, [encoded[i] for i in filled], **self._settings(among))
         for line, result in zip(filled, results, strict=True):
             best: dict[str, Hypothesis] = {}
             for ids, length, score, log_prob in zip(*result, strict=True):
@@ -198,9 +225,8 @@ class Translator(Predictor):
         """The log-probability, in nats, of every target (with its end token) given its source."""
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
-        target, encoded = self.tokenizer.target, self.encoded(sources)
-        answers = [[target.bos_id, *ids, target.eos_id] for ids in target.encode_batch(listed(targets))]
-        scores = self.for_each(_log_probabilities, encoded, self.refuse_long(answers))
+        answers = self.refuse_long(tokens_of(self.tokenizer.target, targets, *self.target_start))
+        scores = self.for_each(_log_probabilities, self.encoded(sources), answers)
         return [float(score) for score in scores]
 
     def attention(self, source: str, target: str | None = None) -> list[AttentionMap]:
@@ -211,8 +237,8 @@ class Translator(Predictor):
         if not source.strip():
             raise ValueError("an empty sentence has no attention; give one with words")
         target = self.translate([source])[0] if target is None else target
-        source_ids = [*self.tokenizer.source.encode(source), self.tokenizer.source.eos_id]
-        target_ids = [self.tokenizer.target.bos_id, *self.tokenizer.target.encode(target)]
+        (source_ids,) = tokens_of(self.tokenizer.source, [source], *self.source_start)
+        target_ids = [*self.target_start, *self.tokenizer.target.encode(target)]
         memory = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
         encoder = memory.intermediates
         decoder = self.model.decode(jnp.asarray([target_ids]), memory, intermediates=True).intermediates
@@ -235,28 +261,51 @@ class Translator(Predictor):
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """The source tokens of every line and an end token; ValueError for a line that is too long."""
-        tokenizer = self.tokenizer.source
-        return self.refuse_long([[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))])
+        return self.refuse_long(tokens_of(self.tokenizer.source, texts, *self.source_start))
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, among: Sequence[str] | None = None) -> dict[str, Any]:
         target = self.tokenizer.target
-        return {"decoding": self.decoding, "start_id": target.bos_id, **end_and_forbidden(target)}
+        forbidden = forbidden_tokens(target, self.decoding, target.eos_id)
+        settings = {
+            "decoding": self.decoding,
+            "start": (*self.target_start,),
+            "end_id": target.eos_id,
+            "forbidden": forbidden,
+        }
+        if among is None:
+            return settings
+        texts = [[*ids, target.eos_id] for ids in target.encode_batch(listed(among))]
+        return settings | {"longest": max(map(len, texts), default=0), "among": OneOf.of(texts)}
 
 
-@partial(jax.jit, static_argnames=("decoding", "start_id", "end_id", "forbidden"))
-def _search(model, source: Array, lengths: Array, *, decoding: Decoding, start_id: int, **tokens: Any) -> BeamResult:
+@partial(jax.jit, static_argnames=("decoding", "start", "longest", "end_id", "forbidden"))
+def _search(
+    model: EncoderDecoder,
+    source: Array,
+    lengths: Array,
+    *,
+    decoding: Decoding,
+    start: tuple[int, ...],
+    end_id: int,
+    forbidden: tuple[int, ...],
+    longest: int = 0,
+    among: OneOf | None = None,
+) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
-    capacity = source.shape[1] + decoding.extra_length
+    capacity = longest or source.shape[1] + decoding.extra_length
+    limits = longest or lengths + decoding.extra_length
     return beam_search(
         model.extend,
         DecoderCache.take,
-        model.start_cache(model.encode(source, source_lengths=lengths), capacity),
-        jnp.full((source.shape[0], 1), start_id),
-        beam_size=decoding.beam_size,
-        alpha=decoding.length_penalty,
-        max_new_tokens=jnp.where(lengths > 0, lengths + decoding.extra_length, 0),
+        model.start_cache(model.encode(source, source_lengths=lengths), capacity + len(start) - 1),
+        jnp.broadcast_to(jnp.array(start, jnp.int32), (source.shape[0], len(start))),
+        **decoding.settings(),
+        max_new_tokens=jnp.where(lengths > 0, limits, 0),
         capacity=capacity,
-        **tokens,
+        end_id=end_id,
+        forbidden=forbidden,
+        counted=len(start) - 1,
+        constraints=decoding.constraints(end_id) + (() if among is None else (among,)),
     )
 
 

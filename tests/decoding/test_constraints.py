@@ -1,0 +1,52 @@
+"""Rules for what a text goes on with, against the same by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.decoding.constraints import OneOf, TextRules
+
+END, VOCABULARY = 1, 6
+
+
+def allowed(constraint, texts, prompts=(), capacity=8):
+    """The tokens that may follow every text, which were generated behind left-padded prompts."""
+    prompts = prompts or [[2]] * len(texts)
+    width = max(map(len, prompts)) + 1
+    prompt = jnp.array([[5] * (width - len(ids)) + ids for ids in prompts])
+    state = constraint.start(prompt, jnp.array([*map(len, prompts)]), capacity)
+    for tokens in zip(*texts, strict=True):
+        state = jax.jit(constraint.advance)(state, jnp.array(tokens))
+    logits = np.asarray(jax.jit(constraint.allow)(jnp.zeros((len(texts), VOCABULARY)), state))
+    return [np.flatnonzero(np.isfinite(row)).tolist() for row in logits]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_run_of_tokens_comes_twice_that_of_the_prompt_included(size):
+    random = np.random.default_rng(size)
+    texts, prompts = random.integers(2, 5, (40, 6)).tolist(), [[2, 3, 4][: 1 + i % 3] for i in range(40)]
+    (rules,) = TextRules(no_repeat_ngram=size).constraints(END)
+    for found, prompt, text in zip(allowed(rules, texts, prompts), prompts, texts, strict=True):
+        whole = prompt + text
+        runs = {tuple(whole[i : i + size]) for i in range(len(whole) - size + 1)}
+        expected = [token for token in range(VOCABULARY) if (*whole[len(whole) - size + 1 :], token) not in runs]
+        assert found == expected
+    assert len({*map(tuple, allowed(rules, texts, prompts))}) > 2
+
+
+def test_a_text_does_not_end_before_it_is_long_enough_and_the_prompt_does_not_count():
+    (rules,) = TextRules(min_length=2).constraints(END, 3)
+    for length, ends in ((0, False), (1, False), (2, True)):
+        (found, other) = allowed(rules, [[2] * length] * 2, [[2, 2, 2], [2]])
+        assert found == other and (END in found) == (3 in found) == ends
+    assert TextRules().constraints(END) == ()
+
+
+def test_a_text_is_one_of_a_list():
+    texts = [[2, 3, END], [2, 4, 4, END], [3, END], [2, 3, 5, END]]
+    tree = OneOf.of(texts)
+    assert allowed(tree, [[]]) == [[2, 3]]
+    assert allowed(tree, [[2, 3], [2, 4], [3, END]]) == [[END, 5], [4], []]
+    with pytest.raises(ValueError, match="no text to choose from"):
+        OneOf.of([])

@@ -1,0 +1,160 @@
+"""Published SentencePiece models, with the ids that the model they belong to has for their pieces."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from transformer_jax.data.tokenizers import Offsets, Tokenizer, encodable, ids_and_spans
+
+PAIR = ("source.spm", "target.spm")
+"""Marian's files: one model of pieces for each side, and vocab.json for both."""
+FAIRSEQ, VOCABULARY, SETTINGS = "sentencepiece.bpe.model", "vocab.json", "tokenizer_config.json"
+NAMES = (FAIRSEQ, "spiece.model", "tokenizer.model", "spm.model")
+FAIRSEQ_PIECES = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+"""How fairseq's vocabularies begin; all other pieces have the id of SentencePiece and one more."""
+SENTINEL = "<extra_id_{}>"
+"""T5's places for spans that were taken out, the last ids of its vocabulary, counted from the end."""
+LANGUAGE = re.compile(r">>[^<>\s]+<<")
+"""How Marian's languages look."""
+
+
+def has_pieces(directory: Path) -> bool:
+    """Whether there are files that `read_pieces` reads."""
+    return all((directory / name).is_file() for name in PAIR) or any((directory / name).is_file() for name in NAMES)
+
+
+def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a tokenizer, from a directory's files and the `settings` of its tokenizer and model.
+
+    Raises ValueError for files that are damaged or do not fit together.
+    """
+    pair = all((directory / name).is_file() for name in PAIR)
+    names = PAIR if pair else [name for name in NAMES if (directory / name).is_file()][:1]
+    contents = [(directory / name).read_bytes() for name in names]
+    models = [_processor(content, directory / name) for content, name in zip(contents, names, strict=True)]
+    pieces = [models[0].id_to_piece(number) for number in range(models[0].vocab_size())]
+    codes = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    codes = [code["content"] if isinstance(code, dict) else code for code in codes if isinstance(code, (str, dict))]
+    has_table = (directory / VOCABULARY).is_file()
+    ids, added = {piece: number for number, piece in enumerate(pieces)}, {}
+    if has_table:
+        ids = _vocabulary(directory / VOCABULARY)
+        added = {piece: number for piece, number in ids.items() if LANGUAGE.fullmatch(piece)}
+        added |= {code: len(ids) + i for i, code in enumerate(code for code in codes if code not in ids)}
+    elif names[0] == FAIRSEQ:
+        ids = FAIRSEQ_PIECES | {piece: number + 1 for piece, number in ids.items() if number > 2}
+        codes = [code for code in codes if code != "<mask>"]
+        added = {code: len(pieces) + 1 + i for i, code in enumerate([*codes, "<mask>"])}
+    elif count := settings.get("extra_ids", 100 if settings.get("model_type") in ("t5", "mt5") else 0):
+        added = {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
+    encoded = [base64.b64encode(content).decode() for content in contents]
+    return {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
+
+
+def _processor(content: bytes, path: Path | str) -> Any:
+    processor: Any = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(content)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a SentencePiece model") from error
+    return processor
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    ids = content.values() if isinstance(content, dict) else [None]
+    if any(not isinstance(number, int) or not 0 <= number < 2 * len(content) for number in ids):
+        raise ValueError(f"{path} is no table of pieces and their ids")
+    return content
+
+
+class PieceTokenizer(Tokenizer):
+    """The tokenizer of such files; codes of languages and T5's sentinels are tokens in texts as well."""
+
+    def __init__(self, content: bytes, *, side: int = 0):
+        super().__init__(content)
+        self.published: dict[str, Any] = json.loads(content)
+        """What `read_pieces` gave, special (ids), settings and vocab_size."""
+        decoded = [base64.b64decode(model) for model in self.published["models"]]
+        self._processors = [_processor(model, "a published tokenizer") for model in decoded]
+        self._side = min(side, len(decoded) - 1)
+        self._ids, self._added = self.published["ids"], self.published["added"]
+        self._pieces = {number: piece for piece, number in (self._ids | self._added).items()}
+        own, special = max(self._pieces) + 1, self.published["special"]
+        self.vocab_size = self.published["vocab_size"] or own
+        if self.vocab_size < own:
+            raise ValueError(f"the published tokenizer has {own:,} tokens, but the model only {self.vocab_size:,}")
+        self.eos_id, self.mask_id = special["eos"], special["mask"]
+        ids = [special[name] if special[name] is not None else self.eos_id for name in ("bos", "pad", "unk")]
+        self.bos_id, self.pad_id, self.unk_id = ids
+        self.starts = bool(self.published["settings"].get("add_bos_token", True))
+        sentinels = {number for piece, number in self._added.items() if piece.startswith("<extra_id_")}
+        self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id, *self._added.values()} - sentinels
+        self._marks = re.compile("|".join(map(re.escape, sorted(self._added, key=len, reverse=True))) or r"(?!)")
+
+    @property
+    def for_targets(self) -> "PieceTokenizer":
+        """The tokenizer of the other side, with the same ids."""
+        return PieceTokenizer(self.content, side=1) if len(self._processors) > 1 else self
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [self._encode(text, spans=False)[0] for text in texts]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        return self._encode(text, spans=True)
+
+    def _encode(self, text: str, *, spans: bool) -> tuple[list[int], Offsets]:
+        """Ids, and on demand spans: of the stretches between codes and sentinels, and of these."""
+        ids: list[int] = []
+        offsets: Offsets = []
+        text, done, processor = encodable(text), 0, self._processors[self._side]
+        for mark in [*self._marks.finditer(text), None]:
+            start = len(text) if mark is None else mark.start()
+            if stretch := text[done:start]:
+                # By their names: one that this side lacks may be a piece of the other.
+                ids += [self._ids.get(piece, self.unk_id) for piece in processor.encode(stretch, out_type=str)]
+                found = ids_and_spans(processor, stretch)[1] if spans else []
+                offsets += [(done + begin, done + end) for begin, end in found]
+            if mark is not None:
+                ids.append(self._added[mark[0]])
+                offsets.append(mark.span())
+                done = mark.end()
+        return ids, offsets
+
+    def _text(self, ids: list[int]) -> str:
+        """Stretches of pieces, each read by the model of the targets, and sentinels between them."""
+        words: list[str] = []
+        stretch: list[str] = []
+        for token_id in [*ids, None]:
+            piece = None if token_id is None else self.piece(token_id)
+            if piece is not None and piece not in self._added:
+                stretch.append(piece)
+                continue
+            words += [self._processors[-1].decode_pieces(stretch)] if stretch else []
+            words += [piece] if piece else []
+            stretch = []
+        return " ".join(words)
+
+    def piece(self, token_id: int) -> str:
+        return self._pieces.get(token_id, "")
+
+    def starts_word(self, token_id: int) -> bool:
+        return token_id in self.special or self.piece(token_id).startswith("\u2581")
+
+    def write_published(self, directory: Path) -> None:
+        """Writes the files as they were published, and their settings."""
+        for name, model in zip(self.published["names"], self.published["models"], strict=True):
+            (directory / name).write_bytes(base64.b64decode(model))
+        tables = {SETTINGS: self.published["settings"]}
+        if self.published["vocabulary"]:
+            tables[VOCABULARY] = self._ids
+        for name, table in tables.items():
+            (directory / name).write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,144 @@
+"""What a text that is generated may go on with, by what it has so far: for beam search and for sampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from annotated_types import Ge
+from jaxtyping import Array, Bool, Float, Int
+
+State = Any
+"""What a constraint knows of every row: a pytree of arrays `[rows, ...]`, which follow the rows of a beam."""
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """Rules tokens out. Passed to compiled functions, so hashable and static, or a pytree of arrays."""
+
+    def start(self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int) -> State:
+        """The state behind prompts, which stand at the right end of `prompt`; `capacity` tokens may follow."""
+        ...
+
+    def allow(self, logits: Float[Array, "rows vocab"], state: State) -> Float[Array, "rows vocab"]:
+        """The logits of the next token, -inf where a token is ruled out."""
+        ...
+
+    def advance(self, state: State, tokens: Int[Array, " rows"]) -> State:
+        """The state behind one token more."""
+        ...
+
+
+class Texts(NamedTuple):
+    """The tokens of every row so far."""
+
+    tokens: Int[Array, "rows capacity"]
+    """Prompt and continuation, from the left."""
+    lengths: Int[Array, " rows"]
+    """How many there are."""
+    prompts: Int[Array, " rows"]
+    """How many of them are the prompt's."""
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """What every generated text keeps to."""
+
+    min_length: Annotated[int, Ge(0)] = 0
+    """Tokens that a text has at least before its end token, unless its limit comes first."""
+    no_repeat_ngram: Annotated[int, Ge(0)] = 0
+    """So many tokens in a row come once only, the prompt's included (Paulus et al. 2018, section 2.5); 0: again."""
+
+    suppressed: tuple[str, ...] = ()
+    """Tokens of the vocabulary that no text has."""
+
+    def constraints(self, *end_ids: int) -> "tuple[KeepRules, ...]":
+        """What beam search and sampling are given, nothing where the rules ask for nothing."""
+        return (
+            (KeepRules(self.min_length, self.no_repeat_ngram, end_ids),)
+            if self.min_length or self.no_repeat_ngram
+            else ()
+        )
+
+
+@dataclass(frozen=True)
+class KeepRules:
+    """The constraint of `TextRules`."""
+
+    min_length: int
+    no_repeat_ngram: int
+    end_ids: tuple[int, ...]
+
+    def start(self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int) -> Texts:
+        rows, width = prompt.shape
+        places = jnp.arange(width)[None] + width - lengths[:, None]
+        tokens = jnp.take_along_axis(prompt, jnp.minimum(places, width - 1), axis=1)
+        return Texts(jnp.concatenate([tokens, jnp.zeros((rows, capacity), tokens.dtype)], axis=1), lengths, lengths)
+
+    def allow(self, logits: Float[Array, "rows vocab"], state: Texts) -> Float[Array, "rows vocab"]:
+        ends = jnp.array(self.end_ids, jnp.int32)
+        if self.min_length:
+            short = state.lengths - state.prompts < self.min_length
+            logits = logits.at[:, ends].set(jnp.where(short[:, None], -jnp.inf, logits[:, ends]))
+        if not self.no_repeat_ngram:
+            return logits
+        before, (rows, width) = self.no_repeat_ngram - 1, state.tokens.shape
+        same = jnp.arange(width - before)[None] + before < state.lengths[:, None]
+        for place in range(before):
+            last = jnp.take_along_axis(state.tokens, state.lengths[:, None] - before + place, axis=1)
+            same &= state.tokens[:, place : width - before + place] == last
+        repeated = jnp.where(same, state.tokens[:, before:], logits.shape[1])
+        return logits.at[jnp.arange(rows)[:, None], repeated].set(-jnp.inf, mode="drop")
+
+    def advance(self, state: Texts, tokens: Int[Array, " rows"]) -> Texts:
+        rows = jnp.arange(len(tokens))
+        texts = state.tokens.at[rows, state.lengths].set(tokens.astype(state.tokens.dtype), mode="drop")
+        return state._replace(tokens=texts, lengths=state.lengths + 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OneOf:
+    """Texts of a list alone: the constraint is the prefix tree of their tokens (De Cao et al. 2021, section 3.2)."""
+
+    tokens: Int[Any, "nodes branches"]
+    """The tokens that may follow at every node; -1 in free places."""
+    nodes: Int[Any, "nodes branches"]
+    """The node that each leads to."""
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]]) -> "OneOf":
+        """The tree of texts as token ids, their end tokens included; ValueError without one."""
+        children: list[dict[int, int]] = [{}]
+        for text in texts:
+            node = 0
+            for token in text:
+                if token not in children[node]:
+                    children[node][token] = len(children)
+                    children.append({})
+                node = children[node][token]
+        if not children[0]:
+            raise ValueError("there is no text to choose from: give one at least")
+        branches = max(map(len, children))
+        tokens, nodes = np.full((2, len(children), branches), -1, np.int32)
+        for node, following in enumerate(children):
+            tokens[node, : len(following)] = list(following)
+            nodes[node, : len(following)] = list(following.values())
+        return cls(tokens, nodes)
+
+    def start(self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int) -> Array:
+        return jnp.zeros(len(lengths), jnp.int32)
+
+    def allow(self, logits: Float[Array, "rows vocab"], state: Int[Array, " rows"]) -> Float[Array, "rows vocab"]:
+        tokens = jnp.asarray(self.tokens)[state]
+        rows = jnp.arange(len(state))[:, None]
+        allowed: Bool[Array, "rows vocab"] = jnp.zeros(logits.shape, bool)
+        allowed = allowed.at[rows, jnp.where(tokens < 0, logits.shape[1], tokens)].set(True, mode="drop")
+        return jnp.where(allowed, logits, -jnp.inf)
+
+    def advance(self, state: Int[Array, " rows"], tokens: Int[Array, " rows"]) -> Int[Array, " rows"]:
+        taken = jnp.asarray(self.tokens)[state] == tokens[:, None]
+        following = jnp.max(jnp.where(taken, jnp.asarray(self.nodes)[state], -1), axis=1)
+        return jnp.where(following < 0, state, following)
