@@ -90,7 +90,7 @@ install() {
     stamp="$ROOT $(cat "$ROOT/setup.cfg" "$ROOT/pyproject.toml" | cksum) ${PIP_CONSTRAINT:-}"
     if [[ "$(cat "$installed" 2>/dev/null)" != "$stamp" ]]; then
         echo "installing $project (a few minutes the first time)"
-        "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --editable "$ROOT${1:+[$1]}" ||
+        "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-compile --editable "$ROOT${1:+[$1]}" ||
             fail "pip could not install $project; its message is above"
         echo "$stamp" >"$installed"
     fi

@@ -14,7 +14,7 @@ set_up lint test
 # PyTorch, which the layers are compared with: its CPU build or none. For Linux the package index has a build that brings
 # gigabytes of CUDA libraries, PyTorch's own index a CPU build of the same version, which pip takes for the later one.
 install_pytorch() {
-    local wanted files pip=("$VENV/bin/python" -m pip install -qq --disable-pip-version-check --retries 1)
+    local wanted files pip=("$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-compile --retries 1)
     "$VENV/bin/python" -c "import torch" 2>/dev/null && return
     wanted="$(sed -n "s/^parity = //p" "$ROOT/setup.cfg")"
     files="$("${pip[@]}" --extra-index-url https://download.pytorch.org/whl/cpu --dry-run --report - "$wanted" 2>/dev/null |
