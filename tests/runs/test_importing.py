@@ -16,6 +16,7 @@ import pytest
 import transformer_jax
 from transformer_jax.analysis.plan import make_plan
 from transformer_jax.cli.main import main
+from transformer_jax.data.chat import render
 from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.decoding.sampling import Sampling
@@ -53,6 +54,7 @@ run_experiment(__file__)
 
 
 def publish(directory, config, dtype=None, **others):
+    directory.mkdir(exist_ok=True)
     model = config.build(0)
     parameters = {name: np.asarray(value) + 0.1 for name, value in named_parameters(model).items()}
     write_published(directory, config, parameters, dtype=dtype, **others)
@@ -195,6 +197,26 @@ def test_a_loaded_language_model_generates(tmp_path):
     assert tokenizer.decode(tokenizer.encode("good films")) == "good films"
 
 
+def test_a_loaded_language_model_answers_by_its_chat_template(tmp_path, capsys):
+    pytest.importorskip("jinja2", reason="renders chat templates")
+    publish(tmp_path / "model", llama(**SIZES | {"d_ff": 16}, num_kv_heads=1))
+    with pytest.raises(ValueError, match="no chat template"):
+        load_published(tmp_path / "model").chat([[{"role": "user", "content": "good"}]])
+    (tmp_path / "model" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }} films {% endfor %}")
+    model = load_published(tmp_path / "model")
+    (answer,) = model.chat(
+        [[{"role": "user", "content": "bad"}, {"role": "user", "content": "good"}]], max_new_tokens=4
+    )
+    prompt = model.tokenizer.encode("bad films good films ")
+    assert answer == model.changed(max_new_tokens=4)._continuations([prompt])[0]
+    assert main(["import", str(tmp_path / "model"), str(tmp_path / "run")]) == 0
+    (tmp_path / "lines.txt").write_text("good\n")
+    options = ["--input", str(tmp_path / "lines.txt"), "--chat", "--task.generation.max-new-tokens", "3"]
+    assert main(["predict", str(tmp_path / "run"), *options]) == 0
+    assert main(["predict", str(tmp_path / "run"), *options, "--scores"]) == 2
+    assert "--chat" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def writers(tmp_path_factory):
     """A published language model and a published translator."""
@@ -269,6 +291,18 @@ def models():
     if not directory.is_dir():
         pytest.skip(f"no published models at {directory}: name their directory in TRANSFORMER_JAX_MODELS")
     return directory
+
+
+def test_smollm_is_asked_as_in_transformers(models):
+    transformers = pytest.importorskip("transformers", reason="compares with transformers")
+    directory = str(models / "SmolLM2-135M-Instruct")
+    talk = [
+        {"role": role, "content": text} for role, text in (("user", "What?"), ("assistant", "No."), ("user", "日本?"))
+    ]
+    tokenizer = TokenizerJson(directory).train([])
+    (text,) = render(*tokenizer.chat_template(), [talk])
+    theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    assert tokenizer.encode(text) == theirs.apply_chat_template(talk, add_generation_prompt=True)["input_ids"]
 
 
 def test_minilm_gives_the_recorded_vectors(models):

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--input", metavar="FILE", default="-", help="UTF-8 text (.gz and .xz are unpacked); -: stdin")
     parser.add_argument("--output", metavar="FILE", help="FILE.partial until all is done; default: stdout, at once")
     parser.add_argument("--n-best", metavar="N", type=int, help="the N best different outputs of every line")
+    parser.add_argument("--chat", action="store_true", help="every line is said by a user; the output is the answer")
     parser.add_argument("--scores", action="store_true", help="a score before every output")
     with contextlib.ExitStack() as stack:
         with user_input():
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str]) -> None:
             if options.n_best is not None and options.n_best < 1:
                 parser.error(f"--n-best is at least 1, not {options.n_best}")
             predictor, searches = run.predictor(options.checkpoint), bool(options.n_best or options.scores)
+            if options.chat and (searches or not hasattr(predictor, "chat")):
+                raise ValueError("--chat is for text generators, and alone")
             generates = hasattr(predictor, "stream")
             if searches:
                 if not hasattr(predictor, "search"):
@@ -45,11 +48,13 @@ def main(arguments: Sequence[str]) -> None:
         typing = options.input == "-" and sys.stdin.isatty()
         if typing:
             print("type a line and press Enter; Ctrl-D ends", file=sys.stderr)
-        streams = out.isatty() and generates and not searches
+        streams = out.isatty() and generates and not searches and not options.chat
 
         def call(texts: list[str]) -> list[Any]:
             if searches:
                 return predictor.search(texts, options.n_best or 1)
+            if options.chat:
+                return predictor.chat([[{"role": "user", "content": text}] for text in texts])
             return [_stream(predictor, text, out) for text in texts] if streams else predictor.predict(texts)
 
         size = 1 if typing or streams else LINES

@@ -65,6 +65,19 @@ def _processor(content: bytes, path: Path | str) -> Any:
     return processor
 
 
+def template_of(settings: Mapping[str, Any]) -> tuple[str, dict[str, str]] | None:
+    """The chat template of a published tokenizer's settings, the one called default if there are several."""
+    template, names = settings.get("chat_template"), {}
+    if isinstance(template, list):
+        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+        template = named.get("default")
+    for role, value in settings.items():
+        content = value.get("content") if isinstance(value, dict) else value
+        if role.endswith("_token") and isinstance(content, str):
+            names[role] = content
+    return (template, names) if isinstance(template, str) else None
+
+
 def _vocabulary(path: Path) -> dict[str, int]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -148,6 +161,9 @@ class PieceTokenizer(Tokenizer):
 
     def starts_word(self, token_id: int) -> bool:
         return token_id in self.special or self.piece(token_id).startswith("\u2581")
+
+    def chat_template(self) -> tuple[str, dict[str, str]]:
+        return template_of(self.published["settings"]) or super().chat_template()
 
     def write_published(self, directory: Path) -> None:
         """Writes the files as they were published, and their settings."""

@@ -10,11 +10,12 @@ from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
 
 from transformer_jax.data.lines import existing
-from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
+from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces, template_of
 from transformer_jax.data.subwords import ENDS, MASKS, PADDINGS, STARTS, UNKNOWNS, ByteBPE, SubwordTokenizer, WordPiece
 from transformer_jax.data.tokenizers import Bytes, SentencePiece, Tokenizer, TokenizerConfig
 
 FILE, SETTINGS, SPECIAL, MODEL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"
+TEMPLATE = "chat_template.jinja"
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bos": (("bos_token", "cls_token"), STARTS),
     "eos": (("eos_token", "sep_token"), ENDS),
@@ -43,6 +44,8 @@ class TokenizerJson(TokenizerConfig):
         settings = {
             name: value for file in (MODEL, SPECIAL, SETTINGS) for name, value in _json(directory / file).items()
         }
+        if (template := directory / TEMPLATE).is_file():
+            settings["chat_template"] = template.read_text(encoding="utf-8")
         if not (directory / FILE).is_file() and has_pieces(directory):
             content = read_pieces(directory, settings)
             vocabulary = content["ids"] | content["added"]
@@ -151,6 +154,9 @@ class TokenizerJsonTokenizer(SubwordTokenizer):
         self.mask_id = special["mask"]
         self.starts = self._backend.encode("a").ids[:1] == [self.bos_id]
         self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
+
+    def chat_template(self) -> tuple[str, dict[str, str]]:
+        return template_of(self.published["settings"]) or super().chat_template()
 
     def write_published(self, directory: Path) -> None:
         """Writes tokenizer.json and its settings, as they are published."""

@@ -92,6 +92,13 @@ class Tokenizer:
             raise ValueError(f"the vocabulary has no token {piece!r}")
         return found
 
+    def chat_template(self) -> tuple[str, dict[str, str]]:
+        """The template by which conversations become texts, and the names of special tokens for it.
+
+        Raises ValueError where there is none, as for every vocabulary that was not published with one.
+        """
+        raise ValueError("this vocabulary has no chat template; give prompts as texts")
+
     def starts_word(self, token_id: int) -> bool:
         """Whether a token begins a word (in most vocabularies with the space before it); a special token does."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ import numpy as np
 from annotated_types import Ge, Lt, MinLen
 from jaxtyping import Array
 
+from transformer_jax.data.chat import Message, render
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
@@ -73,7 +74,23 @@ class TextGenerator(Predictor):
         """
         if changes:
             return self.changed(**changes).generate(prompts)
-        encoded = self.encoded(prompts)
+        return self._continuations(self.encoded(prompts))
+
+    predict = generate
+
+    def chat(self, conversations: Sequence[Sequence[Message]], **changes: Any) -> list[str]:
+        """What the assistant answers in every conversation, a list of messages `{"role": ..., "content": ...}`.
+
+        They become prompts by the chat template of the published tokenizer; `changes` as in `generate`. Raises
+        ValueError for a tokenizer without a template, and for one that cannot be rendered.
+        """
+        if changes:
+            return self.changed(**changes).chat(conversations)
+        texts = render(*self.tokenizer.chat_template(), conversations)
+        return self._continuations(self.refuse_long(self.tokenizer.encode_batch(texts)))
+
+    def _continuations(self, encoded: list[list[int]]) -> list[str]:
+        """The continuation of every prompt of tokens."""
         continuations = [""] * len(encoded)
         for lines, _, rows in self.groups([*map(len, encoded)], self.generation.max_new_tokens):
             batch = [encoded[line] for line in lines]
@@ -84,8 +101,6 @@ class TextGenerator(Predictor):
             for line, text in zip(lines, texts, strict=False):
                 continuations[line] = text
         return continuations
-
-    predict = generate
 
     def stream(self, prompt: str, **changes: Any) -> Iterator[str]:
         """The continuation of one prompt in pieces, as they come; `changes` as in `generate`."""
