@@ -86,7 +86,8 @@ class TextGenerator(Predictor):
         """
         if changes:
             return self.changed(**changes).chat(conversations)
-        texts = render(*self.tokenizer.chat_template(), conversations)
+        template, names = self.tokenizer.chat_template()
+        texts = render(template, names, conversations)
         return self._continuations(self.refuse_long(self.tokenizer.encode_batch(texts)))
 
     def _continuations(self, encoded: list[list[int]]) -> list[str]:
