@@ -21,7 +21,7 @@ from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.decoding.sampling import Sampling
 from transformer_jax.interop.published import open_published, write_published
-from transformer_jax.interop.tensor_files import SINGLE, read_directory
+from transformer_jax.interop.tensor_files import SINGLE, read_directory, read_tensors
 from transformer_jax.models.decoder_only import llama
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import bert
@@ -215,6 +215,20 @@ def test_a_loaded_language_model_answers_by_its_chat_template(tmp_path, capsys):
     assert main(["predict", str(tmp_path / "run"), *options]) == 0
     assert main(["predict", str(tmp_path / "run"), *options, "--scores"]) == 2
     assert "--chat" in capsys.readouterr().err
+
+
+def test_a_run_becomes_programs_with_parameters_and_tokenizer(run, tmp_path, capsys):
+    pytest.importorskip("flatbuffers", reason="writes programs")
+    assert main(["export", str(run), str(tmp_path / "programs"), "--stablehlo", "8"]) == 0
+    files = {"forward.stablehlo", SINGLE, "text.json"}
+    assert {path.name for path in (tmp_path / "programs").iterdir()} == files
+    parameters = read_tensors(tmp_path / "programs" / SINGLE)
+    tokens, lengths = jnp.array([[2, 5, 6, 3, 0, 0, 0, 0]]), jnp.array([4])
+    forward = jax.export.deserialize(bytearray((tmp_path / "programs" / "forward.stablehlo").read_bytes()))
+    model = Run.open(run).model_of([0])
+    np.testing.assert_allclose(forward.call(parameters, tokens, lengths), model(tokens, lengths=lengths), atol=1e-5)
+    assert main(["export", str(run), str(tmp_path / "programs"), "--stablehlo", "8"]) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from transformer_jax.data.tokenizer_json import TokenizerJsonTokenizer
 from transformer_jax.data.tokenizers import Tokenizer, write_whole
 from transformer_jax.data.vocabulary import Vocabulary, save_tokenizers
 from transformer_jax.interop.published import CONFIG, open_published, write_published
+from transformer_jax.interop.stablehlo import export_programs
+from transformer_jax.interop.tensor_files import Tensor, write_directory
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_only import EncoderOnlyConfig
 from transformer_jax.nn.parameters import named_parameters
@@ -135,8 +137,7 @@ def export_run(
     `dtype` None: as it was published, if the run was imported, otherwise float32. Raises ValueError where
     no family that is known can express the model, and for a directory that is not empty.
     """
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(f"{directory} is not empty; choose another directory")
+    _check_empty(directory)
     steps = run.checkpoint_steps(checkpoint)
     config, origin = run.experiment.model, _published_config(run)
     dtype = dtype or origin.get("dtype") or origin.get("torch_dtype")
@@ -159,6 +160,37 @@ def export_run(
         write_tokenizer(tokenizer, directory, config)
     (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
     return architecture
+
+
+def export_stablehlo(run: Run, directory: Path, length: int, *, checkpoint: str | None = None) -> list[str]:
+    """Writes a run's model as programs for texts of `length` tokens, its parameters by our names, and its tokenizer.
+
+    Returns the names of the files. Raises ValueError for a directory that is not empty.
+    """
+    _check_empty(directory)
+    parameters = named_parameters(run.model_of(run.checkpoint_steps(checkpoint)))
+    programs = export_programs(run.experiment.model, length)
+    try:
+        contents = {f"{name}.stablehlo": program.serialize() for name, program in programs.items()}
+    except ImportError as error:
+        raise ValueError("programs are written with flatbuffers, which the extra stablehlo installs") from error
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (directory / name).write_bytes(content)
+    write_directory(directory, {name: _tensor(value) for name, value in parameters.items()})
+    for feature, tokenizer in run.tokenizers.items():
+        if isinstance(tokenizer, Tokenizer):
+            tokenizer.save(directory, feature)
+    return sorted(path.name for path in directory.iterdir())
+
+
+def _tensor(value: Any) -> Tensor:
+    return Tensor(np.dtype(np.float32), value.shape, lambda: np.asarray(value, np.float32))
+
+
+def _check_empty(directory: Path) -> None:
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty; choose another directory")
 
 
 def _numpy_type(name: str) -> Any:
