@@ -20,8 +20,9 @@ JAX_SETTINGS = {
     "jax_disable_most_optimizations": PLATFORM == "cpu",  # programs that run for milliseconds take seconds to compile
     "jax_persistent_cache_min_compile_time_secs": 0.0,
 }
-CHECKED = ("data", "decoding", "models", "nn", "tasks")
-"""The rooms in whose tests the annotations of arrays are checked, which makes a quarter of their time."""
+CHECKED = ("data", "decoding", "nn", "training")
+"""The rooms in whose tests the annotations of arrays are checked, which makes a quarter of their time. The models' and
+tasks' own are few, and checked with --slow."""
 FAST_TO_COMPILE = "xla_cpu_use_fusion_emitters"
 """XLA's flag for code that runs faster and takes twice as long to compile."""
 
@@ -84,7 +85,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_setup(item):
     """All other tests call what these call."""
     room = item.path.relative_to(Path(__file__).parent).parts[0]
-    jaxtyping.config.update("jaxtyping_disable", room not in CHECKED)
+    checked = room in CHECKED or item.config.getoption("--slow")
+    jaxtyping.config.update("jaxtyping_disable", not checked)
 
 
 @pytest.fixture(scope="session")

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax.interop.published import open_published
+from transformer_jax.models.decoder_only import DecoderOnlyConfig
+from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
+from transformer_jax.parallel.mesh import MeshConfig, make_mesh
+from transformer_jax.tasks.classification import Classification
+from transformer_jax.tasks.language_modelling import LanguageModelling
+from transformer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from transformer_jax.training.step import abstract_model, init_state, make_step
+
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
-
-from transformer_jax.interop.published import open_published  # noqa: E402
-from transformer_jax.models.decoder_only import DecoderOnlyConfig  # noqa: E402
-from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters  # noqa: E402
-from transformer_jax.parallel.mesh import MeshConfig, make_mesh  # noqa: E402
-from transformer_jax.tasks.classification import Classification  # noqa: E402
-from transformer_jax.tasks.language_modelling import LanguageModelling  # noqa: E402
-from transformer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule  # noqa: E402
-from transformer_jax.training.step import abstract_model, init_state, make_step  # noqa: E402
 
 STEPS, WARMUP, RATE, DECAY, CLIP = 50, 5, 3e-3, 0.01, 1.0
 ROWS, LENGTH, VOCABULARY, LABELS = 8, 12, 40, 3

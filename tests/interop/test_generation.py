@@ -2,18 +2,17 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax.decoding.beam import BeamSearch, beam_search
+from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
+from transformer_jax.interop.published import open_published
+from transformer_jax.models.decoder import DecoderCache
+
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
-
-import jax.numpy as jnp  # noqa: E402
-
-from transformer_jax.decoding.beam import BeamSearch, beam_search  # noqa: E402
-from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation  # noqa: E402
-from transformer_jax.interop.published import open_published  # noqa: E402
-from transformer_jax.models.decoder import DecoderCache  # noqa: E402
 
 VOCABULARY, ROWS, LENGTH, NEW, END = 23, 4, 6, 28, 2
 SIZES = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END, "init_std": 1.0}

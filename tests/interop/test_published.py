@@ -2,7 +2,11 @@
 
 import json
 import random
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +249,12 @@ def test_a_tokenizer_that_would_end_the_process_is_refused(change_file, words, t
     (tmp_path / "tokenizer.json").write_text(json.dumps(file))
     with pytest.raises(ValueError, match=words):
         TokenizerJson(path=str(tmp_path)).train([])
+
+
+@pytest.mark.slow
+def test_a_gigabyte_in_shards_is_read_onto_eight_devices_with_little_memory_beside():
+    """At most the largest tensor and a tenth."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "loading.py"
+    done = subprocess.run([sys.executable, str(script)], check=True, capture_output=True, text=True)
+    beside, largest = map(int, re.findall(r"(\d+) MB", done.stdout.splitlines()[-1]))
+    assert largest > 100 and beside <= 1.1 * largest

@@ -74,7 +74,13 @@ class Published:
 
             if shardings is None:
                 return jnp.asarray(part(tuple(map(slice, shape))))
-            return jax.make_array_from_callback(shape, shardings[name], part)
+            # Shard by shard, so that no more than one is in memory twice.
+            shards, last, array = [], None, np.zeros(0)
+            for device, index in shardings[name].addressable_devices_indices_map(shape).items():
+                array = array if index == last else part(index)
+                shards.append(jax.block_until_ready(jax.device_put(array, device)))
+                last = index
+            return jax.make_array_from_single_device_arrays(shape, shardings[name], shards)
 
         return {name: make(name) for name in parts}
 
