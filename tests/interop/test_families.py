@@ -279,7 +279,7 @@ def test_a_family_gives_the_numbers_of_transformers_and_goes_back_as_it_came(cas
     FOUND[case] = Found(published.family, fields_of(published.config), *errors)
     told = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if f"`{published.family.name}`" in line)
     missing = [field for field in FOUND[case].fields if f"`{field}`" not in told]
-    assert not missing, f"{PAGE.name} is written anew by this file, run in one process"
+    assert not missing, f"{PAGE.name} is written anew by this file, run in one process with --slow"
 
     name = case.split()[0]
     parameters = named_parameters(ours)
@@ -331,7 +331,7 @@ def without_numbers(text):
 
 def test_the_page_on_families_has_what_was_found():
     if FOUND.keys() != CASES.keys():
-        pytest.skip("the page is written where all cases run in one process")
+        pytest.skip("the page is written where all cases run in one process, with --slow")
     there = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     if without_numbers(there) != without_numbers(page()):
         PAGE.write_text(page(), encoding="utf-8")
