@@ -141,6 +141,9 @@ def test_fine_tuning_begins_from_a_published_directory_in_one_step(tmp_path, mon
     own = re.sub(r"bert\(.*?\)", f"bert({other})", own)
     (tmp_path / "own.py").write_text(own)
     published = publish(tmp_path / "published", bert(**SIZES, head="pooled"), np.dtype(np.float16))
+    assert main(["plan", "own.py", "--initialize-from", "published", "--topology", "cpu:1"]) == 0
+    (count,) = re.findall(r"model: ([\d,]+) parameters", capsys.readouterr().out)
+    assert int(count.replace(",", "")) > bert(**SIZES, head="pooled").num_parameters(), "the published sizes"
     command = ["train", "own.py", "--initialize-from", "published", "--workdir", "new"]
     command += ["--model.num-layers", "1", "--optimizer.learning-rate", "1e-9"]
     assert main([*command, "--train.stop-after", "1"]) == 0

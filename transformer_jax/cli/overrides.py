@@ -8,6 +8,8 @@ import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -16,10 +18,15 @@ from tyro.conf import AvoidSubcommands, FlagConversionOff
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.runs.experiment_file import choices, field_types, needed, replaced
+from transformer_jax.runs.warm_start import with_published
+from transformer_jax.training.experiment import Experiment
 
 T = TypeVar("T")
 Option = tuple[str, list[str]]
 """The path of a field, and its values."""
+INITIALIZE_FROM = "train.initialize_from"
+BEGINNING = "take vocabulary and parameters of this run or published model, of the latter the sizes as well"
+"""Help on where a run begins."""
 
 
 def apply_overrides(experiment: T, arguments: Sequence[str], prog: str, *, only: str | tuple[str, ...] = "") -> T:
@@ -128,3 +135,13 @@ def _given(values: list[str]) -> str:
 
 def _option(path: str) -> str:
     return "--" + path.replace("_", "-")
+
+
+def changed(
+    experiment: Experiment, overrides: Sequence[str], origin: str | None, directory: Path, prog: str
+) -> Experiment:
+    """The experiment with the fields given, over those of the published model that it begins from, if it does."""
+    if place := origin or given(overrides, INITIALIZE_FROM):
+        experiment = replace(experiment, train=replace(experiment.train, initialize_from=place))
+        overrides = [*overrides, f"--{INITIALIZE_FROM}={place}"]
+    return apply_overrides(with_published(experiment, directory), overrides, prog)

@@ -4,14 +4,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 
 from transformer_jax.analysis.report import show_result
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.overrides import apply_overrides, given
+from transformer_jax.cli.overrides import BEGINNING, changed
 from transformer_jax.cli.parser import Parser, show_log
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
@@ -21,12 +20,9 @@ from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.preparation import prepare
 from transformer_jax.runs.profiling import PROFILE, report
 from transformer_jax.runs.trainer import train
-from transformer_jax.runs.warm_start import with_published
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment
 
-INITIALIZE_FROM = "train.initialize_from"
-BEGINNING = "take vocabulary and parameters of this run or published model, of the latter the sizes as well"
 EPILOG = """\
 Started again with the same directory, a run goes on from its newest checkpoint.
 Every field can be changed by its path. EXPERIMENT.py --help lists those of an experiment;
@@ -54,10 +50,7 @@ def main(arguments: Sequence[str]) -> None:
             experiment = load_experiment_file(file, options.variant or "experiment")
         name = f"{file.stem}_{options.variant}" if options.variant else file.stem
         directory = Path(options.workdir or Path("runs") / name)
-        if place := options.initialize_from or given(overrides, INITIALIZE_FROM):
-            experiment = replace(experiment, train=replace(experiment.train, initialize_from=place))
-            overrides += [f"--{INITIALIZE_FROM}={place}"]
-        experiment = apply_overrides(with_published(experiment, directory), overrides, f"{parser.prog} {file}")
+        experiment = changed(experiment, overrides, options.initialize_from, directory, f"{parser.prog} {file}")
         start(experiment.train.lost_process_timeout)
         show_log()
         prepared = prepare(experiment, file, directory)

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from transformer_jax.data.lines import write_whole
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
+from transformer_jax.interop.hub import local_directory
 from transformer_jax.interop.published import is_published
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.parallel.mesh import local_mesh
@@ -174,17 +175,19 @@ def averaged(checkpoint: str) -> int:
     raise ValueError(f"a checkpoint is last, best, a step or average:N, not {checkpoint!r}")
 
 
-def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> Any:
+def load(directory: str | os.PathLike[str], checkpoint: str | None = None, *, ignore: Collection[str] = ()) -> Any:
     """The trained model of a run directory, ready to use; unpacks as `model, tokenizer = load("runs/quickstart")`.
 
     `checkpoint` is last, best, a step or average:N; None takes what the experiment says (`train.checkpoint`).
     Executes the experiment's file in the directory: load only runs that you trust. A directory with a published model
-    (config.json and model.safetensors) has no such file, and is loaded as it is.
+    (config.json and model.safetensors) has no such file, and is loaded as it is, but for keys of its configurations
+    that are to be passed over (`ignore`); so is one of the hub by its name, such as owner/model.
     """
-    if not Run.exists(Path(directory)) and is_published(Path(directory)):
+    place = Path(directory) if Run.exists(Path(directory)) else local_directory(str(directory))
+    if not Run.exists(place) and is_published(place):
         if checkpoint is not None:
             raise ValueError(f"{directory} is a published model, which has no checkpoint {checkpoint}")
-        return load_published(Path(directory))
+        return load_published(place, ignore=ignore)
     return Run.open(directory).predictor(checkpoint)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.vocabulary import Vocabulary, VocabularyConfig
+from transformer_jax.interop.hub import local_directory
 from transformer_jax.interop.published import Published, is_published, open_published, published_config
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
@@ -43,7 +44,7 @@ class Origin:
         Raises FileNotFoundError or ValueError.
         """
         if _names_published(place):
-            return PublishedOrigin(open_published(Path(place)))
+            return PublishedOrigin(open_published(local_directory(place)))
         directory, _, checkpoint = place.rpartition(":")
         if not directory or Path(place).is_dir():
             directory, checkpoint = place, ""
@@ -100,23 +101,23 @@ class PublishedOrigin:
 
 
 def _names_published(place: str) -> bool:
-    return is_published(Path(place)) and not Run.exists(Path(place))
+    return not Run.exists(Path(place)) and is_published(local_directory(place))
 
 
 def with_published(experiment: Experiment, directory: Path) -> Experiment:
     """The experiment with tokenizer and model of the published model that it begins from, if it begins from one.
 
     Of a model of the same class, fields are the published ones but for `OF_TRAINING`; another keeps its own. For a run
-    that exists in `directory` while the published model does not any more, they are what the run has saved.
+    that exists in `directory` they are what the run has saved.
     """
     place = experiment.train.initialize_from
-    if place and _names_published(place):
-        config: Any = published_config(Path(place))
-        tokenizer = TokenizerJson(vocab_size=config.vocab_size)
-    elif place and Run.exists(directory) and (directory / PUBLISHED).is_dir():
+    if place and Run.exists(directory) and (directory / PUBLISHED).is_dir():
         saved = read_tree(directory)
-        config = from_tree(experiment.model, saved["model"])
+        config: Any = from_tree(experiment.model, saved["model"])
         tokenizer = from_tree(TokenizerJson(), saved["data"]["tokenizer"])
+    elif place and _names_published(place):
+        config = published_config(local_directory(place))
+        tokenizer = TokenizerJson(vocab_size=config.vocab_size)
     else:
         return experiment
     model = experiment.model
