@@ -310,7 +310,9 @@ def test_mistakes_in_evaluate_say_what_to_do(run: str, tmp_path: Path, capsys: C
     assert "did you mean --checkpoint?" in refused(capsys, "evaluate", run, "--chekpoint", "best")
     assert "not 'nonsense'" in refused(capsys, "evaluate", run, "--checkpoint", "nonsense")
     assert "unknown field --train.steps" in refused(capsys, "evaluate", run, "--train.steps", "3")
-    assert "beam_size must be at least 1, not 0" in refused(capsys, "evaluate", run, "--task.decoding.beam-size", "0")
+    assert "beam_size must be at least 1 and at most 1024, not 0" in refused(
+        capsys, "evaluate", run, "--task.decoding.beam-size", "0"
+    )
     assert "required: RUN" in refused(capsys, "evaluate")
 
 

@@ -1,6 +1,7 @@
 """Chat templates beside transformers, and hostile ones."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ PLAIN = """\
 {{- bos_token }}
 {%- for message in messages %}
     {%- if loop.index0 > 8 %}{% break %}{% endif %}
-    {{- '[' + message['role'] + ']' + message['content'] | trim + eos_token }}
+    {{- '[' + message['role'] + ']' }}{% generation %}{{ message['content'] | trim + eos_token }}{% endgeneration %}
 {%- endfor %}
 {% if add_generation_prompt %}
     [assistant]{% endif %}"""
@@ -23,7 +24,11 @@ TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
 def test_a_template_gives_the_text_of_transformers():
     utils = pytest.importorskip("transformers.utils.chat_template_utils", reason="compares with transformers")
     expected, _ = utils.render_jinja_template([TALK], chat_template=PLAIN, add_generation_prompt=True, **NAMES)
-    assert render(PLAIN, NAMES, [TALK]) == expected
+    assert render(PLAIN, NAMES, [TALK]) == expected and render(PLAIN, NAMES, []) == []
+    assert render(PLAIN, NAMES, [TALK] * 70) == expected * 70
+    wrong: Any = TALK  # a conversation, not a list of them
+    with pytest.raises((TypeError, ValueError), match="a list of messages|conversations"):
+        render(PLAIN, NAMES, wrong)
 
 
 @pytest.mark.parametrize(

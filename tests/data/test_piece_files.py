@@ -138,9 +138,54 @@ def test_what_is_saved_and_what_is_published_again_is_the_same(write_files, tmp_
     assert restored.fingerprint == found.fingerprint
 
 
+def test_special_tokens_are_found_in_texts_as_a_chat_template_writes_them(tmp_path):
+    llama(tmp_path)
+    write(
+        tmp_path,
+        {**NAMES, "tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": {"390": {"content": "<|im_start|>"}}},
+        {"model_type": "llama"},
+    )
+    found = ours(tmp_path)
+    ids = found.encode("<s><|im_start|>a dog</s>")
+    assert ids[:2] == [found.bos_id, 390] and ids[-1] == found.eos_id and found.unk_id not in ids
+    assert found.decode(ids).strip() == "a dog"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"extra_ids": "100"},
+        {"extra_ids": 10**12},
+        {"extra_ids": -5},
+        {"additional_special_tokens": 5},
+        {"additional_special_tokens": [{}]},
+        {"additional_special_tokens": "ab"},
+        {"additional_special_tokens": [""]},
+        {"added_tokens_decoder": {"-1": "x"}},
+        {"added_tokens_decoder": {str(10**12): "x"}},
+        {"eos_token_id": 10**6, "eos_token": None},
+    ],
+)
+def test_settings_that_are_none_are_refused(settings, tmp_path):
+    t5(tmp_path)
+    write(
+        tmp_path,
+        {**NAMES, **settings},
+        {"model_type": "t5", "decoder_start_token_id": -1 if "eos" in str(settings) else 0},
+    )
+    with pytest.raises(ValueError):
+        ours(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("source.spm", b"no model"), ("vocab.json", b'{"a": -1}'), ("vocab.json", b"[1]"), ("vocab.json", b'{"a": 1e9}')],
+    [
+        ("source.spm", b"no model"),
+        ("vocab.json", b'{"a": -1}'),
+        ("vocab.json", b"[1]"),
+        ("vocab.json", b'{"a": 1e9}'),
+        ("vocab.json", b'{"a": 1, "b": 1}'),
+    ],
 )
 def test_damaged_files_are_named(name, content, tmp_path):
     marian(tmp_path)

@@ -43,6 +43,19 @@ def test_a_text_does_not_end_before_it_is_long_enough_and_the_prompt_does_not_co
     assert TextRules().constraints(END) == ()
 
 
+def test_what_is_longer_than_prompt_and_text_never_comes_twice():
+    (rules,) = TextRules(no_repeat_ngram=5).constraints(END)
+    assert allowed(rules, [[2], [2]], [[2], [3]], capacity=1) == [[*range(VOCABULARY)]] * 2
+
+
+def test_what_was_written_before_counts_in_the_length():
+    (rules,) = TextRules(min_length=4).constraints(END)
+    prompt, lengths = jnp.array([[2, 2], [2, 2]]), jnp.array([2, 2])
+    state = rules.start(prompt, lengths, 4, jnp.array([4, 3]))
+    ends = np.isfinite(np.asarray(rules.allow(jnp.zeros((2, VOCABULARY)), state))[:, END])
+    assert ends.tolist() == [True, False]
+
+
 def test_a_text_is_one_of_a_list():
     texts = [[2, 3, END], [2, 4, 4, END], [3, END], [2, 3, 5, END]]
     tree = OneOf.of(texts)

@@ -241,6 +241,15 @@ def test_a_run_of_ours_finds_its_family():
             "cannot be used",
         ),
         (lambda file: file.update(model=[]), "cannot be used"),
+        (
+            lambda file: file.update(
+                normalizer={
+                    "type": "Sequence",
+                    "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40,
+                }
+            ),
+            "times as long",
+        ),
     ],
 )
 def test_a_tokenizer_that_would_end_the_process_is_refused(change_file, words, tmp_path):
@@ -249,6 +258,21 @@ def test_a_tokenizer_that_would_end_the_process_is_refused(change_file, words, t
     (tmp_path / "tokenizer.json").write_text(json.dumps(file))
     with pytest.raises(ValueError, match=words):
         TokenizerJson(path=str(tmp_path)).train([])
+
+
+def test_a_tokenizer_is_used_without_its_padding_and_its_panics_are_errors(tmp_path):
+    file = json.loads(WordPiece(vocab_size=40).train(["the quick fox"] * 3).content)
+    file["padding"] = {
+        "strategy": {"Fixed": 10**15}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+        "pad_type_id": 0, "pad_token": "[PAD]",
+    }  # fmt: skip
+    slow = {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": False}
+    file["pre_tokenizer"] = slow  # on which the library panics, at a text that is not the first
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    tokenizer = TokenizerJson(path=str(tmp_path)).train([])
+    assert tokenizer.encode("the") == tokenizer.encode_with_offsets("the")[0]
+    with pytest.raises(ValueError, match="cannot take"):
+        tokenizer.encode("x" * 40)
 
 
 @pytest.mark.slow

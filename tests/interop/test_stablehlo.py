@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.interop.stablehlo import export_programs
-from transformer_jax.models.decoder_only import llama
+from transformer_jax.models.decoder_only import gpt2, llama
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
@@ -88,3 +88,10 @@ def test_an_encoder_decoder_writes_behind_its_source(tmp_path):
 @pytest.mark.parametrize("config", [llama(**SIZE), bert(**SIZE, max_length=16)])
 def test_programs_are_for_all_platforms(config):
     assert {program.platforms for program in export_programs(config, 4).values()} == {("cpu", "cuda", "tpu")}
+
+
+def test_lengths_that_the_positions_do_not_reach_are_refused():
+    with pytest.raises(ValueError, match="the model reaches 16 tokens, not 17"):
+        export_programs(bert(**SIZE, max_length=16), 17)
+    with pytest.raises(ValueError, match="the model reaches 16 tokens, not 20"):
+        export_programs(gpt2(**SIZE, max_length=16), 10)

@@ -223,8 +223,10 @@ def test_a_loaded_language_model_answers_by_its_chat_template(tmp_path, capsys):
 def test_a_run_becomes_programs_with_parameters_and_tokenizer(run, tmp_path, capsys):
     pytest.importorskip("flatbuffers", reason="writes programs")
     assert main(["export", str(run), str(tmp_path / "programs"), "--stablehlo", "8"]) == 0
-    files = {"forward.stablehlo", SINGLE, "text.json"}
+    files = {"forward.stablehlo", SINGLE, "text.json", "programs.json"}
     assert {path.name for path in (tmp_path / "programs").iterdir()} == files
+    facts = json.loads((tmp_path / "programs" / "programs.json").read_text())
+    assert (facts["length"], facts["end"], facts["label"]) == (8, 3, ["bad", "good"])
     parameters = read_tensors(tmp_path / "programs" / SINGLE)
     tokens, lengths = jnp.array([[2, 5, 6, 3, 0, 0, 0, 0]]), jnp.array([4])
     forward = jax.export.deserialize(bytearray((tmp_path / "programs" / "forward.stablehlo").read_bytes()))
@@ -266,7 +268,8 @@ def test_published_generation_becomes_fields_of_the_task(writers):
     task = said(writers["generation"], num_beams=2, do_sample=False, early_stopping="never", min_new_tokens=2)
     assert task.generation.stopping == "tensor2tensor" and task.generation.min_length == 2
     task = said(writers["generation"], eos_token_id=[3, 5])
-    assert task.generation.end_tokens == (PIECES[3], PIECES[5])
+    assert task.generation.end_tokens == (PIECES[5],)
+    assert said(writers["generation"], eos_token_id=5).generation.end_tokens == (PIECES[5],)
 
 
 @pytest.mark.parametrize(
@@ -281,13 +284,15 @@ def test_published_generation_becomes_fields_of_the_task(writers):
         ("generation", "min_length", {"min_length": 2}),
         ("generation", "do_sample", {"do_sample": True, "num_beams": 2}),
         ("generation", "eos_token_id", {"eos_token_id": [3, 5], "num_beams": 2, "do_sample": False}),
+        ("generation", "suppress_tokens or bad_words_ids", {"suppress_tokens": [99]}),
+        ("decoding", "forced_bos_token_id", {"forced_bos_token_id": 12}),
         ("generation", "a_new_key", {"a_new_key": 1}),
     ],
 )
 def test_what_generation_has_no_field_for_is_refused_by_name(kind, key, others, writers):
     with pytest.raises(ValueError, match=rf"{FILE}: {key} .*--ignore"):
         said(writers[kind], **others)
-    said(writers[kind], ignore=[key], **others)
+    said(writers[kind], ignore=key.split(" or "), **others)
 
 
 def test_without_its_own_file_generation_is_read_from_the_configuration(writers):

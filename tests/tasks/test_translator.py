@@ -80,7 +80,7 @@ def test_parameters_that_are_not_finite_are_no_translation(translator, beam_size
 def test_a_batch_to_score_is_bounded_on_its_longer_side(translator, monkeypatch):
     shapes = []
 
-    def record(model, source, lengths, target, targets):
+    def record(model, source, lengths, target, targets, *, first):
         shapes.append((source.shape, target.shape))
         return jnp.zeros(len(source))
 
@@ -121,18 +121,20 @@ def test_a_translation_is_one_of_given_texts_and_the_most_probable_of_them(trans
     expected = [max(choices, key=lambda text: translator.score([line], [text])[0]) for line in lines]
     probable = with_decoding(translator, length_penalty=0.0, beam_size=5)
     assert probable.translate(lines, among=choices) == expected
+    with pytest.raises(ValueError, match="no text to choose from"):
+        probable.translate(lines, among=[])
+    with pytest.raises(ValueError, match="'a' cannot be written: it has a"):
+        with_decoding(translator, suppressed=("a",)).translate(lines, among=["b", "a"])
     everything = probable.search(lines, 5, among=choices)
     assert [{found.text for found in row} for row in everything] == [{*choices}] * 2
 
 
 def test_a_translation_begins_with_the_token_of_its_language_which_counts_in_its_length(translator):
-    tokenizer = translator.tokenizer.target
-    source, (first,) = [*tokenizer.encode("a b"), tokenizer.eos_id], tokenizer.encode("x")
-    logits = translator.model(jnp.array([source]), jnp.array([[tokenizer.bos_id]]))[0, 0, :260]
-    of_first = float(jax.nn.log_softmax(logits)[first])
-    for found in with_decoding(translator, target_start="x").search(["a b"], 3)[0]:
-        (whole,) = translator.score(["a b"], [f"x{found.text}"])
-        assert found.log_prob == pytest.approx(whole - of_first, rel=1e-4)
+    tagged = with_decoding(translator, target_start="x")
+    for found in tagged.search(["a b"], 3)[0]:
+        assert found.log_prob == pytest.approx(tagged.score(["a b"], [found.text])[0], rel=1e-4)
+        (whole,), (untagged,) = translator.score(["a b"], [f"x{found.text}"]), translator.score(["a b"], [found.text])
+        assert whole < found.log_prob != pytest.approx(untagged, rel=1e-4)
         length = len(found.text.encode()) + 2
         assert found.score == pytest.approx(found.log_prob / ((5 + length) / 6) ** 0.6, rel=1e-4)
 

@@ -6,6 +6,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
+LONGEST = 4_000
+"""Letters of a message."""
+
 
 class UserError(Exception):
     """A mistake of the user, as one line that says what to do."""
@@ -48,7 +51,8 @@ def exit_status(verb: Callable[[], None]) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, on one line."""
+    """The message of an error, on one line that a terminal only shows."""
+    text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
-    return " ".join(str(error).split()) or type(error).__name__
+        text = f"{error.strerror}: {error.filename}"
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:LONGEST])

@@ -1,4 +1,4 @@
-"""`transformer-jax export RUN DIR`: a run becomes a published model."""
+"""`transformer-jax export RUN DIR`: a run becomes a published model, or programs."""
 
 from collections.abc import Sequence
 from pathlib import Path

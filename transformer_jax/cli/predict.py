@@ -38,6 +38,8 @@ def main(arguments: Sequence[str]) -> None:
             predictor, searches = run.predictor(options.checkpoint), bool(options.n_best or options.scores)
             if options.chat and (searches or not hasattr(predictor, "chat")):
                 raise ValueError("--chat is for text generators, and alone")
+            if options.chat:
+                predictor.chat([])  # refuses a tokenizer without a template
             generates = hasattr(predictor, "stream")
             if searches:
                 if not hasattr(predictor, "search"):
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
         size = 1 if typing or streams else LINES
         # An empty prompt begins a text; to other tasks an empty line is no question.
-        needed = str.strip if not generates and not searches else lambda line: True
+        needed = str.strip if options.chat or (not generates and not searches) else lambda line: True
         for chunk in predictions(lines, call, size=size, needed=needed):
             for number, result in chunk:
                 out.writelines(f"{row}\n" for row in _rows(number, result, options))

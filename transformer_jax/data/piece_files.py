@@ -1,6 +1,7 @@
 """Published SentencePiece models, with the ids that the model they belong to has for their pieces."""
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from transformer_jax.data.tokenizers import Offsets, Tokenizer, encodable, ids_a
 PAIR = ("source.spm", "target.spm")
 """Marian's files: one model of pieces for each side, and vocab.json for both."""
 FAIRSEQ, VOCABULARY, SETTINGS = "sentencepiece.bpe.model", "vocab.json", "tokenizer_config.json"
+ADDED = "added_tokens.json"
 NAMES = (FAIRSEQ, "spiece.model", "tokenizer.model", "spm.model")
 FAIRSEQ_PIECES = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 """How fairseq's vocabularies begin; all other pieces have the id of SentencePiece and one more."""
 SENTINEL = "<extra_id_{}>"
 """T5's places for spans that were taken out, the last ids of its vocabulary, counted from the end."""
+MOST_SENTINELS, LARGEST_ID = 10_000, 10_000_000
 LANGUAGE = re.compile(r">>[^<>\s]+<<")
 """How Marian's languages look."""
 
@@ -38,20 +41,23 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     contents = [(directory / name).read_bytes() for name in names]
     models = [_processor(content, directory / name) for content, name in zip(contents, names, strict=True)]
     pieces = [models[0].id_to_piece(number) for number in range(models[0].vocab_size())]
-    codes = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
-    codes = [code["content"] if isinstance(code, dict) else code for code in codes if isinstance(code, (str, dict))]
-    has_table = (directory / VOCABULARY).is_file()
-    ids, added = {piece: number for number, piece in enumerate(pieces)}, {}
+    codes, has_table = _codes(settings), (directory / VOCABULARY).is_file()
+    ids, added = {piece: number for number, piece in enumerate(pieces)}, _stated(directory, settings)
+    if pair and not has_table:
+        raise ValueError(f"{directory} has {' and '.join(PAIR)}, but no {VOCABULARY}, which numbers their pieces")
     if has_table:
         ids = _vocabulary(directory / VOCABULARY)
-        added = {piece: number for piece, number in ids.items() if LANGUAGE.fullmatch(piece)}
+        added |= {piece: number for piece, number in ids.items() if LANGUAGE.fullmatch(piece)}
         added |= {code: len(ids) + i for i, code in enumerate(code for code in codes if code not in ids)}
     elif names[0] == FAIRSEQ:
         ids = FAIRSEQ_PIECES | {piece: number + 1 for piece, number in ids.items() if number > 2}
-        codes = [code for code in codes if code != "<mask>"]
-        added = {code: len(pieces) + 1 + i for i, code in enumerate([*codes, "<mask>"])}
-    elif count := settings.get("extra_ids", 100 if settings.get("model_type") in ("t5", "mt5") else 0):
-        added = {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
+        codes = [code for code in codes if code not in ids and code != "<mask>"]
+        added |= {code: len(pieces) + 1 + i for i, code in enumerate([*codes, "<mask>"])}
+    elif settings.get("model_type") in ("t5", "mt5") or "extra_ids" in settings:
+        count = settings.get("extra_ids", 100)
+        if type(count) is not int or not 0 <= count <= MOST_SENTINELS:
+            raise ValueError(f"extra_ids is a number from 0 to {MOST_SENTINELS:,}, not {count!r}")
+        added |= {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
     encoded = [base64.b64encode(content).decode() for content in contents]
     return {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
 
@@ -65,14 +71,44 @@ def _processor(content: bytes, path: Path | str) -> Any:
     return processor
 
 
+def _codes(settings: Mapping[str, Any]) -> list[str]:
+    """The names of further special tokens, mostly languages, in their order; ValueError for what is none."""
+    codes = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    codes = [*codes.values()] if isinstance(codes, dict) else codes
+    codes = [_content(code) for code in codes] if isinstance(codes, list) else [None]
+    if not all(isinstance(code, str) and code for code in codes):
+        raise ValueError("additional_special_tokens are a list of texts, none of them empty")
+    return [*dict.fromkeys(code for code in codes if code)]
+
+
+def _content(token: Any) -> Any:
+    """The text of a token, which may stand beside how it is found."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
+    """The tokens that were added with their ids; ValueError for a table that is none."""
+    decoder = settings.get("added_tokens_decoder") or {}
+    path = directory / ADDED
+    stated = dict(_vocabulary(path)) if path.is_file() else {}
+    if not isinstance(decoder, dict):
+        raise ValueError("added_tokens_decoder is a table of ids and their tokens")
+    for number, token in decoder.items():
+        content = _content(token)
+        if not str(number).isdecimal() or len(str(number)) > 9 or not isinstance(content, str) or not content:
+            raise ValueError(f"added_tokens_decoder has {number!r}, which is no id of a token")
+        stated[content] = int(number)
+    return stated
+
+
 def template_of(settings: Mapping[str, Any]) -> tuple[str, dict[str, str]] | None:
     """The chat template of a published tokenizer's settings, the one called default if there are several."""
     template, names = settings.get("chat_template"), {}
     if isinstance(template, list):
-        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
-        template = named.get("default")
+        named = [each for each in template if isinstance(each, dict) and each.get("name") == "default"]
+        template = named[0].get("template") if named else None
     for role, value in settings.items():
-        content = value.get("content") if isinstance(value, dict) else value
+        content = _content(value)
         if role.endswith("_token") and isinstance(content, str):
             names[role] = content
     return (template, names) if isinstance(template, str) else None
@@ -83,14 +119,14 @@ def _vocabulary(path: Path) -> dict[str, int]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    ids = content.values() if isinstance(content, dict) else [None]
-    if any(not isinstance(number, int) or not 0 <= number < 2 * len(content) for number in ids):
-        raise ValueError(f"{path} is no table of pieces and their ids")
+    ids = [*content.values()] if isinstance(content, dict) else [None]
+    if any(type(number) is not int or not 0 <= number < LARGEST_ID for number in ids) or len({*ids}) < len(ids):
+        raise ValueError(f"{path} is no table of pieces and their ids, each of one")
     return content
 
 
 class PieceTokenizer(Tokenizer):
-    """The tokenizer of such files; codes of languages and T5's sentinels are tokens in texts as well."""
+    """The tokenizer of such files; names of special tokens, languages and T5's sentinels are tokens in texts, too."""
 
     def __init__(self, content: bytes, *, side: int = 0):
         super().__init__(content)
@@ -111,9 +147,11 @@ class PieceTokenizer(Tokenizer):
         self.starts = bool(self.published["settings"].get("add_bos_token", True))
         sentinels = {number for piece, number in self._added.items() if piece.startswith("<extra_id_")}
         self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id, *self._added.values()} - sentinels
-        self._marks = re.compile("|".join(map(re.escape, sorted(self._added, key=len, reverse=True))) or r"(?!)")
+        marked = {number for number in (*special.values(), *self._added.values()) if number is not None}
+        self._marked = {piece: number for number in marked if (piece := self._pieces.get(number))}
+        self._marks = re.compile("|".join(map(re.escape, sorted(self._marked, key=len, reverse=True))) or r"(?!)")
 
-    @property
+    @functools.cached_property
     def for_targets(self) -> "PieceTokenizer":
         """The tokenizer of the other side, with the same ids."""
         return PieceTokenizer(self.content, side=1) if len(self._processors) > 1 else self
@@ -137,7 +175,7 @@ class PieceTokenizer(Tokenizer):
                 found = ids_and_spans(processor, stretch)[1] if spans else []
                 offsets += [(done + begin, done + end) for begin, end in found]
             if mark is not None:
-                ids.append(self._added[mark[0]])
+                ids.append(self._marked[mark[0]])
                 offsets.append(mark.span())
                 done = mark.end()
         return ids, offsets

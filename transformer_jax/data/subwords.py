@@ -1,7 +1,8 @@
 """The subword vocabularies of BERT and GPT-2, by the `tokenizers` package of Hugging Face."""
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,17 @@ WHITE_SPACE = ("\u0120", "\u010a", "\u010d", "\u0109", "\u2581")
 
 TRAINING_TEXTS = 1_000_000
 """Training looks at this many texts at most, a fixed random choice."""
+
+
+@contextlib.contextmanager
+def of_library(what: str) -> Iterator[None]:
+    """Makes one kind of error of those of the library, which raises nothing narrow and panics as a BaseException."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -172,16 +184,19 @@ class SubwordTokenizer(Tokenizer):
         self.special = {self.pad_id, self.bos_id, self.eos_id, self.mask_id}
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        encodings = self._backend.encode_batch([*map(encodable, texts)], add_special_tokens=False)
+        with of_library("the vocabulary cannot take these texts"):
+            encodings = self._backend.encode_batch([*map(encodable, texts)], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """Ids and spans; the bytes of a character share its span, and a space before a word belongs to it in GPT-2."""
-        encoding = self._backend.encode(encodable(text), add_special_tokens=False)
+        with of_library("the vocabulary cannot take this text"):
+            encoding = self._backend.encode(encodable(text), add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def _text(self, ids: list[int]) -> str:
-        return self._backend.decode(ids, skip_special_tokens=False)
+        with of_library("the vocabulary cannot give a text for these tokens"):
+            return self._backend.decode(ids, skip_special_tokens=False)
 
     def piece(self, token_id: int) -> str:
         """How one token looks to a person; empty for an id that the vocabulary leaves out."""

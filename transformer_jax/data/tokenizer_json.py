@@ -1,6 +1,7 @@
 """Published tokenizers: tokenizer.json, as the package `tokenizers` of Hugging Face writes it, or older files."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,22 @@ from tokenizers import Tokenizer as Backend
 
 from transformer_jax.data.lines import existing
 from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces, template_of
-from transformer_jax.data.subwords import ENDS, MASKS, PADDINGS, STARTS, UNKNOWNS, ByteBPE, SubwordTokenizer, WordPiece
+from transformer_jax.data.subwords import (
+    ENDS,
+    MASKS,
+    PADDINGS,
+    STARTS,
+    UNKNOWNS,
+    ByteBPE,
+    SubwordTokenizer,
+    WordPiece,
+    of_library,
+)
 from transformer_jax.data.tokenizers import Bytes, SentencePiece, Tokenizer, TokenizerConfig
 
 FILE, SETTINGS, SPECIAL, MODEL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
+MOST_GROWTH = 1_000
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bos": (("bos_token", "cls_token"), STARTS),
     "eos": (("eos_token", "sep_token"), ENDS),
@@ -52,7 +64,8 @@ class TokenizerJson(TokenizerConfig):
         else:
             backend = _backend(directory, settings)
             content, vocabulary = {"tokenizer": json.loads(backend.to_str())}, backend.get_vocab()
-        content |= {"vocab_size": self.vocab_size, "special": _special(vocabulary, settings)}
+        size = self.vocab_size or max(vocabulary.values(), default=0) + 1
+        content |= {"vocab_size": self.vocab_size, "special": _special(vocabulary, settings, size)}
         return self._restored(json.dumps(content | {"settings": _kept(settings)}).encode())
 
     def _restored(self, content: bytes) -> "TokenizerJsonTokenizer | PieceTokenizer":
@@ -87,16 +100,30 @@ def _checked(path: Path) -> Backend:
     if wrong := [number for number in ids if not isinstance(number, int) or not 0 <= number < 2 * count]:
         raise ValueError(f"{path} has an id {wrong[0]!r}, which is no number of one of {count} tokens")
     try:
+        growth = max(_growth(content.get(part)) for part in ("normalizer", "decoder"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if growth > MOST_GROWTH:
+        raise ValueError(f"{path} makes texts more than {MOST_GROWTH:,} times as long")
+    # Neither is used here, and a padding may be of any length.
+    content |= {"padding": None, "truncation": None}
+    with of_library(f"{path} cannot be used"):
         backend = Backend.from_str(json.dumps(content))
         backend.encode("a text")
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises nothing narrower, and panics as a BaseException
-        raise ValueError(f"{path} cannot be used: {error}") from error
     return backend
 
 
-def _special(vocabulary: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, int | None]:
+def _growth(part: Any) -> int:
+    """How many times as long a normalizer or decoder may make a text, one behind the other."""
+    if not isinstance(part, dict):
+        return 1
+    inner = [each for name in ("normalizers", "decoders") for each in part.get(name) or () if isinstance(each, dict)]
+    put = part.get("content") or part.get("prepend") or ""
+    own = len(put) if part.get("type") in ("Replace", "Prepend") and isinstance(put, str) else 1
+    return max(own, 1) * math.prod(map(_growth, inner))
+
+
+def _special(vocabulary: Mapping[str, int], settings: Mapping[str, Any], size: int) -> dict[str, int | None]:
     """The ids of special tokens, by what they are for."""
     special: dict[str, int | None] = {}
     for role, (keys, names) in ROLES.items():
@@ -105,13 +132,17 @@ def _special(vocabulary: Mapping[str, int], settings: Mapping[str, Any]) -> dict
         ids = [vocabulary[name] for name in (*named, *names) if isinstance(name, str) and name in vocabulary]
         special[role] = ids[0] if ids else None
     number = settings.get("eos_token_id")
-    if special["eos"] is None and isinstance(number, int):
+    if special["eos"] is None and number is not None:
         special["eos"] = number
     if special["eos"] is None:
         raise ValueError(f"the published tokenizer has no token for the end of a text ({', '.join(ROLES['eos'][0])})")
     # A model that writes a text after having read another begins with a token of its own.
-    start = settings.get("decoder_start_token_id")
-    return special | ({"bos": start} if isinstance(start, int) else {})
+    if (start := settings.get("decoder_start_token_id")) is not None:
+        special["bos"] = start
+    for role, number in special.items():
+        if number is not None and (type(number) is not int or not 0 <= number < size):
+            raise ValueError(f"the token for {role} is {number!r}, which is none of the model's {size:,} tokens")
+    return special
 
 
 def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Text to token ids and back."""
 
+import functools
 import hashlib
 import io
 import itertools
@@ -86,11 +87,14 @@ class Tokenizer:
         raise NotImplementedError
 
     def token_id(self, piece: str) -> int:
-        """The token that looks so; ValueError where the vocabulary has none."""
-        found = next((token_id for token_id in range(self.vocab_size) if self.piece(token_id) == piece), None)
-        if found is None or not piece:
+        """The token that looks so, the first of several; ValueError where the vocabulary has none."""
+        if piece not in self._by_piece or not piece:
             raise ValueError(f"the vocabulary has no token {piece!r}")
-        return found
+        return self._by_piece[piece]
+
+    @functools.cached_property
+    def _by_piece(self) -> dict[str, int]:
+        return {self.piece(token_id): token_id for token_id in reversed(range(self.vocab_size))}
 
     def chat_template(self) -> tuple[str, dict[str, str]]:
         """The template by which conversations become texts, and the names of special tokens for it.

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Array, Bool, Float, Int
 
 from transformer_jax.decoding.constraints import Constraint, State, TextRules
@@ -30,29 +30,25 @@ them within their sentence only, so what the hypotheses of a sentence share (cro
 
 
 LengthRule = Literal["gnmt", "length"]
-"""By what log-probabilities are divided: ((5 + n) / 6)^alpha (Wu et al. 2016, equation 14), which Tensor2Tensor took
-over; or n^alpha, as in fairseq and transformers."""
-
 Stopping = Literal["fairseq", "transformers", "tensor2tensor"]
-"""When a sentence is done. fairseq: as soon as `beam_size` hypotheses have finished (early_stopping=True of
-transformers). Or, when so many have, once the best one that is alive is no better than the worst of them: with its
-length so far (transformers) or with the longest that it may get, if that would help it (tensor2tensor;
-early_stopping="never" of transformers)."""
 
 
 @dataclass(frozen=True)
 class BeamSearch(TextRules):
     """How texts are searched."""
 
-    beam_size: Annotated[int, Ge(1)] = 4
+    beam_size: Annotated[int, Ge(1), Le(1024)] = 4
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: float = 0.6
     """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha, or as `length_rule` says."""
     length_rule: LengthRule = "gnmt"
-    """gnmt: as above; length: log P(Y) / |Y|^alpha, as in fairseq and transformers."""
+    """gnmt: as above (Wu et al. 2016, equation 14; Tensor2Tensor); length: log P(Y) / |Y|^alpha, as in fairseq and
+    transformers."""
     stopping: Stopping = "fairseq"
-    """When a sentence is done: fairseq, as soon as beam_size hypotheses have finished; or then as soon as none alive is
-    better with its length so far (transformers) or could become better (tensor2tensor)."""
+    """When a sentence is done. fairseq: as soon as beam_size hypotheses have finished (early_stopping=True of
+    transformers). Or, when so many have, once the best one that is alive is no better than the worst of them: with its
+    length so far (transformers) or with the longest that it may get, if that helps it (tensor2tensor; "never" of
+    transformers)."""
 
     def settings(self) -> dict[str, Any]:
         """The arguments of `beam_search` that have these names there."""
@@ -134,8 +130,8 @@ def beam_search(
     the end token is allowed. Of equal ones the lower slot, then the lower token wins. A row with `max_new_tokens` 0 has
     no hypothesis. `capacity` bounds the new tokens of all rows; the cache needs room for prompt_length + capacity - 1
     tokens. Where `prompt` is only the end of the prompts, `before` shows them whole to the constraints: at the right
-    end of an array, and their lengths. So many of the prompt's tokens as `counted` belong to the text by whose length
-    it is ranked. Raises ValueError where the arguments leave nothing to search.
+    end of an array, and their lengths. `counted`: tokens at the prompt's end that belong to the text whose length is
+    looked at. Raises ValueError where the arguments leave nothing to search.
     """
     if prompt.shape[1] < 1:
         raise ValueError("the prompt is empty: begin it with one token at least, usually the bos token")
@@ -199,7 +195,7 @@ def _result(state: BeamState, end_id: int) -> BeamResult:
 def length_penalty(
     length: int | Int[Array, "*shape"], alpha: float, rule: LengthRule = "gnmt"
 ) -> Float[Array, "*shape"]:
-    """The divisor of log-probabilities; see `LengthRule`."""
+    """The divisor of log-probabilities; see `BeamSearch.length_rule`."""
     tokens = jnp.asarray(length)
     return ((5.0 + tokens) / 6.0 if rule == "gnmt" else tokens.astype(jnp.float32)) ** alpha
 

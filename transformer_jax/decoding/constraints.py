@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from jaxtyping import Array, Bool, Float, Int
 
 State = Any
@@ -18,8 +18,13 @@ State = Any
 class Constraint(Protocol):
     """Rules tokens out. Passed to compiled functions, so hashable and static, or a pytree of arrays."""
 
-    def start(self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int) -> State:
-        """The state behind prompts, which stand at the right end of `prompt`; `capacity` tokens may follow."""
+    def start(
+        self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int, written: Any = 0
+    ) -> State:
+        """The state behind prompts, which stand at the right end of `prompt`; `capacity` tokens may follow.
+
+        So many tokens as `written` (of each row, or of all) belong to the continuation already.
+        """
         ...
 
     def allow(self, logits: Float[Array, "rows vocab"], state: State) -> Float[Array, "rows vocab"]:
@@ -39,17 +44,18 @@ class Texts(NamedTuple):
     lengths: Int[Array, " rows"]
     """How many there are."""
     prompts: Int[Array, " rows"]
-    """How many of them are the prompt's."""
+    """How many of them are the prompt's; negative where a part of the continuation is not there any more."""
 
 
 @dataclass(frozen=True)
 class TextRules:
     """What every generated text keeps to."""
 
-    min_length: Annotated[int, Ge(0)] = 0
+    min_length: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Tokens that a text has at least before its end token, unless its limit comes first."""
-    no_repeat_ngram: Annotated[int, Ge(0)] = 0
-    """So many tokens in a row come once only, the prompt's included (Paulus et al. 2018, section 2.5); 0: again."""
+    no_repeat_ngram: Annotated[int, Ge(0), Lt(2**31)] = 0
+    """So many tokens in a row come once only in prompt and text, as far as these are in the context (Paulus et al.
+    2018, section 2.5); 0: no such rule."""
 
     suppressed: tuple[str, ...] = ()
     """Tokens of the vocabulary that no text has."""
@@ -71,20 +77,23 @@ class KeepRules:
     no_repeat_ngram: int
     end_ids: tuple[int, ...]
 
-    def start(self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int) -> Texts:
+    def start(
+        self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int, written: Any = 0
+    ) -> Texts:
         rows, width = prompt.shape
         places = jnp.arange(width)[None] + width - lengths[:, None]
         tokens = jnp.take_along_axis(prompt, jnp.minimum(places, width - 1), axis=1)
-        return Texts(jnp.concatenate([tokens, jnp.zeros((rows, capacity), tokens.dtype)], axis=1), lengths, lengths)
+        tokens = jnp.concatenate([tokens, jnp.zeros((rows, capacity), tokens.dtype)], axis=1)
+        return Texts(tokens, lengths, lengths - written)
 
     def allow(self, logits: Float[Array, "rows vocab"], state: Texts) -> Float[Array, "rows vocab"]:
         ends = jnp.array(self.end_ids, jnp.int32)
         if self.min_length:
             short = state.lengths - state.prompts < self.min_length
             logits = logits.at[:, ends].set(jnp.where(short[:, None], -jnp.inf, logits[:, ends]))
-        if not self.no_repeat_ngram:
-            return logits
         before, (rows, width) = self.no_repeat_ngram - 1, state.tokens.shape
+        if not 0 <= before < width:
+            return logits
         same = jnp.arange(width - before)[None] + before < state.lengths[:, None]
         for place in range(before):
             last = jnp.take_along_axis(state.tokens, state.lengths[:, None] - before + place, axis=1)
@@ -101,7 +110,7 @@ class KeepRules:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OneOf:
-    """Texts of a list alone: the constraint is the prefix tree of their tokens (De Cao et al. 2021, section 3.2)."""
+    """Texts of a list alone, for beam search: the prefix tree of their tokens (De Cao et al. 2021, section 3.2)."""
 
     tokens: Int[Any, "nodes branches"]
     """The tokens that may follow at every node; -1 in free places."""
@@ -128,7 +137,9 @@ class OneOf:
             nodes[node, : len(following)] = list(following.values())
         return cls(tokens, nodes)
 
-    def start(self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int) -> Array:
+    def start(
+        self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int, written: Any = 0
+    ) -> Array:
         return jnp.zeros(len(lengths), jnp.int32)
 
     def allow(self, logits: Float[Array, "rows vocab"], state: Int[Array, " rows"]) -> Float[Array, "rows vocab"]:

@@ -83,14 +83,16 @@ def start_generation(
     end_id: int | tuple[int, ...] | None = None,
     forbidden: tuple[int, ...] = (),
     constraints: tuple[Constraint, ...] = (),
+    written: Int[Array, " batch"] | None = None,
 ) -> GenerationState:
     """Chooses the first token from `logits`, those after the prompts; `cache` holds the whole prompts.
 
     The prompts stand at the right end of `prompt`, behind their padding. A text ends with `end_id`, or with one of
     several, or without any at `max_new_tokens` of its row or `capacity`; with `max_new_tokens` 0 a row generates
     nothing. The cache needs room for prompt_length + capacity - 1 tokens. `seen`: tokens that count as repeated beside
-    those of the prompt. What a row draws depends on `seed`, its number in `row_ids` and its own text alone, not on the
-    batch it stands in. Raises ValueError for arguments that generate nothing.
+    those of the prompt; `written`: how many tokens of each row's text came before. What a row draws depends on `seed`,
+    its number in `row_ids` and its own text alone, not on the batch it stands in. Raises ValueError for arguments that
+    generate nothing.
     """
     check_ranges(sampling, "sampling")
     if capacity < 1:
@@ -110,7 +112,9 @@ def start_generation(
         limits=limits,
         keys=jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_ids),
         seen=seen,
-        constrained=tuple(each.start(prompt, prompt_lengths, capacity) for each in constraints),
+        constrained=tuple(
+            each.start(prompt, prompt_lengths, capacity, 0 if written is None else written) for each in constraints
+        ),
         position=jnp.zeros((), jnp.int32),
         sampling=sampling,
         constraints=constraints,

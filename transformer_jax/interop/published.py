@@ -195,7 +195,9 @@ def _architecture(family: Family, values: Mapping[str, Any], tensors: Collection
     """The class that config.json names, or the one whose head most of the tensors belong to."""
     names = values.get("architectures")
     there = [one for one in family.architectures if not one.rules or one.rules[0].theirs in tensors]
-    if isinstance(names, list) and names:
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"architectures is a list of names, not {names!r}")
+    if names:
         known = [one.name for one in family.architectures]
         if names[0] not in known:
             raise ValueError(

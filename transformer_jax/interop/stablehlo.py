@@ -35,7 +35,8 @@ def export_programs(
 ) -> dict[str, export.Exported]:
     """The programs of a model by name, for texts in arrays `length` tokens wide; `new_tokens` (0: `length`) may follow.
 
-    Parameters are float32. Attention is computed without kernels of one platform.
+    A cache has no room for more, and `step` may not be called more often. Parameters are float32. Attention is computed
+    without kernels of one platform. Raises ValueError for lengths that the model's positions do not reach.
     """
     portable = {"attention_kernel": PLAIN, "remat": False}
     config = replace(config, **portable)
@@ -52,10 +53,12 @@ def export_programs(
     def exported(function: Callable[..., Any], *arrays: Any) -> export.Exported:
         return export.export(jax.jit(with_parameters(function)), platforms=platforms)(parameters, *arrays)
 
+    _check_reach(config, length)
     if not isinstance(config, DecoderConfig):
         return {"forward": exported(_encode, text, lengths)}
     prompted = isinstance(config, DecoderOnlyConfig)
     capacity = (length if prompted else 0) + (new_tokens or length)
+    _check_reach(config, capacity)
     begin = partial(_read_prompts if prompted else _read_sources, capacity=capacity)
     _, cache = jax.eval_shape(with_parameters(begin), parameters, text, lengths)
     structure = jax.tree.structure(cache)
@@ -73,6 +76,12 @@ def export_programs(
         "start": exported(start, text, lengths),
         "step": exported(step, _by_number(cache), lengths),
     }
+
+
+def _check_reach(config: Any, tokens: int) -> None:
+    reach = config.reach()
+    if reach is not None and tokens > reach:
+        raise ValueError(f"the model reaches {reach:,} tokens, not {tokens:,}: choose a smaller length")
 
 
 def _encode(model: Any, tokens: Array, lengths: Array) -> Array:
@@ -97,4 +106,4 @@ def _read_sources(model: Any, source: Array, lengths: Array, *, capacity: int) -
 
 
 def _by_number(cache: Any) -> Cache:
-    return {f"{number:03}": array for number, array in enumerate(jax.tree.leaves(cache))}
+    return {f"{number:06}": array for number, array in enumerate(jax.tree.leaves(cache))}

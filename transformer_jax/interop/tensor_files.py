@@ -8,6 +8,7 @@ is checked against the file's size before an array is made; arrays are views of 
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,10 +82,11 @@ def read_json(content: bytes, where: Path) -> dict[str, Any]:
     """A JSON object; ValueError for anything else, and for a name that is there twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)} twice")
-        return dict(pairs)
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+            raise ValueError(f"it names {name} twice")
+        return found
 
     try:
         value = json.loads(content.decode(), object_pairs_hook=unique)

@@ -23,6 +23,7 @@ from transformer_jax.interop.tensor_files import Tensor, write_directory
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_only import EncoderOnlyConfig
 from transformer_jax.nn.parameters import named_parameters
+from transformer_jax.runs.published_generation import FILE as GENERATION
 from transformer_jax.runs.published_run import experiment_for, vocabularies_for
 from transformer_jax.runs.run import PUBLISHED, SOURCE, Run, open_checkpoints, write_experiment
 from transformer_jax.tasks.question_answering import QuestionAnswering
@@ -71,11 +72,18 @@ def keep_origin(directory: Path, target: Path) -> dict[str, Any]:
     target.mkdir()
     files = {path.name: _sha256(path) for path in sorted(directory.iterdir()) if path.is_file()}
     for path in sorted({path for pattern in KEPT for path in directory.glob(pattern) if path.is_file()}):
-        if path.stat().st_size <= LARGEST_KEPT:
+        if _is_inside(path, directory) and path.stat().st_size <= LARGEST_KEPT:
             shutil.copyfile(path, target / path.name)
     origin = {"name": directory.resolve().name, "sha256": files}
     write_whole(target / ORIGIN, json.dumps(origin, indent=1).encode())
     return origin
+
+
+def _is_inside(path: Path, directory: Path) -> bool:
+    """Whether a file is no link to elsewhere; those of the hub's cache are links to the blobs beside its snapshots."""
+    home = directory.resolve()
+    places = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    return any(path.resolve().is_relative_to(place) for place in places)
 
 
 def _sha256(path: Path) -> str:
@@ -158,6 +166,8 @@ def export_run(
     )
     if tokenizer is not None:
         write_tokenizer(tokenizer, directory, config)
+    if origin and (generation := run.directory / PUBLISHED / GENERATION).is_file():
+        shutil.copyfile(generation, directory / GENERATION)
     (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
     return architecture
 
@@ -169,7 +179,10 @@ def export_stablehlo(run: Run, directory: Path, length: int, *, checkpoint: str 
     """
     _check_empty(directory)
     parameters = named_parameters(run.model_of(run.checkpoint_steps(checkpoint)))
-    programs = export_programs(run.experiment.model, length)
+    config = run.experiment.model
+    reach, prompted = config.reach(), isinstance(config, DecoderOnlyConfig)
+    new_tokens = length if reach is None else max(min(length, reach - length * prompted), 1)
+    programs = export_programs(config, length, new_tokens=new_tokens)
     try:
         contents = {f"{name}.stablehlo": program.serialize() for name, program in programs.items()}
     except ImportError as error:
@@ -178,9 +191,14 @@ def export_stablehlo(run: Run, directory: Path, length: int, *, checkpoint: str 
     for name, content in contents.items():
         (directory / name).write_bytes(content)
     write_directory(directory, {name: _tensor(value) for name, value in parameters.items()})
+    facts: dict[str, Any] = {"task": type(run.experiment.task).__name__, "length": length, "new_tokens": new_tokens}
     for feature, tokenizer in run.tokenizers.items():
         if isinstance(tokenizer, Tokenizer):
             tokenizer.save(directory, feature)
+            facts |= {"start": tokenizer.bos_id, "end": tokenizer.eos_id, "padding": tokenizer.pad_id}
+        else:
+            facts[feature] = tokenizer.names
+    (directory / "programs.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return sorted(path.name for path in directory.iterdir())
 
 
@@ -198,7 +216,7 @@ def _numpy_type(name: str) -> Any:
     import ml_dtypes
 
     types = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-    if name not in types:
+    if not isinstance(name, str) or name not in types:
         raise ValueError(f"a published model's dtype is {', '.join(types)}, not {name}")
     return types[name]
 

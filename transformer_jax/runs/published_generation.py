@@ -1,7 +1,7 @@
 """How a published model's own files have it generate, as far as fields of a task here express that."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 from transformer_jax.data.fields import check_ranges
@@ -95,30 +95,41 @@ def with_generation(
             changes = {"generation": dataclasses.replace(task.generation, **fields)}
         changed = dataclasses.replace(task, **changes)
         check_ranges(changed, "task")
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}; transformer-jax import --ignore KEY passes over a key") from error
     return changed
 
 
-def _tokens(keys: Keys, said: dict[str, Any], tokenizer: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
-    """The fields that name tokens; ValueError for words of several that may not occur."""
-    # Padding and start are never generated, the end always may be.
-    end = keys.values.get("eos_token_id")
-    ends = end if isinstance(end, list) and len(end) > 1 else []
-    if ends and (translates or keys.values.get("num_beams", 1) != 1):
-        raise ValueError(f"eos_token_id {end} cannot be expressed here, for a search only one token that ends a text")
-    never = {said.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")}
-    words = keys.take("bad_words_ids", [])
+def _tokens(keys: Keys, said: dict[str, Any], config: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
+    """The fields that name tokens; ValueError for words of several that may not occur, and for what is no token."""
+    end, first = keys.values.get("eos_token_id"), keys.take("forced_bos_token_id", None, int)
+    ends, words = end if isinstance(end, list) else [end], keys.take("bad_words_ids", [])
     if any(not isinstance(word, list) or len(word) != 1 for word in words):
         raise ValueError(f"bad_words_ids {words} cannot be expressed here, only words of one token")
-    suppressed = {*keys.take("suppress_tokens", []), *(token for (token,) in words)} - never - {None}
-    first = keys.take("forced_bos_token_id", None, int)
-    if first is None and not suppressed and not ends:
+    # Padding and start are never generated, the end always may be.
+    never = [said.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")]
+    suppressed = [*keys.take("suppress_tokens", []), *(token for (token,) in words)]
+    suppressed = [token for token in suppressed if token not in never]
+    if first is None and not suppressed and ends == [None]:
         return {}
-    piece = tokenizer.train([]).piece
-    named = {"suppressed": tuple(map(piece, sorted(suppressed)))} if suppressed else {}
-    named |= {"target_start": piece(first)} if first is not None else {}
-    return named | ({"end_tokens": tuple(map(piece, ends))} if ends else {})
+    tokenizer = config.train([])
+
+    def names(key: str, tokens: Sequence[Any]) -> tuple[str, ...]:
+        for token in tokens:
+            if type(token) is not int or not 0 <= token < tokenizer.vocab_size or not tokenizer.piece(token):
+                raise ValueError(f"{key} has {token!r}, which is no token of the vocabulary")
+        return tuple(dict.fromkeys(map(tokenizer.piece, tokens)))
+
+    fields: dict[str, Any] = {}
+    if others := [token for token in ends if token not in (None, tokenizer.eos_id)]:
+        if translates or keys.values.get("num_beams", 1) != 1:
+            raise ValueError(f"eos_token_id {end} cannot be expressed here, for a search only {tokenizer.eos_id}")
+        fields["end_tokens"] = names("eos_token_id", others)
+    if suppressed:
+        fields["suppressed"] = names("suppress_tokens or bad_words_ids", suppressed)
+    if first is not None:
+        (fields["target_start"],) = names("forced_bos_token_id", [first])
+    return fields
 
 
 def _check_length(keys: Keys, longest: int) -> None:
@@ -144,7 +155,7 @@ def _beams(keys: Keys) -> dict[str, Any]:
         keys.only("repetition_penalty", 1)
         keys.only("early_stopping", *STOPPING)
         fields["stopping"] = STOPPING[keys.values.get("early_stopping") or False]
-        fields |= {"length_rule": "length", "length_penalty": float(keys.values.get("length_penalty", 1.0))}
+        fields |= {"length_rule": "length", "length_penalty": float(keys.take("length_penalty", 1.0, float))}
     return fields | {"beam_size": beams}
 
 

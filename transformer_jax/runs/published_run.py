@@ -37,7 +37,8 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> Exp
     """A task that has the model's head, and the data and model that go with it; the source has no files yet."""
     config, task = published.config, task_for(published)
     reach = config.reach() or config.max_length
-    extra = task.decoding.extra_length if isinstance(task, Translation) else 0
+    # A translation may begin with the token of its language.
+    extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
     length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
     tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
     task = with_generation(task, published, tokenizer, length + extra, ignore)
@@ -73,12 +74,17 @@ def _text_vectors(directory: Path) -> TextVectors:
         kinds = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
         if not isinstance(pooled, dict) or not all(isinstance(kind, dict) for kind in kinds):
             raise ValueError("it holds other values than are expected")
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{pooling} or {modules} is damaged: {error}") from error
     modes = {name for name, value in pooled.items() if name.startswith("pooling_mode_") and value is True}
     if other := modes - {"pooling_mode_mean_tokens", "pooling_mode_cls_token"}:
         raise ValueError(f"{pooling} has {', '.join(sorted(other))}; vectors of texts are the mean or the first here")
-    normalise = any(str(kind.get("type", "")).endswith("Normalize") for kind in kinds)
+    types = [str(kind.get("type", "")).rpartition(".")[2] for kind in kinds]
+    if others := [kind for kind in types if kind not in ("Transformer", "Pooling", "Normalize")]:
+        raise ValueError(f"{modules} has {others[0]}; here vectors of texts are pooled and normalised, and no more")
+    if len(modes) > 1:
+        raise ValueError(f"{pooling} has {' and '.join(sorted(modes))}; vectors of texts are one of both here")
+    normalise = "Normalize" in types
     return TextVectors(pooling="first" if "pooling_mode_cls_token" in modes else "mean", normalise=normalise)
 
 

@@ -33,7 +33,7 @@ TURNS = 2**20
 class Generation(BeamSearch):
     """How a text is continued."""
 
-    max_new_tokens: Annotated[int, Ge(1)] = 256
+    max_new_tokens: Annotated[int, Ge(1), Lt(2**31)] = 256
     """Tokens of a continuation at most. Where a text outgrows data.max_length, sampling goes on from its last half of
     that, and beam search ends."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -64,6 +64,7 @@ class TextGenerator(Predictor):
         self.generation = generation
         self.end_ids = (tokenizer.eos_id, *map(tokenizer.token_id, generation.end_tokens))
         """The tokens that end a continuation."""
+        self.forbidden = forbidden_tokens(tokenizer, generation, *self.end_ids)
 
     def generate(self, prompts: Sequence[str], **changes: Any) -> list[str]:
         """The continuation of every prompt; an empty prompt gives a text from its beginning.
@@ -88,7 +89,8 @@ class TextGenerator(Predictor):
             return self.changed(**changes).chat(conversations)
         template, names = self.tokenizer.chat_template()
         texts = render(template, names, conversations)
-        return self._continuations(self.refuse_long(self.tokenizer.encode_batch(texts)))
+        encoded = [ids or [self.tokenizer.bos_id] for ids in self.tokenizer.encode_batch(texts)]
+        return self._continuations(self.refuse_long(encoded))
 
     def _continuations(self, encoded: list[list[int]]) -> list[str]:
         """The continuation of every prompt of tokens."""
@@ -180,15 +182,11 @@ class TextGenerator(Predictor):
         room = self.max_length + 1 - lengths  # the last token is only predicted
         return np.where(lengths > 0, np.minimum(room, left), 0).astype(np.int32)
 
-    def _bounds(self, written: int = 0) -> dict[str, Any]:
-        """The room for a continuation, its rules behind tokens `written`, and the tokens that it never has."""
-        generation, ends = self.generation, self.end_ids
-        rules = replace(generation, min_length=max(generation.min_length - written, 0))
-        return {
-            "capacity": min(generation.max_new_tokens, self.max_length),
-            "forbidden": forbidden_tokens(self.tokenizer, generation, *ends),
-            "constraints": rules.constraints(*ends),
-        }
+    def _bounds(self) -> dict[str, Any]:
+        """The room for a continuation, its rules, and the tokens that it never has."""
+        capacity = min(self.generation.max_new_tokens, self.max_length)
+        constraints = self.generation.constraints(*self.end_ids)
+        return {"capacity": capacity, "forbidden": self.forbidden, "constraints": constraints}
 
     def _sample(self, prompts: list[list[int]], lines: list[int], rows: int) -> Iterator[list[str]]:
         """The texts of all prompts, longer each time."""
@@ -209,9 +207,10 @@ class TextGenerator(Predictor):
                 self._limits(lengths, written),
                 np.int32(generation.seed),
                 seen,
+                np.array([*map(len, written), *[0] * (rows - len(written))], np.int32),
                 sampling=generation.sampling,
                 end_id=self.end_ids,
-                **self._bounds(min(map(len, written))),
+                **self._bounds(),
             )
             while True:
                 shown, lengths, alive = to_host((state.tokens, state.lengths, state.alive))
@@ -244,7 +243,7 @@ class TextGenerator(Predictor):
             tokens,
             lengths,
             self._limits(lengths, [[]] * len(prompts)),
-            generation=generation,
+            **generation.settings(),
             end_id=self.tokenizer.eos_id,
             **self._bounds(),
         )
@@ -254,10 +253,10 @@ class TextGenerator(Predictor):
 
 
 @partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden", "constraints"))
-def _start(model, tokens, lengths, row_ids, max_new_tokens, seed, seen, **settings: Any) -> GenerationState:
+def _start(model, tokens, lengths, row_ids, max_new_tokens, seed, seen, written, **settings: Any) -> GenerationState:
     cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
     logits, cache = model.prefill(tokens, lengths, cache)
-    arrays = {"seed": seed, "row_ids": row_ids, "max_new_tokens": max_new_tokens, "seen": seen}
+    arrays = {"seed": seed, "row_ids": row_ids, "max_new_tokens": max_new_tokens, "seen": seen, "written": written}
     return start_generation(logits, cache, tokens, lengths, **arrays, **settings)
 
 
@@ -266,15 +265,16 @@ def _continue(model: DecoderOnly, state: GenerationState, done: Array, steps: Ar
     return continue_generation(model.extend, replace(state, alive=state.alive & ~done), steps)
 
 
-@partial(jax.jit, static_argnames=("generation", "capacity", "end_id", "forbidden", "constraints"))
-def _beam(
-    model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Array, *, generation: Generation, **rest: Any
-) -> BeamResult:
-    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + rest["capacity"])
+SEARCH = ("beam_size", "alpha", "length_rule", "stopping", "capacity", "end_id", "forbidden", "constraints")
+
+
+@partial(jax.jit, static_argnames=SEARCH)
+def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Array, **settings: Any) -> BeamResult:
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
     if tokens.shape[1] > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
-    arguments = {"max_new_tokens": max_new_tokens, "before": (tokens, lengths), **generation.settings(), **rest}
-    return beam_search(model.extend, DecoderCache.take, cache, tokens[:, -1:], **arguments)
+    arrays = {"max_new_tokens": max_new_tokens, "before": (tokens, lengths)}
+    return beam_search(model.extend, DecoderCache.take, cache, tokens[:, -1:], **arrays, **settings)
 
 
 @jax.jit

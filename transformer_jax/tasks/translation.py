@@ -72,11 +72,12 @@ class Translation(Task):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
         if model.share_embeddings and not data.shared_vocabulary:
             raise ValueError("model.share_embeddings needs data.shared_vocabulary; set both or neither")
-        reach = model.reach()
-        if reach is not None and reach < data.max_length + self.decoding.extra_length:
+        reach, needed = model.reach(), data.max_length + self.decoding.extra_length + bool(self.target_start)
+        if reach is not None and reach < needed:
+            start = " and one for task.target_start" if self.target_start else ""
             raise ValueError(
                 f"model.max_length {model.max_length} is below data.max_length {data.max_length} "
-                f"plus task.decoding.extra_length {self.decoding.extra_length}; raise it"
+                f"plus task.decoding.extra_length {self.decoding.extra_length}{start}; raise it"
             )
         check_scores(self.scores, self.bleu_tokenize)
         for name, size in (("vocab_size", vocab_sizes["target"]), ("source_vocab_size", vocab_sizes["source"])):
@@ -133,7 +134,7 @@ class Hypothesis(NamedTuple):
 
 
 class TextTokenizers(NamedTuple):
-    """The two tokenizers of a translator, the same object where the vocabulary is shared."""
+    """The two tokenizers of a translator; their ids are the same where the vocabulary is shared."""
 
     source: Tokenizer
     target: Tokenizer
@@ -174,6 +175,7 @@ class Translator(Predictor):
         tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
         self.source_start = named_tokens(source_tokenizer, source_start)
         self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
+        self.forbidden = forbidden_tokens(target_tokenizer, decoding, target_tokenizer.eos_id)
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
         self.decoding = decoding
 
@@ -209,16 +211,24 @@ class Translator(Predictor):
         """`search` for lines whose tokens are known."""
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
         filled = [i for i, line in enumerate(lines) if line.strip()]
-        results = self.for_each(_search, [encoded[i] for i in filled], **self._settings(among))
+        choices = {} if among is None else self._choices(among)
+        settings = self._settings() | (
+            {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
+        )
+        results = self.for_each(_search, [encoded[i] for i in filled], **settings)
         for line, result in zip(filled, results, strict=True):
             best: dict[str, Hypothesis] = {}
             for ids, length, score, log_prob in zip(*result, strict=True):
                 if length > 0:
-                    text = self.tokenizer.decode(ids[:length].tolist())
+                    tokens = ids[:length].tolist()
+                    text = choices.get((*tokens,)) or self.tokenizer.decode(tokens)
                     best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
             hypotheses[line] = list(best.values())[:n_best]
             if not hypotheses[line] or not math.isfinite(hypotheses[line][0].score):
-                raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
+                reason = "its rules rule all out, or " if among is not None or self.decoding.constraints() else ""
+                raise FloatingPointError(
+                    f"line {line + 1} has no translation: {reason}the model's numbers are not finite"
+                )
         return hypotheses
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -226,7 +236,7 @@ class Translator(Predictor):
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
         answers = self.refuse_long(tokens_of(self.tokenizer.target, targets, *self.target_start))
-        scores = self.for_each(_log_probabilities, self.encoded(sources), answers)
+        scores = self.for_each(_log_probabilities, self.encoded(sources), answers, first=len(self.target_start) - 1)
         return [float(score) for score in scores]
 
     def attention(self, source: str, target: str | None = None) -> list[AttentionMap]:
@@ -263,19 +273,21 @@ class Translator(Predictor):
         """The source tokens of every line and an end token; ValueError for a line that is too long."""
         return self.refuse_long(tokens_of(self.tokenizer.source, texts, *self.source_start))
 
-    def _settings(self, among: Sequence[str] | None = None) -> dict[str, Any]:
-        target = self.tokenizer.target
-        forbidden = forbidden_tokens(target, self.decoding, target.eos_id)
-        settings = {
-            "decoding": self.decoding,
-            "start": (*self.target_start,),
-            "end_id": target.eos_id,
-            "forbidden": forbidden,
-        }
-        if among is None:
-            return settings
-        texts = [[*ids, target.eos_id] for ids in target.encode_batch(listed(among))]
-        return settings | {"longest": max(map(len, texts), default=0), "among": OneOf.of(texts)}
+    def _choices(self, among: Sequence[str]) -> dict[tuple[int, ...], str]:
+        """The texts by their tokens; ValueError for one that cannot be written, and without any."""
+        target, texts = self.tokenizer.target, listed(among)
+        encoded = self.refuse_long(tokens_of(target, texts))
+        for text, ids in zip(texts, encoded, strict=True):
+            if never := {*ids} & {*self.forbidden}:
+                pieces = ", ".join(map(target.piece, sorted(never)))
+                raise ValueError(f"{text!r} cannot be written: it has {pieces}, which no translation has")
+        if not texts:
+            raise ValueError("there is no text to choose from: give one at least")
+        return {(*ids,): text for text, ids in zip(texts, encoded, strict=True)}
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"decoding": self.decoding, "start": (*self.target_start,)}
+        return settings | {"end_id": self.tokenizer.target.eos_id, "forbidden": self.forbidden}
 
 
 @partial(jax.jit, static_argnames=("decoding", "start", "longest", "end_id", "forbidden"))
@@ -309,8 +321,12 @@ def _search(
     )
 
 
-@jax.jit
-def _log_probabilities(model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array) -> Array:
+@partial(jax.jit, static_argnames="first")
+def _log_probabilities(
+    model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array, *, first: int = 0
+) -> Array:
+    """Of target tokens behind the `first` ones, which every target has."""
     logits = model(source, target, source_lengths=lengths)
     _, losses = cross_entropy(logits, jnp.roll(target, -1, axis=1), vocab_size=model.embedding.vocab_size)
-    return -jnp.sum(jnp.where(jnp.arange(target.shape[1])[None] < targets[:, None] - 1, losses, 0), axis=1)
+    places = jnp.arange(target.shape[1])[None]
+    return -jnp.sum(jnp.where((first <= places) & (places < targets[:, None] - 1), losses, 0), axis=1)
