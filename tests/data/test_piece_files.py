@@ -142,13 +142,21 @@ def test_special_tokens_are_found_in_texts_as_a_chat_template_writes_them(tmp_pa
     llama(tmp_path)
     write(
         tmp_path,
-        {**NAMES, "tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": {"390": {"content": "<|im_start|>"}}},
+        {
+            **NAMES,
+            "tokenizer_class": "LlamaTokenizer",
+            "added_tokens_decoder": {
+                "390": {"content": "<|im_start|>"},
+                "391": {"content": "<tool>", "special": False},
+            },
+        },
         {"model_type": "llama"},
     )
     found = ours(tmp_path)
     ids = found.encode("<s><|im_start|>a dog</s>")
     assert ids[:2] == [found.bos_id, 390] and ids[-1] == found.eos_id and found.unk_id not in ids
     assert found.decode(ids).strip() == "a dog"
+    assert found.decode(found.encode("a<tool>dog")) == "a <tool> dog"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"extra_ids is a number from 0 to {MOST_SENTINELS:,}, not {count!r}")
         added |= {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
     encoded = [base64.b64encode(content).decode() for content in contents]
-    return {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
+    content = {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
+    return content | {"shown": _shown(settings)}
 
 
 def _processor(content: bytes, path: Path | str) -> Any:
@@ -99,6 +100,12 @@ def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
             raise ValueError(f"added_tokens_decoder has {number!r}, which is no id of a token")
         stated[content] = int(number)
     return stated
+
+
+def _shown(settings: Mapping[str, Any]) -> list[str]:
+    """The tokens that were added as text, so that they stay in texts that are read back."""
+    tokens = (settings.get("added_tokens_decoder") or {}).values()
+    return [_content(token) for token in tokens if isinstance(token, dict) and token.get("special") is False]
 
 
 def template_of(settings: Mapping[str, Any]) -> tuple[str, dict[str, str]] | None:
@@ -145,8 +152,9 @@ class PieceTokenizer(Tokenizer):
         ids = [special[name] if special[name] is not None else self.eos_id for name in ("bos", "pad", "unk")]
         self.bos_id, self.pad_id, self.unk_id = ids
         self.starts = bool(self.published["settings"].get("add_bos_token", True))
-        sentinels = {number for piece, number in self._added.items() if piece.startswith("<extra_id_")}
-        self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id, *self._added.values()} - sentinels
+        shown = {*self.published.get("shown", [])}
+        hidden = [piece for piece in self._added if piece not in shown and not piece.startswith("<extra_id_")]
+        self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id, *map(self._added.get, hidden)}
         marked = {number for number in (*special.values(), *self._added.values()) if number is not None}
         self._marked = {piece: number for number in marked if (piece := self._pieces.get(number))}
         self._marks = re.compile("|".join(map(re.escape, sorted(self._marked, key=len, reverse=True))) or r"(?!)")
