@@ -1,6 +1,7 @@
 """A GGUF file beside the model that it was made of."""
 
 import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +97,8 @@ def test_a_file_gives_the_logits_of_what_it_holds(kind, quantised, changes, tmp_
 def test_a_file_is_imported_with_its_vocabulary(tmp_path, capsys):
     write(tmp_path / "model.gguf", "llama", "Q8_0")
     assert main(["import", str(tmp_path / "model.gguf"), str(tmp_path / "run")]) == 0
-    tokenizer, expected = Run.open(tmp_path / "run").tokenizers["text"], ByteBPE(vocab_size=300).train(TEXTS)
+    tokenizer: Any = Run.open(tmp_path / "run").tokenizers["text"]
+    expected = ByteBPE(vocab_size=300).train(TEXTS)
     for text in (*TEXTS, "naïve 東京"):
         assert tokenizer.encode(text) == expected.encode(text) and tokenizer.decode(tokenizer.encode(text)) == text
     content = (tmp_path / "model.gguf").read_bytes()
