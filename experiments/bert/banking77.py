@@ -5,7 +5,8 @@
 
 DIRECTORY holds train.csv and test.csv. The second command fits a linear model on TF-IDF to the same split and scores
 both. A pretrained BERT reaches 93.66 % accuracy. Measured on 2 CPU cores beside other work (2026-11-26): 90.58 %
-in 12 minutes, the linear model 89.25 %.
+in 12 minutes, the linear model 89.25 %; 93.12 % from all-MiniLM-L6-v2 (--variant finetune --initialize-from DIRECTORY
+--model.pooling mean) after 600 of 800 steps.
 """
 
 from dataclasses import replace
