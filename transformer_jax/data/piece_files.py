@@ -10,11 +10,12 @@ from typing import Any
 
 import sentencepiece
 
-from transformer_jax.data.tokenizers import Offsets, Tokenizer, encodable, ids_and_spans
+from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
+from transformer_jax.data.tokenizers import Offsets, encodable, ids_and_spans
 
 PAIR = ("source.spm", "target.spm")
 """Marian's files: one model of pieces for each side, and vocab.json for both."""
-FAIRSEQ, VOCABULARY, SETTINGS = "sentencepiece.bpe.model", "vocab.json", "tokenizer_config.json"
+FAIRSEQ, VOCABULARY = "sentencepiece.bpe.model", "vocab.json"
 ADDED = "added_tokens.json"
 NAMES = (FAIRSEQ, "spiece.model", "tokenizer.model", "spm.model")
 FAIRSEQ_PIECES = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
@@ -76,15 +77,10 @@ def _codes(settings: Mapping[str, Any]) -> list[str]:
     """The names of further special tokens, mostly languages, in their order; ValueError for what is none."""
     codes = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     codes = [*codes.values()] if isinstance(codes, dict) else codes
-    codes = [_content(code) for code in codes] if isinstance(codes, list) else [None]
+    codes = [content_of(code) for code in codes] if isinstance(codes, list) else [None]
     if not all(isinstance(code, str) and code for code in codes):
         raise ValueError("additional_special_tokens are a list of texts, none of them empty")
     return [*dict.fromkeys(code for code in codes if code)]
-
-
-def _content(token: Any) -> Any:
-    """The text of a token, which may stand beside how it is found."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
@@ -95,7 +91,7 @@ def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
     if not isinstance(decoder, dict):
         raise ValueError("added_tokens_decoder is a table of ids and their tokens")
     for number, token in decoder.items():
-        content = _content(token)
+        content = content_of(token)
         if not str(number).isdecimal() or len(str(number)) > 9 or not isinstance(content, str) or not content:
             raise ValueError(f"added_tokens_decoder has {number!r}, which is no id of a token")
         stated[content] = int(number)
@@ -105,20 +101,7 @@ def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
 def _shown(settings: Mapping[str, Any]) -> list[str]:
     """The tokens that were added as text, so that they stay in texts that are read back."""
     tokens = (settings.get("added_tokens_decoder") or {}).values()
-    return [_content(token) for token in tokens if isinstance(token, dict) and token.get("special") is False]
-
-
-def template_of(settings: Mapping[str, Any]) -> tuple[str, dict[str, str]] | None:
-    """The chat template of a published tokenizer's settings, the one called default if there are several."""
-    template, names = settings.get("chat_template"), {}
-    if isinstance(template, list):
-        named = [each for each in template if isinstance(each, dict) and each.get("name") == "default"]
-        template = named[0].get("template") if named else None
-    for role, value in settings.items():
-        content = _content(value)
-        if role.endswith("_token") and isinstance(content, str):
-            names[role] = content
-    return (template, names) if isinstance(template, str) else None
+    return [content_of(token) for token in tokens if isinstance(token, dict) and token.get("special") is False]
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
@@ -132,30 +115,23 @@ def _vocabulary(path: Path) -> dict[str, int]:
     return content
 
 
-class PieceTokenizer(Tokenizer):
+class PieceTokenizer(PublishedTokenizer):
     """The tokenizer of such files; names of special tokens, languages and T5's sentinels are tokens in texts, too."""
 
     def __init__(self, content: bytes, *, side: int = 0):
         super().__init__(content)
-        self.published: dict[str, Any] = json.loads(content)
-        """What `read_pieces` gave, special (ids), settings and vocab_size."""
         decoded = [base64.b64decode(model) for model in self.published["models"]]
         self._processors = [_processor(model, "a published tokenizer") for model in decoded]
         self._side = min(side, len(decoded) - 1)
         self._ids, self._added = self.published["ids"], self.published["added"]
         self._pieces = {number: piece for piece, number in (self._ids | self._added).items()}
-        own, special = max(self._pieces) + 1, self.published["special"]
-        self.vocab_size = self.published["vocab_size"] or own
-        if self.vocab_size < own:
-            raise ValueError(f"the published tokenizer has {own:,} tokens, but the model only {self.vocab_size:,}")
-        self.eos_id, self.mask_id = special["eos"], special["mask"]
-        ids = [special[name] if special[name] is not None else self.eos_id for name in ("bos", "pad", "unk")]
-        self.bos_id, self.pad_id, self.unk_id = ids
+        self.take_ids(max(self._pieces) + 1)
         self.starts = bool(self.published["settings"].get("add_bos_token", True))
         shown = {*self.published.get("shown", [])}
         hidden = [piece for piece in self._added if piece not in shown and not piece.startswith("<extra_id_")]
-        self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id, *map(self._added.get, hidden)}
-        marked = {number for number in (*special.values(), *self._added.values()) if number is not None}
+        self.special |= {*map(self._added.get, hidden)}
+        special = self.published["special"].values()
+        marked = {number for number in (*special, *self._added.values()) if number is not None}
         self._marked = {piece: number for number in marked if (piece := self._pieces.get(number))}
         self._marks = re.compile("|".join(map(re.escape, sorted(self._marked, key=len, reverse=True))) or r"(?!)")
 
@@ -208,15 +184,10 @@ class PieceTokenizer(Tokenizer):
     def starts_word(self, token_id: int) -> bool:
         return token_id in self.special or self.piece(token_id).startswith("\u2581")
 
-    def chat_template(self) -> tuple[str, dict[str, str]]:
-        return template_of(self.published["settings"]) or super().chat_template()
-
     def write_published(self, directory: Path) -> None:
         """Writes the files as they were published, and their settings."""
         for name, model in zip(self.published["names"], self.published["models"], strict=True):
             (directory / name).write_bytes(base64.b64decode(model))
-        tables = {SETTINGS: self.published["settings"]}
+        self.write_json(directory / SETTINGS, self.published["settings"])
         if self.published["vocabulary"]:
-            tables[VOCABULARY] = self._ids
-        for name, table in tables.items():
-            (directory / name).write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            self.write_json(directory / VOCABULARY, self._ids)

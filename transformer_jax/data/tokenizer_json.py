@@ -11,7 +11,8 @@ from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
 
 from transformer_jax.data.lines import existing
-from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces, template_of
+from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
+from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.subwords import (
     ENDS,
     MASKS,
@@ -23,9 +24,9 @@ from transformer_jax.data.subwords import (
     WordPiece,
     of_library,
 )
-from transformer_jax.data.tokenizers import Bytes, SentencePiece, Tokenizer, TokenizerConfig
+from transformer_jax.data.tokenizers import Bytes, SentencePiece, TokenizerConfig
 
-FILE, SETTINGS, SPECIAL, MODEL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"
+FILE, SPECIAL, MODEL = "tokenizer.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
 MOST_GROWTH = 1_000
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -128,7 +129,7 @@ def _special(vocabulary: Mapping[str, int], settings: Mapping[str, Any], size: i
     special: dict[str, int | None] = {}
     for role, (keys, names) in ROLES.items():
         stated = [settings.get(key) for key in keys]
-        named = [each.get("content") if isinstance(each, dict) else each for each in stated if each]
+        named = [content_of(each) for each in stated if each]
         ids = [vocabulary[name] for name in (*named, *names) if isinstance(name, str) and name in vocabulary]
         special[role] = ids[0] if ids else None
     number = settings.get("eos_token_id")
@@ -166,35 +167,19 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-class TokenizerJsonTokenizer(SubwordTokenizer):
-    """A published tokenizer. What it lacks of start, padding and unknown token, its end token is."""
+class TokenizerJsonTokenizer(PublishedTokenizer, SubwordTokenizer):
+    """The tokenizer of a tokenizer.json."""
 
     def __init__(self, content: bytes):
-        Tokenizer.__init__(self, content)
-        self.published = json.loads(content)
-        """tokenizer (the content of tokenizer.json), special (ids), settings and vocab_size."""
+        super().__init__(content)
         self._backend = Backend.from_str(json.dumps(self.published["tokenizer"], ensure_ascii=False))
-        special, vocabulary = self.published["special"], self._backend.get_vocab()
-        own = max(vocabulary.values()) + 1
-        self.vocab_size = self.published["vocab_size"] or own
-        if self.vocab_size < own:
-            raise ValueError(f"the published tokenizer has {own:,} tokens, but the model only {self.vocab_size:,}")
-        self.eos_id = special["eos"]
-        ids = [special[name] if special[name] is not None else self.eos_id for name in ("bos", "pad", "unk")]
-        self.bos_id, self.pad_id, self.unk_id = ids
-        self.mask_id = special["mask"]
+        self.take_ids(max(self._backend.get_vocab().values()) + 1)
         self.starts = self._backend.encode("a").ids[:1] == [self.bos_id]
-        self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
-
-    def chat_template(self) -> tuple[str, dict[str, str]]:
-        return template_of(self.published["settings"]) or super().chat_template()
 
     def write_published(self, directory: Path) -> None:
         """Writes tokenizer.json and its settings, as they are published."""
-        text = json.dumps(self.published["tokenizer"], ensure_ascii=False, indent=2)
-        (directory / FILE).write_text(text + "\n", encoding="utf-8")
-        text = json.dumps(self.published["settings"], ensure_ascii=False, indent=2)
-        (directory / SETTINGS).write_text(text + "\n", encoding="utf-8")
+        self.write_json(directory / FILE, self.published["tokenizer"])
+        self.write_json(directory / SETTINGS, self.published["settings"])
 
 
 TokenizerConfig.kinds = {

@@ -30,6 +30,7 @@ them within their sentence only, so what the hypotheses of a sentence share (cro
 
 
 LengthRule = Literal["gnmt", "length"]
+BeamSize = Annotated[int, Ge(1), Le(1024)]
 Stopping = Literal["fairseq", "transformers", "tensor2tensor"]
 
 
@@ -37,7 +38,7 @@ Stopping = Literal["fairseq", "transformers", "tensor2tensor"]
 class BeamSearch(TextRules):
     """How texts are searched."""
 
-    beam_size: Annotated[int, Ge(1), Le(1024)] = 4
+    beam_size: BeamSize = 4
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: float = 0.6
     """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha, or as `length_rule` says."""

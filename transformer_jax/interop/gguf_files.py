@@ -60,7 +60,7 @@ WORDS = (
 )
 SPLITS = {
     "gpt-2": None,
-    "smollm": r"\d",
+    "smollm": None,
     "llama-bpe": WORDS.format(r"\p{N}{1,3}"),
     "qwen2": WORDS.format(r"\p{N}"),
 }
@@ -168,7 +168,7 @@ def _tokenizer(facts: Mapping[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ", 1)) for merge in facts["tokenizer.ggml.merges"]]
     backend = Tokenizer(models.BPE(vocabulary, merges))
-    steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split in ("gpt-2", "smollm"))]
+    steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=SPLITS[split] is None)]
     if split == "smollm":
         steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
     elif (pattern := SPLITS[split]) is not None:

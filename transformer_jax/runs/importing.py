@@ -12,9 +12,8 @@ import numpy as np
 
 from transformer_jax.data.fields import declared, is_config
 from transformer_jax.data.labels import Labels
-from transformer_jax.data.piece_files import PieceTokenizer
+from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.subwords import SubwordTokenizer
-from transformer_jax.data.tokenizer_json import TokenizerJsonTokenizer
 from transformer_jax.data.tokenizers import Tokenizer, write_whole
 from transformer_jax.data.vocabulary import Vocabulary, save_tokenizers
 from transformer_jax.interop.published import CONFIG, open_published, write_published
@@ -240,7 +239,7 @@ def _token_ids(tokenizer: Vocabulary | None, origin: Mapping[str, Any]) -> dict[
 
 def write_tokenizer(tokenizer: Tokenizer, directory: Path, config: Any) -> None:
     """Writes a tokenizer as it is published, with the special tokens that texts get for a model of this kind."""
-    if isinstance(tokenizer, TokenizerJsonTokenizer | PieceTokenizer):
+    if isinstance(tokenizer, PublishedTokenizer):
         tokenizer.write_published(directory)
     elif isinstance(tokenizer, SubwordTokenizer):
         around = {EncoderOnlyConfig: (True, True), DecoderOnlyConfig: (True, False)}.get(type(config), (False, True))

@@ -86,12 +86,13 @@ def with_generation(
         for name, values in NEUTRAL.items():
             keys.only(name, *(values or (None,)))
         _check_length(keys, longest)
-        fields = _decoding(keys) if isinstance(task, Translation) else _generation(keys, task.generation)
-        fields |= _beams(keys) | _tokens(keys, said, tokenizer, translates=isinstance(task, Translation))
+        fields = _beams(keys) | _tokens(keys, said, tokenizer, translates=isinstance(task, Translation))
         if isinstance(task, Translation):
+            _check_decoding(keys)
             start = {"target_start": fields.pop("target_start")} if "target_start" in fields else {}
             changes: dict[str, Any] = {"decoding": dataclasses.replace(task.decoding, **fields), **start}
         else:
+            fields |= _generation(keys, task.generation)
             changes = {"generation": dataclasses.replace(task.generation, **fields)}
         changed = dataclasses.replace(task, **changes)
         check_ranges(changed, "task")
@@ -159,13 +160,12 @@ def _beams(keys: Keys) -> dict[str, Any]:
     return fields | {"beam_size": beams}
 
 
-def _decoding(keys: Keys) -> dict[str, Any]:
-    """The fields of a translation alone, at whose limit the end token is forced."""
+def _check_decoding(keys: Keys) -> None:
+    """Raises ValueError for what a translation's search does not do; at its limit the end token is forced."""
     keys.only("do_sample", False)
     keys.only("repetition_penalty", 1)
     keys.only("max_new_tokens", None)
     keys.only("forced_eos_token_id", keys.values.get("eos_token_id"))
-    return {}
 
 
 def _generation(keys: Keys, generation: Generation) -> dict[str, Any]:

@@ -183,12 +183,20 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, *, ig
     (config.json and model.safetensors) has no such file, and is loaded as it is, but for keys of its configurations
     that are to be passed over (`ignore`); so is one of the hub by its name, such as owner/model.
     """
-    place = Path(directory) if Run.exists(Path(directory)) else local_directory(str(directory))
-    if not Run.exists(place) and is_published(place):
-        if checkpoint is not None:
-            raise ValueError(f"{directory} is a published model, which has no checkpoint {checkpoint}")
-        return load_published(place, ignore=ignore)
-    return Run.open(directory).predictor(checkpoint)
+    published = published_directory(str(directory))
+    if published is None:
+        return Run.open(directory).predictor(checkpoint)
+    if checkpoint is not None:
+        raise ValueError(f"{directory} is a published model, which has no checkpoint {checkpoint}")
+    return load_published(published, ignore=ignore)
+
+
+def published_directory(place: str) -> Path | None:
+    """The directory of the published model that `place` is or names on the hub, or None for a run and anything else."""
+    if Run.exists(Path(place)):
+        return None
+    directory = local_directory(place)
+    return directory if is_published(directory) else None
 
 
 def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:

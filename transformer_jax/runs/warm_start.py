@@ -12,12 +12,11 @@ from jaxtyping import Array
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.vocabulary import Vocabulary, VocabularyConfig
-from transformer_jax.interop.hub import local_directory
-from transformer_jax.interop.published import Published, is_published, open_published, published_config
+from transformer_jax.interop.published import Published, open_published, published_config
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.runs.experiment_file import from_tree
-from transformer_jax.runs.run import PUBLISHED, Run, read_tree
+from transformer_jax.runs.run import PUBLISHED, Run, published_directory, read_tree
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model
 
@@ -43,8 +42,8 @@ class Origin:
 
         Raises FileNotFoundError or ValueError.
         """
-        if _names_published(place):
-            return PublishedOrigin(open_published(local_directory(place)))
+        if (published := published_directory(place)) is not None:
+            return PublishedOrigin(open_published(published))
         directory, _, checkpoint = place.rpartition(":")
         if not directory or Path(place).is_dir():
             directory, checkpoint = place, ""
@@ -100,10 +99,6 @@ class PublishedOrigin:
         return {name: np.asarray(value) for name, value in self.published.parameters().items()}
 
 
-def _names_published(place: str) -> bool:
-    return not Run.exists(Path(place)) and is_published(local_directory(place))
-
-
 def with_published(experiment: Experiment, directory: Path) -> Experiment:
     """The experiment with tokenizer and model of the published model that it begins from, if it begins from one.
 
@@ -115,8 +110,8 @@ def with_published(experiment: Experiment, directory: Path) -> Experiment:
         saved = read_tree(directory)
         config: Any = from_tree(experiment.model, saved["model"])
         tokenizer = from_tree(TokenizerJson(), saved["data"]["tokenizer"])
-    elif place and _names_published(place):
-        config = published_config(local_directory(place))
+    elif place and (published := published_directory(place)) is not None:
+        config = published_config(published)
         tokenizer = TokenizerJson(vocab_size=config.vocab_size)
     else:
         return experiment

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from transformer_jax.data.chat import Message, render
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
-from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
+from transformer_jax.decoding.beam import BeamResult, BeamSearch, BeamSize, beam_search
 from transformer_jax.decoding.sampling import GenerationState, Sampling, continue_generation, cut_at, start_generation
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
@@ -38,7 +38,7 @@ class Generation(BeamSearch):
     that, and beam search ends."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the next token is chosen."""
-    beam_size: Annotated[int, Ge(1)] = 1
+    beam_size: BeamSize = 1
     """Above 1: the continuation that beam search finds, and no sampling."""
     stop: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Texts at which a continuation ends; they are left out."""
