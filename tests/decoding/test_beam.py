@@ -79,7 +79,7 @@ def log_prob(sentence, prompt, text, tables=TABLES):
     return sum(next_log_probs(sentence, prompt + text[:i], tables)[token] for i, token in enumerate(text))
 
 
-def beam_search_by_hand(sentence, prompt, beam_size, limit, alpha, forbidden=()):
+def beam_search_by_hand(sentence, prompt, beam_size, limit, alpha, forbidden=(), stopping="fairseq"):
     """The same search of one sentence with lists, in float64: (score, text) best first."""
     alive, finished = [(0.0, [])], []
     for length in range(1, limit + 1):
@@ -92,7 +92,9 @@ def beam_search_by_hand(sentence, prompt, beam_size, limit, alpha, forbidden=())
         ended = [(t / ((5 + length) / 6) ** alpha, text) for t, text in candidates[:beam_size] if text[-1] == END]
         finished = sorted(finished + ended, key=lambda hypothesis: -hypothesis[0])[:beam_size]
         alive = [candidate for candidate in candidates if candidate[1][-1] != END][:beam_size]
-        if len(finished) == beam_size:
+        best = [alive[0][0] / ((5 + n) / 6) ** alpha for n in (length, limit)] if alive else [-np.inf] * 2
+        hope = {"fairseq": -np.inf, "transformers": best[0], "tensor2tensor": max(best)}[stopping]
+        if len(finished) == beam_size and hope <= finished[-1][0]:
             break
     return finished
 
@@ -306,3 +308,14 @@ def test_arguments_that_leave_nothing_to_search_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             beam.beam_search(step, reorder, fresh(), **arguments | wrong)
+
+
+def test_sentences_are_done_as_each_tool_says():
+    found = {}
+    for stopping in ("fairseq", "transformers", "tensor2tensor"):
+        result = search(3, 8, alpha=2.0, stopping=stopping)
+        found[stopping] = [texts(result, row) for row in range(SENTENCES)]
+        for row in range(SENTENCES):
+            expected = beam_search_by_hand(row, PROMPT[row], 3, 8, 2.0, stopping=stopping)
+            assert found[stopping][row] == [text for _, text in expected]
+    assert len({str(each) for each in found.values()}) == 3, "no two of them find the same"
