@@ -42,7 +42,7 @@ def compiled(beam_size, capacity, options):
     @jax.jit
     def run(cache, prompt, limits):
         settings = {"beam_size": beam_size, "end_id": END, "max_new_tokens": limits, "capacity": capacity}
-        return beam.beam_search(step, reorder, cache, prompt, **settings, **dict(options))
+        return beam.beam_search(step, reorder, cache, prompt, **settings | dict(options))
 
     return run
 
@@ -79,19 +79,20 @@ def log_prob(sentence, prompt, text, tables=TABLES):
     return sum(next_log_probs(sentence, prompt + text[:i], tables)[token] for i, token in enumerate(text))
 
 
-def beam_search_by_hand(sentence, prompt, beam_size, limit, alpha, forbidden=(), stopping="fairseq"):
+def beam_search_by_hand(sentence, prompt, beam_size, limit, alpha, forbidden=(), stopping="fairseq", ends=(END,)):
     """The same search of one sentence with lists, in float64: (score, text) best first."""
     alive, finished = [(0.0, [])], []
     for length in range(1, limit + 1):
         candidates = []
         for total, text in alive:
             following = next_log_probs(sentence, list(prompt) + text)
-            allowed = [END] if length == limit else [i for i in range(VOCAB) if i not in forbidden]
+            best_end = max(ends, key=lambda token: following[token])
+            allowed = [best_end] if length == limit else [i for i in range(VOCAB) if i not in forbidden]
             candidates += [(total + following[token], [*text, token]) for token in allowed]
         candidates.sort(key=lambda candidate: -candidate[0])
-        ended = [(t / ((5 + length) / 6) ** alpha, text) for t, text in candidates[:beam_size] if text[-1] == END]
+        ended = [(t / ((5 + length) / 6) ** alpha, text) for t, text in candidates[:beam_size] if text[-1] in ends]
         finished = sorted(finished + ended, key=lambda hypothesis: -hypothesis[0])[:beam_size]
-        alive = [candidate for candidate in candidates if candidate[1][-1] != END][:beam_size]
+        alive = [candidate for candidate in candidates if candidate[1][-1] not in ends][:beam_size]
         best = [alive[0][0] / ((5 + n) / 6) ** alpha for n in (length, limit)] if alive else [-np.inf] * 2
         hope = {"fairseq": -np.inf, "transformers": best[0], "tensor2tensor": max(best)}[stopping]
         if len(finished) == beam_size and hope <= finished[-1][0]:
@@ -103,7 +104,7 @@ def texts(found, row):
     return [tokens[:length].tolist() for tokens, length in zip(found.tokens[row], found.lengths[row], strict=True)]
 
 
-def check_invariants(found, limits, prompt=PROMPT, tables=TABLES, alpha=0.6):
+def check_invariants(found, limits, prompt=PROMPT, tables=TABLES, alpha=0.6, ends=(END,)):
     """Every hypothesis ends within its limit, is padded with zeros, and has the probability that the model gives it."""
     for row, limit in enumerate(limits):
         assert (np.diff(found.scores[row][np.isfinite(found.scores[row])]) <= 0).all()
@@ -113,7 +114,7 @@ def check_invariants(found, limits, prompt=PROMPT, tables=TABLES, alpha=0.6):
             if not text:
                 assert found.scores[row, slot] == found.log_probs[row, slot] == -np.inf
                 continue
-            assert len(text) <= limit and text[-1] == END and END not in text[:-1]
+            assert len(text) <= limit and text[-1] in ends and not {*text[:-1]} & {*ends}
             expected = log_prob(row, prompt[row], text, tables)
             np.testing.assert_allclose(found.log_probs[row, slot], expected, rtol=1e-5)
             np.testing.assert_allclose(found.scores[row, slot], expected / ((5 + len(text)) / 6) ** alpha, rtol=1e-5)
@@ -132,14 +133,22 @@ def test_a_beam_that_holds_every_text_finds_the_brute_force_best(alpha):
 
 
 @pytest.mark.parametrize(
-    ("beam_size", "alpha", "forbidden"), [(2, 0.0, ()), (3, 0.6, (0, 3)), (4, 1.5, ()), (4, 0.6, (3,)), (7, 0.6, ())]
+    ("beam_size", "alpha", "forbidden", "ends"),
+    [
+        (2, 0.0, (), (END,)),
+        (3, 0.6, (0, 3), (END,)),
+        (4, 1.5, (), (END,)),
+        (4, 0.6, (3,), (END, 0)),
+        (7, 0.6, (), (END,)),
+        (3, 1.0, (), (3, END, 0)),
+    ],
 )
-def test_beam_search_equals_the_same_search_written_with_lists(beam_size, alpha, forbidden):
+def test_beam_search_equals_the_same_search_written_with_lists(beam_size, alpha, forbidden, ends):
     limits = [8, 3, 8, 1, 5, 7]
-    found = search(beam_size, limits, alpha=alpha, forbidden=forbidden)
-    check_invariants(found, limits, alpha=alpha)
+    found = search(beam_size, limits, alpha=alpha, forbidden=forbidden, end_id=ends)
+    check_invariants(found, limits, alpha=alpha, ends=ends)
     for row, limit in enumerate(limits):
-        expected = beam_search_by_hand(row, PROMPT[row], beam_size, limit, alpha, forbidden)
+        expected = beam_search_by_hand(row, PROMPT[row], beam_size, limit, alpha, forbidden, ends=ends)
         missing = beam_size - len(expected)
         assert texts(found, row) == [text for _, text in expected] + [[]] * missing
         np.testing.assert_allclose(found.scores[row], [score for score, _ in expected] + [-np.inf] * missing, rtol=1e-5)
@@ -162,7 +171,7 @@ def test_beam_one_is_greedy_search(scale, forbidden):
 
 def test_rows_that_pad_the_vocabulary_are_no_continuations():
     logits = jnp.array([[0.5, 2.0, 1.0, MASKED, MASKED]])
-    best, tokens = beam.continuations(logits, jnp.zeros(1), jnp.array([False]), 5, 0, (2,))
+    best, tokens = beam.continuations(logits, jnp.zeros(1), jnp.array([False]), 5, (0,), (2,))
     assert tokens[0, :2].tolist() == [1, 0] and jnp.isfinite(best[0, :2]).all()
     assert (best[0, 2:] == -jnp.inf).all()
 

@@ -79,9 +79,11 @@ TOKENS = np.random.default_rng(5).integers(3, VOCABULARY, (ROWS, LENGTH))
 LENGTHS = np.array([6, 3, 5, 2])
 
 
-def texts(generated):
+def texts(generated, *ends):
     """Up to the end token."""
-    return [row[: row.index(END) + 1] if END in row else row for row in np.asarray(generated).tolist()]
+    rows = np.asarray(generated).tolist()
+    places = [next((place for place, token in enumerate(row) if token in (END, *ends)), len(row)) for row in rows]
+    return [row[: place + 1] for row, place in zip(rows, places, strict=True)]
 
 
 def check_lengths(expected, rules):
@@ -112,27 +114,30 @@ def test_an_encoder_decoder_writes_what_it_writes_in_transformers(rules, bart):
     check_lengths(texts(expected), rules)
 
 
-@pytest.mark.parametrize("rules", RULES, ids=str)
-def test_a_decoder_writes_what_it_writes_in_transformers(rules, gpt2):
+@pytest.mark.parametrize(
+    ("rules", "ends"), [*((rules, (END,)) for rules in RULES), *((rules, (END, 9)) for rules in RULES[:3])], ids=str
+)
+def test_a_decoder_writes_what_it_writes_in_transformers(rules, ends, gpt2):
     theirs, ours = gpt2
     real = np.arange(LENGTH)[None] >= LENGTH - LENGTHS[:, None]
     prompts = np.where(real, TOKENS, 0)
-    expected = theirs.generate(torch.tensor(prompts), attention_mask=torch.tensor(real).long(), **keys(rules))
-    expected = expected[:, LENGTH:]
+    asked = keys(rules) | {"eos_token_id": [*ends]}
+    expected = theirs.generate(torch.tensor(prompts), attention_mask=torch.tensor(real).long(), **asked)
+    expected = texts(expected[:, LENGTH:], *ends)
     tokens, lengths = jnp.array(prompts), jnp.array(LENGTHS)
     cache = ours.start_cache(ROWS, LENGTH + NEW)
-    common = {"max_new_tokens": jnp.full(ROWS, NEW), "capacity": NEW, "end_id": END, "forbidden": (0, 1)}
-    common |= {"constraints": rules.constraints(END)}
-    check_lengths(texts(expected), rules)
+    common = {"max_new_tokens": jnp.full(ROWS, NEW), "capacity": NEW, "end_id": ends, "forbidden": (0, 1)}
+    common |= {"constraints": rules.constraints(*ends)}
+    check_lengths(expected, rules)
     if rules.beam_size == 1:
         logits, cache = ours.prefill(tokens, lengths, cache)
         options = {"seed": 0, "row_ids": jnp.arange(ROWS), "sampling": Sampling(temperature=0.0), **common}
         state = start_generation(logits, cache, tokens, lengths, **options)
-        assert texts(continue_generation(ours.extend, state, NEW).tokens) == texts(expected)
+        assert texts(continue_generation(ours.extend, state, NEW).tokens, *ends) == expected
         return
     _, cache = ours.prefill(tokens[:, :-1], lengths - 1, cache)
     before = (tokens, lengths)
     found = beam_search(
         ours.extend, DecoderCache.take, cache, tokens[:, -1:], before=before, **rules.settings(), **common
     )
-    assert texts(found.tokens[:, 0]) == texts(expected)
+    assert texts(found.tokens[:, 0], *ends) == expected

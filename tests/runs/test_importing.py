@@ -269,6 +269,8 @@ def test_published_generation_becomes_fields_of_the_task(writers):
     assert task.generation.stopping == "tensor2tensor" and task.generation.min_length == 2
     task = said(writers["generation"], eos_token_id=[3, 5])
     assert task.generation.end_tokens == (PIECES[5],)
+    searched = said(writers["generation"], eos_token_id=[3, 5], num_beams=2, do_sample=False).generation
+    assert searched.end_tokens == (PIECES[5],) and searched.beam_size == 2
     assert said(writers["generation"], eos_token_id=5).generation.end_tokens == (PIECES[5],)
 
 
@@ -283,7 +285,6 @@ def test_published_generation_becomes_fields_of_the_task(writers):
         ("decoding", "encoder_no_repeat_ngram_size", {"encoder_no_repeat_ngram_size": 3}),
         ("generation", "min_length", {"min_length": 2}),
         ("generation", "do_sample", {"do_sample": True, "num_beams": 2}),
-        ("generation", "eos_token_id", {"eos_token_id": [3, 5], "num_beams": 2, "do_sample": False}),
         ("generation", "suppress_tokens or bad_words_ids", {"suppress_tokens": [99]}),
         ("decoding", "forced_bos_token_id", {"forced_bos_token_id": 12}),
         ("generation", "a_new_key", {"a_new_key": 1}),

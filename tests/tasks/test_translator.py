@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizers import Bytes
 from transformer_jax.decoding.beam import BeamResult
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
@@ -110,10 +112,10 @@ def test_attention_of_a_sentence_sums_to_one_and_unpacks(translator):
     assert model is translator.model and tokenizer.decode(tokenizer.encode("ab")) == "ab"
 
 
-def with_decoding(translator, *, target_start="", **changes):
+def with_decoding(translator, names=None, **changes):
     source, target = translator.tokenizer
     decoding = dataclasses.replace(translator.decoding, **changes)
-    return Translator(translator.model, source, target, decoding, max_length=20, target_start=target_start)
+    return Translator(translator.model, source, target, decoding, max_length=20, **(names or {}))
 
 
 def test_a_translation_is_one_of_given_texts_and_the_most_probable_of_them(translator):
@@ -130,13 +132,25 @@ def test_a_translation_is_one_of_given_texts_and_the_most_probable_of_them(trans
 
 
 def test_a_translation_begins_with_the_token_of_its_language_which_counts_in_its_length(translator):
-    tagged = with_decoding(translator, target_start="x")
+    tagged = with_decoding(translator, {"target_start": "x"})
     for found in tagged.search(["a b"], 3)[0]:
         assert found.log_prob == pytest.approx(tagged.score(["a b"], [found.text])[0], rel=1e-4)
         (whole,), (untagged,) = translator.score(["a b"], [f"x{found.text}"]), translator.score(["a b"], [found.text])
         assert whole < found.log_prob != pytest.approx(untagged, rel=1e-4)
         length = len(found.text.encode()) + 2
         assert found.score == pytest.approx(found.log_prob / ((5 + length) / 6) ** 0.6, rel=1e-4)
+
+
+def test_a_source_stands_between_the_tokens_of_its_language_and_so_it_is_learnt():
+    tokenizer, task = Bytes().train([]), Translation(source_start="x", source_end="y", target_start="z")
+    examples = [{"source": "ab", "target": "c"}]
+    columns = task.encode({"source": tokenizer, "target": tokenizer}, examples, max_length=20)
+    x, y, z = map(tokenizer.token_id, "xyz")
+    assert columns["source"] == [[x, *tokenizer.encode("ab"), tokenizer.eos_id, y]]
+    assert columns["target"] == [[tokenizer.bos_id, z, *tokenizer.encode("c"), tokenizer.eos_id]]
+    both = {"source": tokenizer, "target": tokenizer}
+    predictor = task.predictor(CONFIG.build(0), both, DataConfig(source=Files(), max_length=20))
+    assert predictor.encoded(["ab"]) == columns["source"]
 
 
 def test_a_translation_has_no_token_that_is_suppressed(translator):

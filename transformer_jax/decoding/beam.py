@@ -68,6 +68,8 @@ class Finished(NamedTuple):
     """Generated tokens, the end token included; 0 for the rest."""
     slots: Int[Array, "batch beam"]
     """The alive hypothesis to which the end token was appended."""
+    ends: Int[Array, "batch beam"]
+    """That end token."""
 
 
 class BeamState(NamedTuple):
@@ -97,7 +99,7 @@ class BeamResult(NamedTuple):
     """Finished hypotheses, best first. Where a sentence has fewer, the rest have score -inf, length 0 and tokens 0."""
 
     tokens: Int[Array, "batch beam capacity"]
-    """Ending in the end token; 0 after it."""
+    """Ending in an end token; 0 after it."""
     lengths: Int[Array, "batch beam"]
     """Tokens, the end token included."""
     scores: Float[Array, "batch beam"]
@@ -113,7 +115,7 @@ def beam_search(
     prompt: Int[Array, "batch prompt_length"],
     *,
     beam_size: int,
-    end_id: int,
+    end_id: int | tuple[int, ...],
     max_new_tokens: Int[Array, " batch"],
     capacity: int,
     alpha: float = 0.6,
@@ -124,11 +126,11 @@ def beam_search(
     before: tuple[Int[Array, "batch length"], Int[Array, " batch"]] | None = None,
     counted: int = 0,
 ) -> BeamResult:
-    """The best continuations of `prompt`, each of which ends in `end_id` within its row's `max_new_tokens`.
+    """The best continuations of `prompt`, each of which ends in (one of) `end_id` within its row's `max_new_tokens`.
 
     At every position the best `beam_size` extensions that do not end stay alive, and those that end count as finished
     if they are among the best `beam_size` of all. A sentence is done as `stopping` says, or at its limit, where only
-    the end token is allowed. Of equal ones the lower slot, then the lower token wins. A row with `max_new_tokens` 0 has
+    an end token is allowed. Of equal ones the lower slot, then the lower token wins. A row with `max_new_tokens` 0 has
     no hypothesis. `capacity` bounds the new tokens of all rows; the cache needs room for prompt_length + capacity - 1
     tokens. Where `prompt` is only the end of the prompts, `before` shows them whole to the constraints: at the right
     end of an array, and their lengths. `counted`: tokens at the prompt's end that belong to the text whose length is
@@ -138,8 +140,9 @@ def beam_search(
         raise ValueError("the prompt is empty: begin it with one token at least, usually the bos token")
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}: give room for one token at least")
-    if end_id in forbidden:
-        raise ValueError(f"forbidden holds the end token {end_id}, without which no text can end: take it out")
+    ends = (end_id,) if isinstance(end_id, int) else end_id
+    if not ends or {*ends} & {*forbidden}:
+        raise ValueError(f"forbidden holds an end token of {ends}, without which no text can end: take it out")
     if beam_size < 1:
         raise ValueError(f"beam_size is {beam_size}: keep one hypothesis at least")
     if prompt.shape[1] > 1:  # in one call, before the rows are repeated
@@ -157,7 +160,7 @@ def beam_search(
         cache=cache if beam_size == 1 else reorder(cache, repeated),
         last=jnp.repeat(prompt[:, -1:], beam_size, axis=1),
         alive=jnp.where(first, 0.0, nothing),
-        finished=Finished(nothing, nothing, none, none),
+        finished=Finished(nothing, nothing, none, none, none),
         tokens=jnp.zeros((capacity, batch, beam_size), jnp.int32),
         parents=jnp.zeros((capacity, batch, beam_size), jnp.int32),
         limits=limits,
@@ -172,12 +175,12 @@ def beam_search(
         return length_penalty(length + counted, alpha, length_rule)
 
     def extended(state: BeamState) -> BeamState:
-        return _extend(step, reorder, state, end_id, penalty, stopping, forbidden, constraints)
+        return _extend(step, reorder, state, ends, penalty, stopping, forbidden, constraints)
 
-    return _result(jax.lax.while_loop(unfinished, extended, state), end_id)
+    return _result(jax.lax.while_loop(unfinished, extended, state))
 
 
-def _result(state: BeamState, end_id: int) -> BeamResult:
+def _result(state: BeamState) -> BeamResult:
     """The finished hypotheses, their tokens collected along their parents."""
     finished = state.finished
 
@@ -185,7 +188,7 @@ def _result(state: BeamState, end_id: int) -> BeamResult:
         position, tokens, parents = at
         inside = position < finished.lengths - 1
         token = jnp.where(inside, jnp.take_along_axis(tokens, slots, axis=1), 0)
-        token = jnp.where(position == finished.lengths - 1, end_id, token)
+        token = jnp.where(position == finished.lengths - 1, finished.ends, token)
         return jnp.where(inside, jnp.take_along_axis(parents, slots, axis=1), slots), token
 
     columns = (jnp.arange(len(state.tokens)), state.tokens, state.parents)
@@ -208,7 +211,7 @@ def _extend(
     step: Step,
     reorder: Reorder,
     state: BeamState,
-    end_id: int,
+    ends: tuple[int, ...],
     penalty: Penalty,
     stopping: Stopping,
     forbidden: tuple[int, ...],
@@ -217,17 +220,19 @@ def _extend(
     batch, beam = state.alive.shape
     logits, cache = step(state.last.reshape(-1, 1), state.cache)
     only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
-    # Each of the `beam` hypotheses can end in one way, so twice as many candidates leave `beam` that do not end. A beam
-    # of one needs none: where its best extension ends, the sentence is done.
-    count = 1 if beam == 1 else min(2 * beam, logits.shape[-1])
+    # Each of the `beam` hypotheses can end in as many ways as there are end tokens, so that many more candidates leave
+    # `beam` that do not end. A beam of one needs none: where its best extension ends, the sentence is done.
+    enough = (1 + len(ends)) * beam
+    count = 1 if beam == 1 else min(enough, logits.shape[-1])
     alive = state.alive.reshape(-1)
     limited = tuple(zip(constraints, state.constraints, strict=True))
-    totals, words = continuations(logits[:, -1], alive, only_end, count, end_id, forbidden, limited)
-    log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(2 * beam, beam * count))
+    totals, words = continuations(logits[:, -1], alive, only_end, count, ends, forbidden, limited)
+    log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(enough, beam * count))
     slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
-    ended = tokens == end_id
+    ended = jnp.isin(tokens, jnp.array(ends))
 
-    finished = _merge(state, ended[:, :beam], log_probs[:, :beam], slots[:, :beam], penalty)
+    best = (array[:, :beam] for array in (ended, log_probs, slots, tokens))
+    finished = _merge(state, penalty, *best)
     alive, chosen = jax.lax.top_k(jnp.where(ended, -jnp.inf, log_probs), beam)
     alive = jnp.where(_done(finished, alive, state, penalty, stopping)[:, None], -jnp.inf, alive)
     parents = jnp.take_along_axis(slots, chosen, axis=1)
@@ -259,12 +264,12 @@ def _done(finished: Finished, alive: Array, state: BeamState, penalty: Penalty, 
     return full & (best <= finished.scores.min(axis=1))
 
 
-def _merge(state: BeamState, ended: Array, log_probs: Array, slots: Array, penalty: Penalty) -> Finished:
+def _merge(state: BeamState, penalty: Penalty, ended: Array, log_probs: Array, slots: Array, tokens: Array) -> Finished:
     """The best of the finished hypotheses and of the candidates that `ended`."""
     length = state.position + 1
     log_probs = jnp.where(ended, log_probs, -jnp.inf)
     lengths = jnp.where(log_probs > -jnp.inf, length, 0)
-    new = Finished(log_probs / penalty(length), log_probs, lengths, slots)
+    new = Finished(log_probs / penalty(length), log_probs, lengths, slots, tokens)
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.finished, new)
     _, best = jax.lax.top_k(both.scores, log_probs.shape[1])
     return jax.tree.map(lambda array: jnp.take_along_axis(array, best, axis=1), both)
@@ -275,7 +280,7 @@ def continuations(
     log_probs: Float[Array, " rows"],
     only_end: Bool[Array, " rows"],
     count: int,
-    end_id: int,
+    ends: tuple[int, ...],
     forbidden: tuple[int, ...],
     constraints: tuple[tuple[Constraint, State], ...] = (),
 ) -> tuple[Float[Array, "rows count"], Int[Array, "rows count"]]:
@@ -293,7 +298,8 @@ def continuations(
         allowed = constraint.allow(allowed, state)
     best, tokens = jax.lax.top_k(allowed, count)
     best = jnp.where(best <= MASKED, -jnp.inf, best)  # rows that only pad the vocabulary
-    the_end = jnp.where(jnp.arange(count)[None] == 0, logits[:, end_id, None], -jnp.inf)
+    last = logits[:, jnp.array(ends)]
+    the_end = jnp.where(jnp.arange(count)[None] == 0, jnp.max(last, axis=1, keepdims=True), -jnp.inf)
     best = (jnp.where(only_end[:, None], the_end, best) - highest) - normalizer + log_probs[:, None]
-    tokens = jnp.where(only_end[:, None], end_id, tokens)
+    tokens = jnp.where(only_end[:, None], jnp.array(ends)[jnp.argmax(last, axis=1, keepdims=True)], tokens)
     return jnp.where((log_probs == -jnp.inf)[:, None], -jnp.inf, best), tokens

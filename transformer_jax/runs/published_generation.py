@@ -123,8 +123,8 @@ def _tokens(keys: Keys, said: dict[str, Any], config: TokenizerConfig, *, transl
 
     fields: dict[str, Any] = {}
     if others := [token for token in ends if token not in (None, tokenizer.eos_id)]:
-        if translates or keys.values.get("num_beams", 1) != 1:
-            raise ValueError(f"eos_token_id {end} cannot be expressed here, for a search only {tokenizer.eos_id}")
+        if translates:
+            raise ValueError(f"eos_token_id {end} cannot be expressed here, for translations only {tokenizer.eos_id}")
         fields["end_tokens"] = names("eos_token_id", others)
     if suppressed:
         fields["suppressed"] = names("suppress_tokens or bad_words_ids", suppressed)

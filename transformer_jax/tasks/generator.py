@@ -43,7 +43,7 @@ class Generation(BeamSearch):
     stop: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Texts at which a continuation ends; they are left out."""
     end_tokens: tuple[str, ...] = ()
-    """Tokens of the vocabulary that end a continuation beside the tokenizer's end token; for sampling alone."""
+    """Tokens of the vocabulary that end a continuation beside the tokenizer's end token."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Random seed of sampling."""
     chunk: Annotated[int, Ge(1)] = 16
@@ -59,8 +59,6 @@ class TextGenerator(Predictor):
         self, model: DecoderOnly, tokenizer: Tokenizer, generation: Generation = Generation(), *, max_length: int
     ):
         super().__init__(model, tokenizer, max_length=max_length, tokens_per_batch=generation.tokens_per_batch)
-        if generation.beam_size > 1 and generation.end_tokens:
-            raise ValueError("beam search ends at the tokenizer's end token alone: leave end_tokens out")
         self.generation = generation
         self.end_ids = (tokenizer.eos_id, *map(tokenizer.token_id, generation.end_tokens))
         """The tokens that end a continuation."""
@@ -244,11 +242,12 @@ class TextGenerator(Predictor):
             lengths,
             self._limits(lengths, [[]] * len(prompts)),
             **generation.settings(),
-            end_id=self.tokenizer.eos_id,
+            end_id=self.end_ids,
             **self._bounds(),
         )
         tokens, ends = to_host((result.tokens, result.lengths))
-        decoded = [self.tokenizer.decode(ids[:end].tolist()) for ids, end in zip(tokens[:, 0], ends[:, 0], strict=True)]
+        lasts = np.maximum(ends[:, 0] - 1, 0)  # without their end tokens
+        decoded = [self.tokenizer.decode(ids[:last].tolist()) for ids, last in zip(tokens[:, 0], lasts, strict=True)]
         return [cut_at(text, generation.stop)[0] for text in decoded]
 
 

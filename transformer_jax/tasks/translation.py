@@ -55,6 +55,8 @@ class Translation(Task):
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
     source_start: str = ""
     """A token of the vocabulary with which every source begins, such as the code of its language."""
+    source_end: str = ""
+    """The same behind the end token of every source, where mBART has the code of its language."""
     target_start: str = ""
     """The same of every target, behind its start token."""
 
@@ -63,8 +65,8 @@ class Translation(Task):
         source, target = tokenizers["source"], tokenizers["target"].for_targets
         sources, targets = ([example[name] for example in examples] for name in self.features)
         return {
-            "source": tokens_of(source, sources, *named_tokens(source, self.source_start)),
-            "target": tokens_of(target, targets, target.bos_id, *named_tokens(target, self.target_start)),
+            "source": tokens_of(source, sources, self.source_start, self.source_end),
+            "target": [[target.bos_id, *ids] for ids in tokens_of(target, targets, self.target_start)],
         }
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
@@ -103,9 +105,9 @@ class Translation(Task):
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
-        starts = {"source_start": self.source_start, "target_start": self.target_start}
+        names = {name: getattr(self, name) for name in ("source_start", "source_end", "target_start")}
         both = tokenizers["source"], tokenizers["target"].for_targets
-        return Translator(model, *both, self.decoding, max_length=data.max_length, **starts)
+        return Translator(model, *both, self.decoding, max_length=data.max_length, **names)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
@@ -148,9 +150,10 @@ class TextTokenizers(NamedTuple):
         return self.target.decode(list(ids))
 
 
-def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], *start: int) -> list[list[int]]:
-    """The tokens of texts between those of their `start` and the end token."""
-    return [[*start, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(listed(texts))]
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], start: str = "", end: str = "") -> list[list[int]]:
+    """The tokens of texts and the end token, between those of the names `start` and `end`."""
+    first, last = named_tokens(tokenizer, start), [tokenizer.eos_id, *named_tokens(tokenizer, end)]
+    return [[*first, *ids, *last] for ids in tokenizer.encode_batch(listed(texts))]
 
 
 def named_tokens(tokenizer: Tokenizer, name: str) -> list[int]:
@@ -170,10 +173,12 @@ class Translator(Predictor):
         *,
         max_length: int = 256,
         source_start: str = "",
+        source_end: str = "",
         target_start: str = "",
     ):
         tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
-        self.source_start = named_tokens(source_tokenizer, source_start)
+        self.around = source_start, source_end
+        """The names of the tokens around every source."""
         self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
         self.forbidden = forbidden_tokens(target_tokenizer, decoding, target_tokenizer.eos_id)
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
@@ -235,7 +240,8 @@ class Translator(Predictor):
         """The log-probability, in nats, of every target (with its end token) given its source."""
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} source lines, but {len(targets)} target lines")
-        answers = self.refuse_long(tokens_of(self.tokenizer.target, targets, *self.target_start))
+        answers = [[*self.target_start, *ids] for ids in tokens_of(self.tokenizer.target, targets)]
+        answers = self.refuse_long(answers)
         scores = self.for_each(_log_probabilities, self.encoded(sources), answers, first=len(self.target_start) - 1)
         return [float(score) for score in scores]
 
@@ -247,7 +253,7 @@ class Translator(Predictor):
         if not source.strip():
             raise ValueError("an empty sentence has no attention; give one with words")
         target = self.translate([source])[0] if target is None else target
-        (source_ids,) = tokens_of(self.tokenizer.source, [source], *self.source_start)
+        (source_ids,) = tokens_of(self.tokenizer.source, [source], *self.around)
         target_ids = [*self.target_start, *self.tokenizer.target.encode(target)]
         memory = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
         encoder = memory.intermediates
@@ -271,7 +277,7 @@ class Translator(Predictor):
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """The source tokens of every line and an end token; ValueError for a line that is too long."""
-        return self.refuse_long(tokens_of(self.tokenizer.source, texts, *self.source_start))
+        return self.refuse_long(tokens_of(self.tokenizer.source, texts, *self.around))
 
     def _choices(self, among: Sequence[str]) -> dict[tuple[int, ...], str]:
         """The texts by their tokens; ValueError for one that cannot be written, and without any."""
