@@ -10,6 +10,10 @@ import pytest
 
 import transformer_jax
 from transformer_jax.cli.main import main
+from transformer_jax.data.subwords import ByteBPE
+from transformer_jax.interop.published import write_published
+from transformer_jax.models.decoder_only import gpt2
+from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +96,17 @@ def test_modules_work_in_a_project_of_ones_own():
     names: dict = {}
     exec(block, names)
     assert names["value"] > 0
+
+
+def test_a_published_model_works_in_a_project_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = gpt2(d_model=16, num_heads=2, d_ff=32, num_layers=1, vocab_size=300, max_length=32)
+    write_published(Path("DIR"), config, named_parameters(config.build(0)))
+    Path("DIR", "tokenizer.json").write_bytes(ByteBPE(vocab_size=300).train(["to be or not"] * 9).content)
+    names: dict = {}
+    exec(next(block for block in BLOCKS if "write_published" in block), names)
+    before, after = (transformer_jax.load(place).score(["to be or not to be"])[0] for place in ("DIR", "NEW"))
+    assert names["before"] > 0 and after > before
 
 
 def test_pages_link_to_files_that_exist():
