@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.subwords import ByteBPE, SubwordTokenizer, WordPiece
+from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.tokenizers import Tokenizer, TokenizerConfig
+from transformer_jax.tasks.question_answering import windows
+from transformer_jax.tasks.sequences import join_parts
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -253,6 +256,24 @@ def test_a_byte_vocabulary_may_have_special_tokens_of_its_own(tmp_path):
     assert special == (257, 258, 259, 260, 261)
     assert roberta.encode("ab<mask>")[0] == 256
     assert 261 not in roberta.encode("ab<mask>")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_pair_of_roberta_has_two_end_tokens_between_as_in_transformers(fast, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="compares with transformers")
+    write_bpe(tmp_path, ["ab", "<s>", "<pad>", "</s>", "<unk>", "<mask>"], "a b")
+    theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    if fast:
+        theirs.save_pretrained(tmp_path)
+    else:
+        (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
+    found = TokenizerJson(path=str(tmp_path)).train([])
+    ((joined, second),) = join_parts(found, [["abc", "de f"]], 20)
+    assert joined == theirs("abc", "de f")["input_ids"] and found.decode(joined[second:]) == "de f"
+    (cut,) = join_parts(found, [["abc", "de f"]], 8)
+    assert len(cut[0]) == 8
+    (window,) = windows(found, "abc", "de f", 20, 2)
+    assert window.tokens == joined and window.first == second
 
 
 def test_ids_that_a_file_leaves_out_count(tmp_path):

@@ -27,6 +27,7 @@ class PublishedTokenizer(Tokenizer):
         ids = [special[name] if special[name] is not None else self.eos_id for name in ("bos", "pad", "unk")]
         self.bos_id, self.pad_id, self.unk_id = ids
         self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
+        self.between = self.published.get("between", 1)
 
     def chat_template(self) -> tuple[str, dict[str, str]]:
         """The template of the settings, the one called default if there are several."""

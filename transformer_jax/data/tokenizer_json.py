@@ -29,6 +29,8 @@ from transformer_jax.data.tokenizers import Bytes, SentencePiece, TokenizerConfi
 FILE, SPECIAL, MODEL = "tokenizer.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
 MOST_GROWTH = 1_000
+DOUBLED = ("roberta", "xlm-roberta")
+"""Models whose pairs have two end tokens between them; a tokenizer.json shows it itself."""
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bos": (("bos_token", "cls_token"), STARTS),
     "eos": (("eos_token", "sep_token"), ENDS),
@@ -61,12 +63,16 @@ class TokenizerJson(TokenizerConfig):
             settings["chat_template"] = template.read_text(encoding="utf-8")
         if not (directory / FILE).is_file() and has_pieces(directory):
             content = read_pieces(directory, settings)
-            vocabulary = content["ids"] | content["added"]
+            vocabulary, pair = content["ids"] | content["added"], []
         else:
             backend = _backend(directory, settings)
             content, vocabulary = {"tokenizer": json.loads(backend.to_str())}, backend.get_vocab()
+            pair = backend.encode("a", "a").ids
         size = self.vocab_size or max(vocabulary.values(), default=0) + 1
-        content |= {"vocab_size": self.vocab_size, "special": _special(vocabulary, settings, size)}
+        special = _special(vocabulary, settings, size)
+        ends = sum(number == special["eos"] for number in pair)
+        doubled = ends > 2 or settings.get("model_type") in DOUBLED
+        content |= {"vocab_size": self.vocab_size, "special": special, "between": 2 if doubled else 1}
         return self._restored(json.dumps(content | {"settings": _kept(settings)}).encode())
 
     def _restored(self, content: bytes) -> "TokenizerJsonTokenizer | PieceTokenizer":

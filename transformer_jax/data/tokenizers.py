@@ -45,6 +45,8 @@ class Tokenizer:
     """Ids that `decode` leaves out."""
     starts: bool = True
     """Whether a text that is to be continued begins with the start token, as a published tokenizer may not want it."""
+    between: int = 1
+    """End tokens between two texts that are read as a pair."""
     suffix = ".json"
     """Ending of the saved file's name."""
 

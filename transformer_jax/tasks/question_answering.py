@@ -194,15 +194,15 @@ class Answerer(Predictor):
 
 
 def windows(tokenizer: Tokenizer, question: str, context: str, max_length: int, stride: int) -> list[Window]:
-    """A start token, the question, an end token, a part of the context and an end token; parts overlap by `stride`.
+    """A question and a part of its context in every window, as `join_parts` joins them; parts overlap by `stride`.
 
     Raises ValueError for an empty context and for a question that leaves no room for more than the overlap.
     """
-    asked = [tokenizer.bos_id, *tokenizer.encode(question), tokenizer.eos_id]
+    asked = [tokenizer.bos_id, *tokenizer.encode(question), *[tokenizer.eos_id] * tokenizer.between]
     ids, offsets = tokenizer.encode_with_offsets(context)
     if not ids:
         raise ValueError(f"the question {question[:40]!r} has an empty context")
-    room, size = max_length - len(asked) - 1, len(asked) - 2
+    room, size = max_length - len(asked) - 1, len(asked) - 1 - tokenizer.between
     if room <= min(stride, len(ids) - 1):
         raise ValueError(f"the question {question[:40]!r} has {size} tokens: no room for a context in {max_length}")
     parts, start = [], 0

@@ -33,17 +33,18 @@ def array_width(length: int) -> int:
 def join_parts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> list[tuple[list[int], int]]:
     """A text, or two that belong together, as one sequence (Devlin et al. 2019, section 3).
 
-    A start token, then each part and an end token; and the place of the second part's first token. What is longer than
-    `max_length` loses tokens at the end of its longest part.
+    A start token, the parts with an end token (RoBERTa: two) between them, and an end token; and the place of the
+    second part's first token. What is longer than `max_length` loses tokens at the end of its longest part.
     """
     parts = iter(tokenizer.encode_batch([part for text in texts for part in text]))
-    sequences = []
+    between, sequences = [tokenizer.eos_id] * tokenizer.between, []
     for text in texts:
         ids = [next(parts) for _ in text]
-        for _ in range(min(sum(map(len, ids)), sum(map(len, ids)) + len(ids) + 1 - max_length)):
+        size, special = sum(map(len, ids)), 2 + len(between) * (len(ids) - 1)
+        for _ in range(min(size, size + special - max_length)):
             max(ids, key=len).pop()
-        tokens = [tokenizer.bos_id, *(token for part in ids for token in [*part, tokenizer.eos_id])]
-        sequences.append((tokens, len(ids[0]) + 2))
+        rest = [token for part in ids[1:] for token in [*between, *part]]
+        sequences.append(([tokenizer.bos_id, *ids[0], *rest, tokenizer.eos_id], 1 + len(ids[0]) + len(between)))
     return sequences
 
 
