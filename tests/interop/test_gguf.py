@@ -94,6 +94,10 @@ def write(path, kind, quantised, name="Llama", extra=None, vocabulary=add_byte_l
         writer.add_tensor(ours, gguf.quants.quantize(np.ascontiguousarray(stored), kept), raw_dtype=kept)
         left = torch.tensor(gguf.quants.dequantize(gguf.quants.quantize(array, kept), kept)).reshape(value.shape)
         value.copy_(left)
+    if (rotary := config.rope_parameters).get("rope_type") == "llama3":
+        plain = rotary["rope_theta"] ** (-np.arange(0, 8, 2) / 8)
+        factors = plain / model.model.rotary_emb.inv_freq.numpy()
+        writer.add_tensor("rope_freqs.weight", factors.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -105,6 +109,8 @@ HEAD = {"attention.key_length": 16, "attention.value_length": 16}
 OF_GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 5, "rms_norm_eps": 1e-5}
 CAPPED = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0}
 LARGEST = {"num_hidden_layers": 46, "query_pre_attn_scalar": 8}
+LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"rope_theta": 5e5, "original_max_position_embeddings": 8192}
 GLOBAL = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
 ROTARY = {"full_attention": GLOBAL, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
 SCALED = {"rope.freq_base": 1e6, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0}
@@ -115,6 +121,7 @@ SCALED = {"rope.freq_base": 1e6, "rope.scaling.type": "linear", "rope.scaling.fa
     [
         ("llama", "F32", "Llama", {"rope.freq_base": 1e4}, {"tie_word_embeddings": True}),
         ("llama", "Q8_0", "Llama", {"rope.dimension_count": 8}, {}),
+        ("llama", "F16", "Llama", {"rope.freq_base": 5e5}, {"rope_parameters": LLAMA3}),
         ("llama", "F32", "Mistral", {"attention.sliding_window": 5}, {"sliding_window": 5}),
         ("qwen2", "Q4_0", "Qwen2", {}, {"tie_word_embeddings": True}),
         ("qwen3", "F16", "Qwen3", HEAD, {"head_dim": 16}),
@@ -140,18 +147,19 @@ def test_a_file_gives_the_logits_of_what_it_holds(kind, quantised, name, extra, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "extra"),
+    ("kind", "extra", "rotary", "name"),
     [
-        ("qwen2", {"attention.sliding_window": 5}),
-        ("llama", {"rope.dimension_count": 4}),
-        ("llama", {"rope.scaling.type": "yarn"}),
-        ("gemma3", {"final_logit_softcapping": 5.0}),
-        ("phi3", {}),
+        ("qwen2", {"attention.sliding_window": 5}, None, "attention.sliding_window"),
+        ("llama", {"rope.dimension_count": 4}, None, "rope.dimension_count 4"),
+        ("llama", {"rope.scaling.type": "yarn"}, None, "yarn"),
+        ("llama", {"rope.freq_base": 5e5}, LLAMA3 | {"low_freq_factor": 2.0}, "rope_freqs"),
+        ("gemma3", {"final_logit_softcapping": 5.0}, None, "final_logit_softcapping"),
+        ("phi3", {}, None, "phi3"),
     ],
 )
-def test_what_cannot_be_expressed_is_refused_by_its_name(kind, extra, tmp_path):
-    write(tmp_path / "model.gguf", kind, "F32", extra=extra)
-    with pytest.raises(ValueError, match=next(iter(extra), kind)):
+def test_what_cannot_be_expressed_is_refused_by_its_name(kind, extra, rotary, name, tmp_path):
+    write(tmp_path / "model.gguf", kind, "F32", extra=extra, rope_parameters=rotary)
+    with pytest.raises(ValueError, match=name):
         write_published_gguf(tmp_path / "model.gguf", tmp_path / "published")
 
 

@@ -10,11 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.interop.gguf_vocabularies import vocabulary_files
 from transformer_jax.interop.published import CONFIG
+from transformer_jax.interop.rotary import written_rotary
 from transformer_jax.interop.tensor_files import Tensor, write_directory
+from transformer_jax.nn.positions import Rotary
+from transformer_jax.nn.rotary_scaling import Llama3, rotary_frequencies
 
 ARCHITECTURES = {
     "llama": ("llama", "LlamaForCausalLM"),
@@ -72,6 +76,7 @@ MORE_KEYS = {
 }
 OF_A_HEAD = ("attention.value_length", "rope.dimension_count")
 """Keys that repeat the size of a head; models where they say else are of another kind."""
+FREQUENCIES = "rope_freqs.weight"
 SCALING = ("rope.scaling.type", "rope.scaling.factor")
 
 
@@ -118,21 +123,22 @@ def _config(facts: Mapping[str, Any], reader: Any) -> dict[str, Any]:
     head = int(own.get("attention.key_length", own["embedding_length"] // own["attention.head_count"]))
     if other := [f"{key} {own[key]}" for key in OF_A_HEAD if own.get(key, head) != head]:
         raise ValueError(f"{', '.join(other)} of {kind} is not known here, only the {head} of a head")
-    config = {theirs: own[key] for key, theirs in keys.items() if key in own}
-    names = {tensor.name: [*map(int, reversed(tensor.shape))] for tensor in reader.tensors}
+    # llama.cpp's base for a file that does not state it.
+    config = {"rope_theta": 10_000.0} | {theirs: own[key] for key, theirs in keys.items() if key in own}
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     ids = {f"{role}_token_id": facts.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos")}
     model_type, name = MISTRAL if kind == "llama" and "sliding_window" in config else ARCHITECTURES[kind]
     return {
         "model_type": model_type,
         "architectures": [name],
-        "rope_theta": 10_000.0,  # llama.cpp's for a file that does not state it
         **config,
         **_scaling(own),
+        **(_frequencies(tensors[FREQUENCIES], config["rope_theta"], head) if FREQUENCIES in tensors else {}),
         "head_dim": head,
-        "vocab_size": names["token_embd.weight"][0],
-        "tie_word_embeddings": "output.weight" not in names,
+        "vocab_size": int(tensors["token_embd.weight"].shape[-1]),
+        "tie_word_embeddings": "output.weight" not in tensors,
         **(_of_gemma(kind, config, head) if kind in GEMMA else {"hidden_act": "silu"}),
-        **({} if kind == "qwen2" else {"attention_bias": "blk.0.attn_q.bias" in names}),
+        **({} if kind == "qwen2" else {"attention_bias": "blk.0.attn_q.bias" in tensors}),
         **{key: value for key, value in ids.items() if value is not None},
     }
 
@@ -144,6 +150,16 @@ def _scaling(own: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{SCALING[0]} {kind!r} is not read from GGUF, only none and linear")
     used = kind == "linear" and factor not in (0, 1)
     return {"rope_scaling": {"rope_type": kind, "factor": factor}} if used else {}
+
+
+def _frequencies(tensor: Any, base: float, head: int) -> dict[str, Any]:
+    """The scaling of Llama 3.1, of which GGUF has only what each frequency is divided by; ValueError for another."""
+    factors = _values(tensor, (1, head // 2), 0, 0.0)
+    scaling = Llama3(factor=float(factors.max()))
+    scaled, _ = scaling.frequencies(base, head, jnp.zeros((1, 1), int))
+    if not np.allclose(factors * scaled, rotary_frequencies(base, head), rtol=1e-3, atol=0):
+        raise ValueError(f"its {FREQUENCIES} are not those of Llama 3.1, which alone are read from GGUF")
+    return written_rotary(Rotary(base=base, scaling=scaling))
 
 
 def _of_gemma(kind: str, config: Mapping[str, Any], head: int) -> dict[str, Any]:
@@ -169,9 +185,9 @@ def _tensors(facts: Mapping[str, Any], reader: Any) -> dict[str, Tensor]:
     inside = INSIDE_GEMMA if kind in GEMMA else INSIDE
     for tensor in reader.tensors:
         name, halves = OUTSIDE.get(tensor.name), 0
+        if tensor.name == FREQUENCIES:
+            continue
         if name is None:
-            if tensor.name == "rope_freqs.weight":
-                raise ValueError("rotary frequencies of its own are not read from GGUF")
             block, layer, part, leaf = tensor.name.split(".")
             if block != "blk" or part not in inside or leaf not in ("weight", "bias"):
                 raise ValueError(f"the tensor {tensor.name} is not known here")
