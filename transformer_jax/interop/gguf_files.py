@@ -1,4 +1,4 @@
-"""Models that are published as one GGUF file become a directory with config.json, safetensors and tokenizer.json.
+"""Models that are published as one GGUF file become a directory with config.json, safetensors and a tokenizer.
 
 The file is read by the package `gguf`, which also dequantises; here are names and forms
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Tensors are written one at a time.
@@ -10,18 +10,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from transformer_jax.interop.gguf_vocabularies import vocabulary_files
 from transformer_jax.interop.published import CONFIG
+from transformer_jax.interop.rotary import written_rotary
 from transformer_jax.interop.tensor_files import Tensor, write_directory
+from transformer_jax.nn.positions import Rotary
+from transformer_jax.nn.rotary_scaling import Llama3, rotary_frequencies
 
 ARCHITECTURES = {
     "llama": ("llama", "LlamaForCausalLM"),
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3": ("qwen3", "Qwen3ForCausalLM"),
+    "gemma2": ("gemma2", "Gemma2ForCausalLM"),
+    "gemma3": ("gemma3_text", "Gemma3ForCausalLM"),
 }
 """What `general.architecture` is here: model_type and class."""
+MISTRAL = ("mistral", "MistralForCausalLM")
+"""What a "llama" with a window is: GGUF has one name for both."""
+GEMMA = {"gemma2": (2, 46), "gemma3": (6, 62)}
+"""The period of its layers, of which the last sees all, and the layers of its model of 27 billion parameters."""
 OUTSIDE = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -41,6 +51,11 @@ INSIDE = {
     "ffn_down": "mlp.down_proj",
 }
 """The parts of a layer, blk.N.PART.weight."""
+INSIDE_GEMMA = INSIDE | {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 KEYS = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -52,21 +67,17 @@ KEYS = {
     "context_length": "max_position_embeddings",
     "rope.freq_base": "rope_theta",
 }
-NO_EFFECT = ("attention.value_length", "rope.dimension_count", "vocab_size")
-"""Keys that repeat what others say."""
-WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{}"
-    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-SPLITS = {
-    "gpt-2": None,
-    "smollm": None,
-    "llama-bpe": WORDS.format(r"\p{N}{1,3}"),
-    "qwen2": WORDS.format(r"\p{N}"),
+WINDOW = {"attention.sliding_window": "sliding_window"}
+CAPS = {f"{name}_logit_softcapping": f"{name}_logit_softcapping" for name in ("attn", "final")}
+MORE_KEYS = {
+    "llama": WINDOW,
+    "gemma2": WINDOW | CAPS,
+    "gemma3": WINDOW | {"rope.freq_base_swa": "rope_local_base_freq"},
 }
-"""How texts are cut before byte-level pieces, by `tokenizer.ggml.pre`; none: as GPT-2 does."""
-CONTROL, ADDED = 3, 4
-"""Kinds of tokens in `tokenizer.ggml.token_type`: special ones, and others that were added."""
+OF_A_HEAD = ("attention.value_length", "rope.dimension_count")
+"""Keys that repeat the size of a head; models where they say else are of another kind."""
+FREQUENCIES = "rope_freqs.weight"
+SCALING = ("rope.scaling.type", "rope.scaling.factor")
 
 
 def write_published_gguf(file: Path, directory: Path) -> None:
@@ -77,16 +88,15 @@ def write_published_gguf(file: Path, directory: Path) -> None:
     reader = _reader(file)
     try:
         facts = {name: field.contents() for name, field in reader.fields.items()}
-        config, tensors = _config(facts, reader), _tensors(facts, reader)
-        tokenizer, settings = _tokenizer(facts)
+        config, tensors, vocabulary = _config(facts, reader), _tensors(facts, reader), vocabulary_files(facts)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, UnicodeError) as error:
         raise ValueError(f"{file} is damaged or of another form: {type(error).__name__}: {error}") from error
-    except ValueError as error:
+    except (ArithmeticError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from error
     directory.mkdir(parents=True, exist_ok=True)
-    for name, content in ((CONFIG, config), ("tokenizer_config.json", settings)):
-        (directory / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    for name, content in vocabulary.items():
+        (directory / name).write_bytes(content)
     write_directory(directory, tensors)
 
 
@@ -106,81 +116,98 @@ def _config(facts: Mapping[str, Any], reader: Any) -> dict[str, Any]:
     kind = facts["general.architecture"]
     if kind not in ARCHITECTURES:
         raise ValueError(f"the architecture {kind!r} is not read from GGUF, only {', '.join(ARCHITECTURES)}")
-    model_type, name = ARCHITECTURES[kind]
     own = {key.removeprefix(f"{kind}."): value for key, value in facts.items() if key.startswith(f"{kind}.")}
-    if unknown := own.keys() - KEYS.keys() - {*NO_EFFECT}:
+    keys = KEYS | MORE_KEYS.get(kind, {})
+    if unknown := own.keys() - keys.keys() - {*OF_A_HEAD, *SCALING, "vocab_size"}:
         raise ValueError(f"{', '.join(sorted(unknown))} of {kind} is not known here")
-    config = {theirs: own[key] for key, theirs in KEYS.items() if key in own}
-    names = {tensor.name: [*map(int, reversed(tensor.shape))] for tensor in reader.tensors}
+    head = int(own.get("attention.key_length", own["embedding_length"] // own["attention.head_count"]))
+    if other := [f"{key} {own[key]}" for key in OF_A_HEAD if own.get(key, head) != head]:
+        raise ValueError(f"{', '.join(other)} of {kind} is not known here, only the {head} of a head")
+    # llama.cpp's base for a file that does not state it.
+    config = {"rope_theta": 10_000.0} | {theirs: own[key] for key, theirs in keys.items() if key in own}
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     ids = {f"{role}_token_id": facts.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos")}
+    model_type, name = MISTRAL if kind == "llama" and "sliding_window" in config else ARCHITECTURES[kind]
     return {
         "model_type": model_type,
         "architectures": [name],
         **config,
-        "vocab_size": names["token_embd.weight"][0],
-        "tie_word_embeddings": "output.weight" not in names,
-        "hidden_act": "silu",
-        **({} if kind == "qwen2" else {"attention_bias": "blk.0.attn_q.bias" in names}),
+        **_scaling(own),
+        **(_frequencies(tensors[FREQUENCIES], config["rope_theta"], head) if FREQUENCIES in tensors else {}),
+        "head_dim": head,
+        "vocab_size": int(tensors["token_embd.weight"].shape[-1]),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        **(_of_gemma(kind, config, head) if kind in GEMMA else {"hidden_act": "silu"}),
+        **({} if kind == "qwen2" else {"attention_bias": "blk.0.attn_q.bias" in tensors}),
         **{key: value for key, value in ids.items() if value is not None},
     }
 
 
+def _scaling(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The scaling of rotary positions; a factor without a type is linear, as in llama.cpp."""
+    kind, factor = (own.get(key, default) for key, default in zip(SCALING, ("linear", 0.0), strict=True))
+    if kind not in ("none", "linear"):
+        raise ValueError(f"{SCALING[0]} {kind!r} is not read from GGUF, only none and linear")
+    used = kind == "linear" and factor not in (0, 1)
+    return {"rope_scaling": {"rope_type": kind, "factor": factor}} if used else {}
+
+
+def _frequencies(tensor: Any, base: float, head: int) -> dict[str, Any]:
+    """The scaling of Llama 3.1, of which GGUF has only what each frequency is divided by; ValueError for another."""
+    factors = _values(tensor, (1, head // 2), 0, 0.0)
+    scaling = Llama3(factor=float(factors.max()))
+    scaled, _ = scaling.frequencies(base, head, jnp.zeros((1, 1), int))
+    if not np.allclose(factors * scaled, rotary_frequencies(base, head), rtol=1e-3, atol=0):
+        raise ValueError(f"its {FREQUENCIES} are not those of Llama 3.1, which alone are read from GGUF")
+    return written_rotary(Rotary(base=base, scaling=scaling))
+
+
+def _of_gemma(kind: str, config: Mapping[str, Any], head: int) -> dict[str, Any]:
+    """What a file of Gemma does not say and llama.cpp derives.
+
+    The largest models alone scale queries by another width than the head's, and layers have windows in periods, or none
+    has one where Gemma 3 states none (https://github.com/ggml-org/llama.cpp, src/models/gemma2.cpp and gemma3.cpp).
+    """
+    period, largest = GEMMA[kind]
+    width = config["hidden_size"] // config["num_attention_heads"]
+    return {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": width if config["num_hidden_layers"] == largest else head,
+        "sliding_window_pattern": period if config.get("sliding_window", kind == "gemma2") else 1,
+    }
+
+
 def _tensors(facts: Mapping[str, Any], reader: Any) -> dict[str, Tensor]:
-    """The tensors by the names of a published Llama, dequantised when they are written."""
+    """The tensors by their published names, dequantised when they are written."""
     kind, tensors = facts["general.architecture"], {}
     heads = {"attn_q": facts[f"{kind}.attention.head_count"]}
     heads["attn_k"] = facts.get(f"{kind}.attention.head_count_kv", heads["attn_q"])
+    inside = INSIDE_GEMMA if kind in GEMMA else INSIDE
     for tensor in reader.tensors:
         name, halves = OUTSIDE.get(tensor.name), 0
+        if tensor.name == FREQUENCIES:
+            continue
         if name is None:
-            if tensor.name == "rope_freqs.weight":
-                raise ValueError("rotary frequencies of its own are not read from GGUF")
             block, layer, part, leaf = tensor.name.split(".")
-            if block != "blk" or part not in INSIDE or leaf not in ("weight", "bias"):
+            if block != "blk" or part not in inside or leaf not in ("weight", "bias"):
                 raise ValueError(f"the tensor {tensor.name} is not known here")
-            name = f"model.layers.{int(layer)}.{INSIDE[part]}.{leaf}"
+            name = f"model.layers.{int(layer)}.{inside[part]}.{leaf}"
             halves = heads.get(part, 0) if kind == "llama" else 0
         shape = (*map(int, reversed(tensor.shape)),)
-        make = partial(_values, tensor, shape, halves)
+        # Gemma's norms multiply by 1 and what is published, which GGUF has added up.
+        less = float(kind in GEMMA and tensor.name.endswith("norm.weight"))
+        make = partial(_values, tensor, shape, halves, less)
         tensors[name] = Tensor(np.dtype(np.float32), shape, make)
     return tensors
 
 
-def _values(tensor: Any, shape: tuple[int, ...], heads: int) -> np.ndarray:
+def _values(tensor: Any, shape: tuple[int, ...], heads: int, less: float) -> np.ndarray:
     """A tensor's numbers; GGUF pairs neighbouring rows of Llama's rotary heads, published files a head's halves."""
     from gguf.quants import dequantize
 
     values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape)
+    if less:
+        values -= less
     if heads:
         values = values.reshape(heads, shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(shape)
     return values
-
-
-def _tokenizer(facts: Mapping[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-    """The vocabulary of byte-level pieces, and the settings beside it."""
-    kind, split = facts["tokenizer.ggml.model"], facts.get("tokenizer.ggml.pre", "gpt-2")
-    if kind != "gpt2" or split not in SPLITS:
-        raise ValueError(
-            f"its vocabulary is {kind} with {split}; read are gpt2 with {', '.join(SPLITS)}: "
-            "take a model that is published with its tokenizer.json"
-        )
-    tokens, kinds = facts["tokenizer.ggml.tokens"], facts.get("tokenizer.ggml.token_type", [])
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    merges = [tuple(merge.split(" ", 1)) for merge in facts["tokenizer.ggml.merges"]]
-    backend = Tokenizer(models.BPE(vocabulary, merges))
-    steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=SPLITS[split] is None)]
-    if split == "smollm":
-        steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    elif (pattern := SPLITS[split]) is not None:
-        steps.insert(0, pre_tokenizers.Split(Regex(pattern), "isolated"))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    backend.decoder = decoders.ByteLevel()
-    for token, of in zip(tokens, kinds, strict=False):
-        if of in (CONTROL, ADDED):
-            backend.add_tokens([AddedToken(token, special=of == CONTROL, normalized=False)])
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": facts.get("tokenizer.chat_template")}
-    roles = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-    for role, theirs in roles.items():
-        number = facts.get(f"tokenizer.ggml.{theirs}_token_id")
-        settings |= {} if number is None else {f"{role}_token": tokens[number]}
-    return backend, {key: value for key, value in settings.items() if value is not None}
