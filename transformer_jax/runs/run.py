@@ -66,7 +66,8 @@ class Run:
         """
         directory = Path(directory)
         if not cls.exists(directory):
-            raise FileNotFoundError(f"{directory} is not a run directory: it has no {EXPERIMENT}")
+            reason = f"it has no {EXPERIMENT}" if directory.is_dir() else "it does not exist"
+            raise FileNotFoundError(f"{directory} is not a run directory: {reason}")
         tree = read_tree(directory)
         experiment = from_tree(load_experiment_file(directory / SOURCE, tree.get("variant", "experiment")), tree)
         task, data = experiment.task, experiment.data
