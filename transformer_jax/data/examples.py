@@ -12,8 +12,9 @@ import numpy as np
 from transformer_jax.data.lines import is_text
 from transformer_jax.data.sources import Example
 
-Kind = Literal["text", "label", "number", "bytes", "array"]
-"""What a task needs: text; the name of a label, which may be a whole number; a finite number; bytes; an array."""
+Kind = Literal["text", "label", "number", "bytes", "array", "image"]
+"""What a task needs: text; the name of a label, which may be a whole number; a finite number; bytes; an array; an
+image, which is the bytes of a file or an array of values from 0 to 255."""
 
 
 def readable(
@@ -87,6 +88,11 @@ def _number(value: Any) -> float | str | None:
     return number if math.isfinite(number) else None
 
 
+def _image(value: Any) -> Any:
+    pixels = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3)
+    return value if pixels or isinstance(value, bytes) else None
+
+
 def _only(kind: type) -> Callable[[Any], Any]:
     return lambda value: value if isinstance(value, kind) else None
 
@@ -97,6 +103,7 @@ KINDS: dict[Kind, tuple[Callable[[Any], Any], str]] = {
     "number": (_number, "a finite number"),
     "bytes": (_only(bytes), "bytes"),
     "array": (_only(np.ndarray), "an array"),
+    "image": (_image, "bytes of a picture's file or an array of uint8, [height, width] or [height, width, channels]"),
 }
 """For every kind, the conversion of a value (to None if it cannot be), and its name in messages."""
 

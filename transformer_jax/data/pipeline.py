@@ -1,5 +1,6 @@
 """Batches as arrays, prefetched for the device."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ packed plan gives int32: `tokens`, `segments` (from 1) and `positions` (in a seg
 `example` `[rows]` of the first token with its `place` `[rows]` there.
 """
 Plan = BatchPlan | PackedPlan
+MOST_THREADS = 16
+"""Threads that decode a batch each."""
 Augment = Callable[[Batch, int], Batch]
 """From a batch and the number of its epoch to the batch with its random choices."""
 
@@ -52,8 +55,10 @@ def batches(
         return augment(batch, position // plan.batches_per_epoch)
 
     grain = _grain()
+    # What is decoded anew for every batch takes longer than a small model's step.
+    threads = min(os.cpu_count() or 1, MOST_THREADS) if any(column.decode for column in table.columns.values()) else 1
     positions = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(make)
-    return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+    return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))))
 
 
 def empty_batch(columns: Columns, rows: int, length: int, *, packed: bool) -> Batch:

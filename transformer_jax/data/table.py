@@ -183,7 +183,13 @@ def encode_table(
 
 
 def _fits(row: Sequence[Any], columns: Iterable[Column], max_length: int | None, skipped: Counter[str]) -> bool:
-    """Whether every column of varying length has 1 to `max_length` items; the reason is counted."""
+    """Whether every column of varying length has 1 to `max_length` items; the reason is counted.
+
+    So is a column that `encode` gave as None, because its value cannot be decoded.
+    """
+    if any(value is None for value in row):
+        skipped["undecodable"] += 1
+        return False
     sizes = [len(value) for value, column in zip(row, columns, strict=True) if column.varying and column.batched]
     if sizes and min(sizes) == 0:
         skipped["empty"] += 1

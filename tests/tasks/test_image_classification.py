@@ -1,0 +1,134 @@
+"""The loss of pictures, their random changes, and the predictor that reads files."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.labels import Labels
+from transformer_jax.data.pictures import Digits
+from transformer_jax.models.encoder_only import bert, vit
+from transformer_jax.nn.inputs import Patches
+from transformer_jax.tasks.image_classification import Augmentation, ImageClassification
+
+TASK = ImageClassification(image_size=8)
+DATA = DataConfig(source=Digits(), tokens_per_batch=4)
+LABELS = Labels(names=("a", "b", "c", "d", "e", "f"))
+RANDOM = np.random.default_rng(0)
+BATCH: Any = {
+    "image": RANDOM.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8),
+    "label": RANDOM.integers(0, 6, 8).astype(np.int32),
+    "example": np.array([5, 0, 900, 3, 8, 7, 2, -1], np.int32),
+}
+VIT = vit(d_model=16, num_heads=2, d_ff=24, num_layers=1, input=Patches(4))
+MODEL: Any = TASK.resolve(VIT, DATA, {"label": 6}).build(0)
+
+
+def test_draws_depend_on_seed_epoch_and_example_alone():
+    augmentation, examples = Augmentation(shift=2, flip=True, mixup=0.4), BATCH["example"]
+    draws = augmentation.draw(examples, seed=1, epoch=3)
+    np.testing.assert_array_equal(augmentation.draw(examples[::-1][:3], seed=1, epoch=3), draws[::-1][:3])
+    for seed, epoch in ((2, 3), (1, 4)):
+        assert (augmentation.draw(examples, seed=seed, epoch=epoch) != draws).any(axis=1).all()
+    many = augmentation.draw(np.arange(4_000), seed=0, epoch=0)
+    np.testing.assert_allclose(many.mean(axis=0), 0.5, atol=0.03)
+    assert many[:, 3].var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.05), "the variance of Beta(a, a)"
+
+
+def test_pictures_are_moved_and_mirrored_as_their_draws_say():
+    augmentation = Augmentation(shift=2, flip=True)
+    draws, seen = augmentation.draw(np.arange(200), seed=0, epoch=0), set()
+    pixels = np.repeat(BATCH["image"], 25, axis=0)
+    moved = np.asarray(jax.jit(augmentation.moved)(pixels, draws))
+    for picture, found, (down, right, mirror, _) in zip(pixels, moved, draws, strict=True):
+        padded, y, x = np.pad(picture, ((2, 2), (2, 2), (0, 0))), int(down * 5), int(right * 5)
+        expected = padded[y : y + 8, x : x + 8]
+        np.testing.assert_array_equal(found, expected[:, ::-1] if mirror < 0.5 else expected)
+        seen.add((y, x, mirror < 0.5))
+    assert len(seen) > 45, "of 50"
+
+
+def log_softmax(logits):
+    return np.asarray(jax.nn.log_softmax(logits))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_losses_and_scores_are_those_of_real_rows(smoothing):
+    task, logs = replace(TASK, label_smoothing=smoothing), log_softmax(MODEL(jnp.asarray(BATCH["image"])))
+    sums = jax.jit(lambda model, batch: task.loss(model, batch, None))(MODEL, BATCH)
+    real, label = BATCH["example"] >= 0, BATCH["label"]
+    nll = -logs[np.arange(8), label]
+    expected = {
+        "nll": nll,
+        "loss": (1 - smoothing) * nll - smoothing * logs.mean(axis=1),
+        "accuracy": logs.argmax(axis=1) == label,
+        "top_5": logs.argmin(axis=1) != label,
+    }
+    assert sums.keys() == expected.keys()
+    for name, (total, weight) in sums.items():
+        assert weight == 7 and float(total) == pytest.approx(expected[name][real].sum(), rel=1e-5)
+    metrics = task.loss_metrics({name: (float(total), 7.0) for name, (total, _) in sums.items()}, [])
+    assert metrics["accuracy"] == pytest.approx(100 * expected["accuracy"][real].mean())
+    assert metrics["loss"] == pytest.approx(nll[real].mean())
+
+
+def test_mixed_pictures_have_the_mixed_loss_of_both_labels_in_training_alone():
+    task = replace(TASK, augmentation=Augmentation(mixup=1.0))
+    batch: Any = task.augment(BATCH, {}, seed=0, epoch=0)
+    share = batch["draws"][:, 3].copy()
+    share[[0, 7]] = 1  # the last row is empty, and the partner of the first
+    pixels, label = (BATCH["image"] / 255 - 0.5) / 0.5, BATCH["label"]
+    shares = share.reshape(-1, 1, 1, 1)
+    logs = log_softmax(MODEL(jnp.asarray(shares * pixels + (1 - shares) * np.roll(pixels, 1, axis=0), jnp.float32)))
+    losses = -(share * logs[np.arange(8), label] + (1 - share) * logs[np.arange(8), np.roll(label, 1)])
+    total, weight = jax.jit(task.loss)(MODEL, batch, jax.random.key(0))["loss"]
+    assert weight == 7 and float(total) == pytest.approx(losses[:7].sum(), rel=1e-4)
+    plain = TASK.loss(MODEL, BATCH, None)["loss"][0]
+    assert float(task.loss(MODEL, batch, None)["loss"][0]) == pytest.approx(float(plain), rel=1e-6)
+
+
+def test_the_predictor_reads_files_bytes_and_arrays(tmp_path):
+    predictor = TASK.predictor(MODEL, {"label": LABELS}, DATA)
+    files = []
+    for number, pixels in enumerate(BATCH["image"]):
+        files.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(pixels).save(files[-1])
+    expected = [LABELS.names[best] for best in np.asarray(MODEL(jnp.asarray(BATCH["image"]))).argmax(axis=1)]
+    assert predictor.predict(files) == predictor.classify(list(BATCH["image"])) == expected
+    with open(files[0], "rb") as file:
+        (probabilities,) = predictor.probabilities([file.read()])
+    assert next(iter(probabilities)) == expected[0] and sum(probabilities.values()) == pytest.approx(1)
+    vectors = predictor.embed(files)
+    np.testing.assert_allclose(MODEL.head(jnp.asarray(vectors)), predictor.outputs(files), atol=1e-5)
+    assert predictor.classify([]) == []
+    (tmp_path / "0.png").write_text("no picture")
+    for wrong, message in ((files, "line 1 is no picture"), ([files[1], "nowhere.png"], "line 2 is .*nowhere.png")):
+        with pytest.raises(ValueError, match=message):
+            predictor.predict(wrong)
+    with pytest.raises(TypeError, match="a list of pictures"):
+        predictor.classify(files[0])
+
+
+REFUSED = {
+    "needs a model of pictures": bert(),
+    "follow from task.channels, 3": replace(VIT, input=Patches(4, channels=1)),
+    "3 does not divide task.image_size 8": replace(VIT, input=Patches(3)),
+    "num_outputs follows from the data": replace(VIT, num_outputs=7),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_model_that_does_not_fit_is_refused(message):
+    with pytest.raises(ValueError, match=message):
+        TASK.resolve(REFUSED[message], DATA, {"label": 6})
+
+
+def test_pictures_of_another_size_than_the_table_of_positions():
+    config: Any = replace(TASK, image_size=12).resolve(replace(VIT, input=Patches(4, image_size=8)), DATA, {"label": 6})
+    assert (config.input.image_size, config.input.channels) == (8, 3)
+    assert config.build(0)(jnp.zeros((1, 12, 12, 3), jnp.uint8)).shape == (1, 6)
