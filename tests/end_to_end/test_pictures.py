@@ -96,6 +96,16 @@ def test_files_are_classified_from_the_command_line_and_from_python(straight, pl
     assert predictor.classify([white.getvalue(), np.zeros((8, 8), np.uint8)]) == ["bright", "dark"]
 
 
+def test_a_run_is_exported_to_a_vit_that_is_loaded_without_a_tokenizer(straight, place, tmp_path):
+    assert main(["export", str(place / "straight"), str(tmp_path / "vit")]) == 0
+    values = json.loads((tmp_path / "vit" / "preprocessor_config.json").read_text())
+    assert values["image_mean"] == [0.5] * 3 and values["size"] == {"height": 8, "width": 8}
+    files = [str(path) for path in sorted((place / "validation").glob("*/*.png"))]
+    published, run = load(tmp_path / "vit"), load(place / "straight")
+    assert published.classify(files) == run.classify(files)
+    np.testing.assert_array_equal(published.outputs(files), run.outputs(files))
+
+
 def test_a_plan_knows_pictures(place):
     experiment = load_experiment_file(place / "pictures.py")
     devices, _ = topology("cpu:1")

@@ -18,6 +18,7 @@ from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
 from transformer_jax.runs.published_generation import with_generation
 from transformer_jax.tasks.classification import Classification
+from transformer_jax.tasks.image_classification import ImageClassification
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
 from transformer_jax.tasks.next_sentence import NextSentence
@@ -55,6 +56,8 @@ def task_for(published: Published) -> Task:
         return LanguageModelling()
     if isinstance(config, EncoderDecoderConfig):
         return Translation()
+    if not config.reads_text:
+        return ImageClassification(image_size=config.input.image_size, channels=config.input.channels)
     if config.head == "language_model":
         return MaskedLanguageModelling()
     if config.head == "pretraining":
@@ -98,12 +101,12 @@ def _stated_length(directory: Path) -> int | None:
 def vocabularies_for(experiment: Experiment, published: Published) -> dict[str, Vocabulary]:
     """The published tokenizer for every feature of text, and the published labels."""
     kinds = experiment.task.vocabularies(experiment.data)
-    tokenizer = experiment.data.tokenizer.train([])
     labels = tuple(published.labels())
-    return {
-        feature: dataclasses.replace(kind, names=labels) if isinstance(kind, Labels) else tokenizer
-        for feature, kind in kinds.items()
+    names = {
+        feature: dataclasses.replace(kind, names=labels) for feature, kind in kinds.items() if isinstance(kind, Labels)
     }
+    texts = [feature for feature in kinds if feature not in names]
+    return {**dict.fromkeys(texts, experiment.data.tokenizer.train([])), **names} if texts else {**names}
 
 
 def load_published(directory: Path, *, ignore: Collection[str] = ()) -> Any:

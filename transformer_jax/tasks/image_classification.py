@@ -200,7 +200,9 @@ class ImageClassifier(Predictor):
         return [{self.tokenizer.names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")} for row in rows]
 
     def outputs(self, pictures: Sequence[AnyPicture]) -> Float[np.ndarray, "pictures outputs"]:
-        """The model's predictions, before any softmax."""
+        """The model's predictions, before any softmax; ValueError for a model without labels."""
+        if not self.tokenizer.names:
+            raise ValueError("this model has no labels; use embed")
         return self._each(_outputs, pictures)
 
     def embed(self, pictures: Sequence[AnyPicture]) -> list[list[float]]:
