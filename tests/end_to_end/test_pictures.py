@@ -103,6 +103,9 @@ def test_a_run_is_exported_to_a_vit_that_is_loaded_without_a_tokenizer(straight,
     files = [str(path) for path in sorted((place / "validation").glob("*/*.png"))]
     published, run = load(tmp_path / "vit"), load(place / "straight")
     assert published.classify(files) == run.classify(files)
+    finer = ("--initialize-from", str(tmp_path / "vit"), "--train.steps", "4", "--task.image-size", "12")
+    tuned = train(place, "tuned", *finer)  # its table of positions is interpolated
+    assert tuned[0]["loss"] < straight[0]["loss"] and Run.open(place / "tuned").experiment.model.input.image_size == 8
     np.testing.assert_array_equal(published.outputs(files), run.outputs(files))
 
 
