@@ -108,13 +108,15 @@ def shapes_of(config: Any) -> Shapes:
     return Shapes(jax.eval_shape(lambda: config.build(0)), jax.eval_shape(lambda: unpadded.build(0)))
 
 
-def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Published:
+def open_published(directory: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Published:
     """Reads a directory's configuration and checks its tensors, whose values are not read yet.
 
-    `ignore` has keys of config.json that are to be passed over. Raises FileNotFoundError or ValueError for a directory
+    `dtype` is what the model computes in, whatever its files have; `ignore` has keys of config.json that are to be
+    passed over. Raises FileNotFoundError or ValueError for a directory
     that holds no such model, and for a model that cannot be expressed here.
     """
     values, family, architecture, config, tensors = _described(directory, ignore)
+    config = dataclasses.replace(config, dtype=dtype)
     try:
         shapes = shapes_of(config)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

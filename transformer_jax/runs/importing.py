@@ -34,14 +34,14 @@ KEPT = ("*.json", "*.md", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 LARGEST_KEPT = 1_000_000
 
 
-def import_run(directory: Path, target: Path, *, ignore: Collection[str] = ()) -> Run:
-    """Writes a run directory whose one checkpoint, of step 0, has the parameters of a published model.
+def import_run(directory: Path, target: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Run:
+    """Writes a run directory whose one checkpoint, of step 0, has the parameters of a published model, in float32.
 
-    Raises ValueError or OSError, and leaves nothing behind, where that cannot be.
+    `dtype` becomes `model.dtype`. Raises ValueError or OSError, and leaves nothing behind, where that cannot be.
     """
     if target.exists():
         raise ValueError(f"{target} is there already; choose another directory")
-    published = open_published(directory, ignore=ignore)
+    published = open_published(directory, dtype=dtype, ignore=ignore)
     experiment = experiment_for(published, ignore=ignore)
     vocabularies = vocabularies_for(experiment, published)
     # Where it was read from is no part of the run.

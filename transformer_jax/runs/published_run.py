@@ -106,10 +106,10 @@ def vocabularies_for(experiment: Experiment, published: Published) -> dict[str, 
     }
 
 
-def load_published(directory: Path, *, ignore: Collection[str] = ()) -> Any:
-    """The predictor of a published model, on all devices of this process."""
-    published = open_published(directory, ignore=ignore)
+def load_published(directory: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Any:
+    """The predictor of a published model, on all devices of this process; parameters and products are in `dtype`."""
+    published = open_published(directory, dtype=dtype, ignore=ignore)
     experiment = experiment_for(published, ignore=ignore)
     vocabularies = vocabularies_for(experiment, published)
     shardings = model_shardings(abstract_model(published.config), local_mesh(MeshConfig()))
-    return experiment.task.predictor(published.model(shardings), vocabularies, experiment.data)
+    return experiment.task.predictor(published.model(shardings, dtype), vocabularies, experiment.data)

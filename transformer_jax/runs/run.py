@@ -176,20 +176,27 @@ def averaged(checkpoint: str) -> int:
     raise ValueError(f"a checkpoint is last, best, a step or average:N, not {checkpoint!r}")
 
 
-def load(directory: str | os.PathLike[str], checkpoint: str | None = None, *, ignore: Collection[str] = ()) -> Any:
+def load(
+    directory: str | os.PathLike[str],
+    checkpoint: str | None = None,
+    *,
+    dtype: str = "float32",
+    ignore: Collection[str] = (),
+) -> Any:
     """The trained model of a run directory, ready to use; unpacks as `model, tokenizer = load("runs/quickstart")`.
 
     `checkpoint` is last, best, a step or average:N; None takes what the experiment says (`train.checkpoint`).
     Executes the experiment's file in the directory: load only runs that you trust. A directory with a published model
     (config.json and model.safetensors) has no such file, and is loaded as it is, but for keys of its configurations
-    that are to be passed over (`ignore`); so is one of the hub by its name, such as owner/model.
+    that are to be passed over (`ignore`); so is one of the hub by its name, such as owner/model. With `dtype` bfloat16
+    a published model takes half of the memory.
     """
     published = published_directory(str(directory))
     if published is None:
         return Run.open(directory).predictor(checkpoint)
     if checkpoint is not None:
         raise ValueError(f"{directory} is a published model, which has no checkpoint {checkpoint}")
-    return load_published(published, ignore=ignore)
+    return load_published(published, dtype=dtype, ignore=ignore)
 
 
 def published_directory(place: str) -> Path | None:
