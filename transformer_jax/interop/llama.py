@@ -64,6 +64,7 @@ def read_decoder(
     keys: Keys, activation: str = "hidden_act", *, epsilon: float = 1e-6, **others: Any
 ) -> DecoderOnlyConfig:
     """The configuration that the kin of Llama have in common, with `others`; rotary positions unless they have some."""
+    keys.only("is_causal", True)
     fields = keys.fields(SIZES | OTHERS, **DEFAULTS)
     positions = others.pop("positions", None)
     return llama(
@@ -89,6 +90,7 @@ def written_decoder(config: DecoderOnlyConfig, activation: str = "hidden_act") -
 def to_config(keys: Keys) -> DecoderOnlyConfig:
     """Our configuration."""
     keys.only("pretraining_tp", 1)
+    keys.skip("is_llama_config", "max_sequence_length")
     bias, feed_forward_bias = keys.take("attention_bias", False), keys.take("mlp_bias", False)
     return read_decoder(keys, attention_bias=bias, feed_forward_bias=feed_forward_bias)
 

@@ -22,7 +22,7 @@ def to_config(keys: Keys) -> DecoderOnlyConfig:
     keys.only("qk_layernorm", False)
     keys.only("tie_word_embeddings", False)
     fields = keys.fields(SIZES | OTHERS, **DEFAULTS)
-    keys.only("embd_pdrop", fields["dropout"])
+    keys.in_training("embd_pdrop", fields["dropout"])
     return gpt2(
         **fields,
         **FORM,
