@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,30 @@ Tensors = Mapping[str, np.ndarray]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
+class Source(NamedTuple):
+    """A parameter in the files of a published model."""
+
+    shape: tuple[int, ...]
+    layers: list[np.ndarray]
+    """Of every layer, or one alone, as views of the files."""
+    dtype: np.dtype[Any]
+
+    def part(self, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of it, copied from the files; rows that pad a vocabulary are zero."""
+        sizes = [len(range(*one.indices(size))) for one, size in zip(index, self.shape, strict=True)]
+        array, stacked = np.zeros(sizes, self.dtype), len(self.shape) > self.layers[0].ndim
+        rows = zip(array, self.layers[index[0]], strict=True) if stacked else [(array, self.layers[0])]
+        for target, layer in rows:
+            chosen = layer[index[1:] if stacked else index]
+            # Cast in the order of the file: twice as fast as together with what transposes.
+            target[tuple(map(slice, chosen.shape))] = chosen.astype(self.dtype, order="K")
+        return array
+
+    def whole(self) -> np.ndarray:
+        """All of it."""
+        return self.part(tuple(map(slice, self.shape)))
+
+
 @dataclass(frozen=True)
 class Published:
     """A published model, its tensors still in their files."""
@@ -49,40 +73,37 @@ class Published:
 
         What a device holds is copied to it from the file alone, so that no array is ever whole on the host.
         """
-        shapes = shapes_of(self.config)
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in shapes.padded}
-        views = {}
-        for name, layout in self.layout.items():
-            views |= split(layout, self.tensors[name], shapes)
-        for each, (name, _) in shapes.slices.items():
-            parts[name].append(views[each])
+        sources = self._sources(dtype)
+        if shardings is None:
+            return {name: jnp.asarray(source.whole()) for name, source in sources.items()}
 
-        def make(name: str) -> Array:
-            layers, shape = parts[name], shapes.padded[name]
-            kind = layers[0].dtype if dtype is None else np.dtype(dtype)
-
-            def part(index: Any) -> np.ndarray:
-                # Rows that pad a vocabulary stay zero.
-                array = np.zeros([len(range(*one.indices(size))) for one, size in zip(index, shape, strict=True)], kind)
-                stacked = len(shape) > layers[0].ndim
-                rows = zip(array, layers[index[0]], strict=True) if stacked else [(array, layers[0])]
-                for target, layer in rows:
-                    chosen = layer[index[1:] if stacked else index]
-                    # Cast in the order of the file: twice as fast as together with what transposes.
-                    target[tuple(map(slice, chosen.shape))] = chosen.astype(kind, order="K")
-                return array
-
-            if shardings is None:
-                return jnp.asarray(part(tuple(map(slice, shape))))
+        def make(source: "Source", sharding: Any) -> Array:
             # Shard by shard, so that no more than one is in memory twice.
             shards, last, array = [], None, np.zeros(0)
-            for device, index in shardings[name].addressable_devices_indices_map(shape).items():
-                array = array if index == last else part(index)
+            for device, index in sharding.addressable_devices_indices_map(source.shape).items():
+                array = array if index == last else source.part(index)
                 shards.append(jax.block_until_ready(jax.device_put(array, device)))
                 last = index
-            return jax.make_array_from_single_device_arrays(shape, shardings[name], shards)
+            return jax.make_array_from_single_device_arrays(source.shape, sharding, shards)
 
-        return {name: make(name) for name in parts}
+        return {name: make(source, shardings[name]) for name, source in sources.items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The parameters by our names in float32, on the host."""
+        return {name: source.whole() for name, source in self._sources("float32").items()}
+
+    def _sources(self, dtype: Any) -> "dict[str, Source]":
+        """Where the parameters are read from, by our names."""
+        shapes, views = shapes_of(self.config), {}
+        for name, layout in self.layout.items():
+            views |= split(layout, self.tensors[name], shapes)
+        layers: dict[str, list[np.ndarray]] = {name: [] for name in shapes.padded}
+        for each, (name, _) in shapes.slices.items():
+            layers[name].append(views[each])
+        return {
+            name: Source(shapes.padded[name], parts, parts[0].dtype if dtype is None else np.dtype(dtype))
+            for name, parts in layers.items()
+        }
 
     def model(self, shardings: Mapping[str, Any] | None = None, dtype: Any = "float32") -> Any:
         """The model with its parameters."""

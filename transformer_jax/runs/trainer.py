@@ -191,9 +191,9 @@ class Trainer:
 
     def _initialized(self, state: TrainState) -> TrainState:
         """The state before the first step, with the parameters that are copied from another run."""
-        old = self.prepared.initial
-        if not old:
+        if self.prepared.origin is None:
             return state
+        old = self.prepared.origin.parameters()
         copies = fitting(self.experiment.model, old)
         where = jax.tree.map(lambda leaf: leaf.sharding, state)
         new = jax.device_put(with_copies(named_parameters(state.model), old, copies), named_parameters(where.model))

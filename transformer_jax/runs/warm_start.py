@@ -70,6 +70,10 @@ class Origin:
         ours = {feature: of_text.get(feature, shared) for feature, kind in kinds.items() if kind == data.tokenizer}
         return {feature: tokenizer for feature, tokenizer in ours.items() if tokenizer is not None}
 
+    def shapes(self) -> dict[str, Any]:
+        """Shape and type of the run's parameters by name."""
+        return named_parameters(abstract_model(self.run.experiment.model))
+
     def parameters(self) -> dict[str, np.ndarray]:
         """The run's parameters by name."""
         model = self.run.model_of(self.steps)
@@ -94,9 +98,13 @@ class PublishedOrigin:
         tokenizer = TokenizerJson(str(self.published.directory), self.published.config.vocab_size).train([])
         return {feature: tokenizer for feature, kind in kinds.items() if kind == data.tokenizer}
 
+    def shapes(self) -> dict[str, Any]:
+        """Shape and type of the published parameters by our names."""
+        return named_parameters(abstract_model(self.published.config))
+
     def parameters(self) -> dict[str, np.ndarray]:
-        """The published parameters by our names."""
-        return {name: np.asarray(value) for name, value in self.published.parameters().items()}
+        """The published parameters by our names, on no device."""
+        return self.published.arrays()
 
 
 def with_published(experiment: Experiment, directory: Path) -> Experiment:
