@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from transformer_jax.data.fields import TYPE_NAMES
 from transformer_jax.data.nearest import did_you_mean
 
 LOG = logging.getLogger(__name__)
@@ -25,14 +26,6 @@ transformers_version typical_p unk_token_id use_bfloat16 use_cache
 """
 NO_EFFECT = frozenset(WITHOUT_EFFECT.split())
 """Keys that change no number of a forward pass: of training from nothing, of generation, of other programs."""
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -42,7 +35,9 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+"""Our name of each of theirs."""
+THEIR_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+"""The first of their names for each of ours."""
 
 SIZES = {
     "vocab_size": "vocab_size",
@@ -76,7 +71,7 @@ class Keys:
             return default
         kind = kind or (int if default is REQUIRED or default is None else type(default))
         if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
-            raise ValueError(f"{name} is {WORDS[kind]}, not {value!r}")
+            raise ValueError(f"{name} is {TYPE_NAMES[kind]}, not {value!r}")
         return value
 
     def fields(self, table: Mapping[str, str], **defaults: Any) -> dict[str, Any]:
