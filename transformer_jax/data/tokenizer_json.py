@@ -81,16 +81,15 @@ class TokenizerJson(TokenizerConfig):
 
 def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
     """The library's tokenizer from the files that a directory has."""
-    if (directory / FILE).is_file():
-        backend = _checked(directory / FILE)
-    elif (directory / "vocab.txt").is_file():
+    older = not (directory / FILE).is_file()
+    if older and (directory / "vocab.txt").is_file():
         lowercase = bool(settings.get("do_lower_case", True))
         backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
-    elif (directory / "vocab.json").is_file():
+    elif older and (directory / "vocab.json").is_file():
         backend = ByteBPE(path=str(directory)).backend()
     else:
-        existing(directory / FILE, "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)")
-        raise AssertionError
+        others = "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)"
+        backend = _checked(existing(directory / FILE, others))
     backend.no_truncation()
     backend.no_padding()
     return backend
