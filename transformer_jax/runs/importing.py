@@ -12,6 +12,7 @@ import numpy as np
 
 from transformer_jax.data.fields import declared, is_config
 from transformer_jax.data.labels import Labels
+from transformer_jax.data.lines import read_json
 from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.subwords import SubwordTokenizer
 from transformer_jax.data.tokenizers import Tokenizer, write_whole
@@ -225,7 +226,7 @@ def _published_config(run: Run) -> dict[str, Any]:
     if run.experiment.train.initialize_from:
         return {}
     path = run.directory / PUBLISHED / CONFIG
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _token_ids(tokenizer: Vocabulary | None, origin: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,7 +253,7 @@ def model_card(run: Run, steps: list[int], architecture: str) -> str:
     """What the model is and where it came from, as Markdown."""
     task, step = type(run.experiment.task).__name__, ", ".join(map(str, steps))
     path = run.directory / PUBLISHED / ORIGIN
-    source = json.loads(path.read_text(encoding="utf-8"))["name"] if path.is_file() else ""
+    source = read_json(path)["name"] if path.is_file() else ""
     lines = [
         "---",
         "library_name: transformers",
