@@ -29,6 +29,7 @@ from transformer_jax.data.tokenizers import Bytes, SentencePiece, TokenizerConfi
 FILE, SPECIAL, MODEL = "tokenizer.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
 MOST_GROWTH = 1_000
+"""How many times as long normalizer and decoder of a published tokenizer may make a text."""
 DOUBLED = ("roberta", "xlm-roberta")
 """Models whose pairs have two end tokens between them; a tokenizer.json shows it itself."""
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

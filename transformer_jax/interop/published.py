@@ -134,7 +134,7 @@ def published_config(directory: Path) -> Any:
 
 
 def _described(directory: Path, ignore: Collection[str]) -> tuple[dict[str, Any], Family, Architecture, Any, Tensors]:
-    """config.json, what it makes, and the tensors by the names of the family's rules."""
+    """Keys of config.json, their family, architecture and configuration, and tensors by the names of the rules."""
     if not (directory / CONFIG).is_file():
         raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
     values = read_json(directory / CONFIG, unique=True)
