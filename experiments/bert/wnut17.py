@@ -4,9 +4,10 @@
 
     transformer-jax train experiments/bert/wnut17.py --variant finetune --initialize-from MODEL ...
 
-DIRECTORY holds train.conll and dev.conll, MODEL is a published encoder, such as all-MiniLM-L6-v2. 3,394 sentences are too few to learn this from nothing: the best of the
-shared task reach an entity F1 of 41.9 on test with what they have learnt elsewhere. On dev, measured on 2 CPU cores
-beside other work: 11.0 from scratch (2026-11-21), 56.6 fine-tuned in 900 steps (2026-11-26).
+DIRECTORY holds train.conll and dev.conll, MODEL is a published encoder, such as all-MiniLM-L6-v2. 3,394 sentences are
+too few to learn this from nothing: the best of the shared task reach an entity F1 of 41.9 on test with what they have
+learnt elsewhere. On dev, measured on 2 CPU cores beside other work: 11.0 from scratch (2026-11-21), 56.6 fine-tuned
+(2026-11-26).
 """
 
 from dataclasses import replace

@@ -28,6 +28,7 @@ from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import Sinusoidal
+from transformer_jax.runs import importing
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.exporting import write_tokenizer
 from transformer_jax.runs.importing import import_run
@@ -108,6 +109,24 @@ def test_the_file_of_an_imported_run_makes_its_experiment(run):
 
 def test_training_from_the_file_of_an_imported_run_can_be_planned(run):
     assert make_plan(load_experiment_file(run / "experiment.py"), jax.devices()[:1]).bytes > 0
+
+
+def test_a_published_directory_that_is_a_run_too_is_refused_and_runs_no_code(classifier, tmp_path):
+    both = shutil.copytree(classifier, tmp_path / "both")
+    (both / "experiment.json").write_text('{"class": "Experiment"}')
+    (both / "experiment.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="a published model or a run, not both"):
+        transformer_jax.load(both)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_name_on_the_hub_is_kept_with_its_revision(classifier, tmp_path, monkeypatch):
+    snapshot = shutil.copytree(classifier, tmp_path / "snapshots" / "0123abc")
+    monkeypatch.setattr(importing, "local_directory", lambda place: snapshot)
+    import_run("owner/model", tmp_path / "run")
+    origin = json.loads((tmp_path / "run" / "published" / "origin.json").read_text())
+    assert (origin["name"], origin["revision"]) == ("owner/model", "0123abc") and origin["sha256"]
+    assert "owner/model" in (tmp_path / "run" / "experiment.py").read_text().splitlines()[0]
 
 
 def test_import_then_export_gives_the_same_tensors(run, classifier, tmp_path):
