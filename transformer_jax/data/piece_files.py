@@ -43,7 +43,7 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     models = [_processor(content, directory / name) for content, name in zip(contents, names, strict=True)]
     pieces = [models[0].id_to_piece(number) for number in range(models[0].vocab_size())]
     codes, has_table = _codes(settings), (directory / VOCABULARY).is_file()
-    ids, added = {piece: number for number, piece in enumerate(pieces)}, _stated(directory, settings)
+    ids, (added, shown) = {piece: number for number, piece in enumerate(pieces)}, _stated(directory, settings)
     if pair and not has_table:
         raise ValueError(f"{directory} has {' and '.join(PAIR)}, but no {VOCABULARY}, which numbers their pieces")
     if has_table:
@@ -61,7 +61,7 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         added |= {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
     encoded = [base64.b64encode(content).decode() for content in contents]
     content = {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
-    return content | {"shown": _shown(settings)}
+    return content | {"shown": shown}
 
 
 def _processor(content: bytes, path: Path | str) -> Any:
@@ -83,10 +83,13 @@ def _codes(settings: Mapping[str, Any]) -> list[str]:
     return [*dict.fromkeys(code for code in codes if code)]
 
 
-def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
-    """The tokens that were added with their ids; ValueError for a table that is none."""
+def _stated(directory: Path, settings: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """The tokens that were added with their ids, and those that, added as text, stay in texts that are read back.
+
+    Raises ValueError for a table that is none.
+    """
     decoder = settings.get("added_tokens_decoder") or {}
-    path = directory / ADDED
+    path, shown = directory / ADDED, []
     stated = dict(_vocabulary(path)) if path.is_file() else {}
     if not isinstance(decoder, dict):
         raise ValueError("added_tokens_decoder is a table of ids and their tokens")
@@ -95,13 +98,8 @@ def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
         if not str(number).isdecimal() or len(str(number)) > 9 or not isinstance(content, str) or not content:
             raise ValueError(f"added_tokens_decoder has {number!r}, which is no id of a token")
         stated[content] = int(number)
-    return stated
-
-
-def _shown(settings: Mapping[str, Any]) -> list[str]:
-    """The tokens that were added as text, so that they stay in texts that are read back."""
-    tokens = (settings.get("added_tokens_decoder") or {}).values()
-    return [content_of(token) for token in tokens if isinstance(token, dict) and token.get("special") is False]
+        shown += [content] if isinstance(token, dict) and token.get("special") is False else []
+    return stated, shown
 
 
 def _vocabulary(path: Path) -> dict[str, int]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from transformer_jax.data.fields import TYPE_NAMES
 from transformer_jax.data.nearest import did_you_mean
 
 LOG = logging.getLogger(__name__)
@@ -15,24 +16,16 @@ decoder_start_token_id directionality diversity_penalty do_sample dtype early_st
 eos_token_id exponential_decay_length_penalty finetuning_task force_bos_token_to_be_generated forced_bos_token_id
 forced_eos_token_id gradient_checkpointing id2label init_std initializer_cutoff_factor initializer_factor
 initializer_range is_encoder_decoder label2id language length_penalty mask_token_id max_length max_new_tokens
-min_length model_type no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions
-output_hidden_states output_past output_scores pad_token_id pooler_fc_size pooler_num_attention_heads
-pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type pruned_heads
-remove_invalid_values repetition_penalty return_dict return_dict_in_generate sbert_ce_default_activation_function
-sentence_transformers sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class
-top_k top_p torch_dtype torchscript transformers_version transformers.js_config typical_p unk_token_id use_bfloat16
-use_cache
+min_length min_p model_type no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
+output_attentions output_hidden_states output_past output_scores pad_token_id pooler_fc_size
+pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type
+pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+sbert_ce_default_activation_function sentence_transformers sep_token_id suppress_tokens task_specific_params
+temperature tf_legacy_loss tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config
+transformers_version typical_p unk_token_id use_bfloat16 use_cache
 """
 NO_EFFECT = frozenset(WITHOUT_EFFECT.split())
 """Keys that change no number of a forward pass: of training from nothing, of generation, of other programs."""
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -42,7 +35,9 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+"""Our name of each of theirs."""
+THEIR_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+"""The first of their names for each of ours."""
 
 SIZES = {
     "vocab_size": "vocab_size",
@@ -76,7 +71,7 @@ class Keys:
             return default
         kind = kind or (int if default is REQUIRED or default is None else type(default))
         if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
-            raise ValueError(f"{name} is {WORDS[kind]}, not {value!r}")
+            raise ValueError(f"{name} is {TYPE_NAMES[kind]}, not {value!r}")
         return value
 
     def fields(self, table: Mapping[str, str], **defaults: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ CAPS = {"attn": 50.0, "final": 30.0}
 
 def written_both(config: DecoderOnlyConfig) -> dict[str, Any]:
     """The inverse of `both`."""
-    scale = config.attention_scale or (config.head_dim or config.d_model // config.num_heads) ** -0.5
+    scale = config.attention_scale or config.head_width**-0.5
     scalar, pattern = scale**-2, written_pattern(config)
     return {
         **written_decoder(config, "hidden_activation"),

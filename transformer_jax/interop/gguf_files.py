@@ -13,49 +13,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.gguf_vocabularies import vocabulary_files
 from transformer_jax.interop.published import CONFIG
 from transformer_jax.interop.rotary import written_rotary
+from transformer_jax.interop.rules import NUMBER, pattern_of
 from transformer_jax.interop.tensor_files import Tensor, write_directory
 from transformer_jax.nn.positions import Rotary
 from transformer_jax.nn.rotary_scaling import Llama3, rotary_frequencies
 
-ARCHITECTURES = {
-    "llama": ("llama", "LlamaForCausalLM"),
-    "qwen2": ("qwen2", "Qwen2ForCausalLM"),
-    "qwen3": ("qwen3", "Qwen3ForCausalLM"),
-    "gemma2": ("gemma2", "Gemma2ForCausalLM"),
-    "gemma3": ("gemma3_text", "Gemma3ForCausalLM"),
-}
-"""What `general.architecture` is here: model_type and class."""
-MISTRAL = ("mistral", "MistralForCausalLM")
-"""What a "llama" with a window is: GGUF has one name for both."""
+MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma2": "gemma2", "gemma3": "gemma3_text"}
+"""The model_type of what `general.architecture` names; a "llama" with a window is Mistral's."""
 GEMMA = {"gemma2": (2, 46), "gemma3": (6, 62)}
 """The period of its layers, of which the last sees all, and the layers of its model of 27 billion parameters."""
-OUTSIDE = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-INSIDE = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-"""The parts of a layer, blk.N.PART.weight."""
-INSIDE_GEMMA = INSIDE | {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
 KEYS = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -88,7 +58,8 @@ def write_published_gguf(file: Path, directory: Path) -> None:
     reader = _reader(file)
     try:
         facts = {name: field.contents() for name, field in reader.fields.items()}
-        config, tensors, vocabulary = _config(facts, reader), _tensors(facts, reader), vocabulary_files(facts)
+        config = _config(facts, reader)
+        tensors, vocabulary = _tensors(facts, reader, config["model_type"]), vocabulary_files(facts)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, UnicodeError) as error:
         raise ValueError(f"{file} is damaged or of another form: {type(error).__name__}: {error}") from error
     except (ArithmeticError, ValueError) as error:
@@ -114,8 +85,8 @@ def _reader(file: Path) -> Any:
 def _config(facts: Mapping[str, Any], reader: Any) -> dict[str, Any]:
     """What config.json says."""
     kind = facts["general.architecture"]
-    if kind not in ARCHITECTURES:
-        raise ValueError(f"the architecture {kind!r} is not read from GGUF, only {', '.join(ARCHITECTURES)}")
+    if kind not in MODEL_TYPES:
+        raise ValueError(f"the architecture {kind!r} is not read from GGUF, only {', '.join(MODEL_TYPES)}")
     own = {key.removeprefix(f"{kind}."): value for key, value in facts.items() if key.startswith(f"{kind}.")}
     keys = KEYS | MORE_KEYS.get(kind, {})
     if unknown := own.keys() - keys.keys() - {*OF_A_HEAD, *SCALING, "vocab_size"}:
@@ -127,10 +98,8 @@ def _config(facts: Mapping[str, Any], reader: Any) -> dict[str, Any]:
     config = {"rope_theta": 10_000.0} | {theirs: own[key] for key, theirs in keys.items() if key in own}
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     ids = {f"{role}_token_id": facts.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos")}
-    model_type, name = MISTRAL if kind == "llama" and "sliding_window" in config else ARCHITECTURES[kind]
     return {
-        "model_type": model_type,
-        "architectures": [name],
+        "model_type": "mistral" if kind == "llama" and "sliding_window" in config else MODEL_TYPES[kind],
         **config,
         **_scaling(own),
         **(_frequencies(tensors[FREQUENCIES], config["rope_theta"], head) if FREQUENCIES in tensors else {}),
@@ -177,28 +146,40 @@ def _of_gemma(kind: str, config: Mapping[str, Any], head: int) -> dict[str, Any]
     }
 
 
-def _tensors(facts: Mapping[str, Any], reader: Any) -> dict[str, Tensor]:
+def _tensors(facts: Mapping[str, Any], reader: Any, model_type: str) -> dict[str, Tensor]:
     """The tensors by their published names, dequantised when they are written."""
-    kind, tensors = facts["general.architecture"], {}
+    kind, tensors, published = facts["general.architecture"], {}, _published_names(facts, model_type)
     heads = {"attn_q": facts[f"{kind}.attention.head_count"]}
     heads["attn_k"] = facts.get(f"{kind}.attention.head_count_kv", heads["attn_q"])
-    inside = INSIDE_GEMMA if kind in GEMMA else INSIDE
     for tensor in reader.tensors:
-        name, halves = OUTSIDE.get(tensor.name), 0
+        name = published.get(pattern_of(tensor.name))
         if tensor.name == FREQUENCIES:
             continue
         if name is None:
-            block, layer, part, leaf = tensor.name.split(".")
-            if block != "blk" or part not in inside or leaf not in ("weight", "bias"):
-                raise ValueError(f"the tensor {tensor.name} is not known here")
-            name = f"model.layers.{int(layer)}.{inside[part]}.{leaf}"
-            halves = heads.get(part, 0) if kind == "llama" else 0
+            raise ValueError(f"the tensor {tensor.name} is not known here")
+        halves = heads.get(tensor.name.split(".")[-2], 0) if kind == "llama" else 0
         shape = (*map(int, reversed(tensor.shape)),)
         # Gemma's norms multiply by 1 and what is published, which GGUF has added up.
         less = float(kind in GEMMA and tensor.name.endswith("norm.weight"))
         make = partial(_values, tensor, shape, halves, less)
-        tensors[name] = Tensor(np.dtype(np.float32), shape, make)
+        tensors[name.format(*NUMBER.findall(tensor.name))] = Tensor(np.dtype(np.float32), shape, make)
     return tensors
+
+
+def _published_names(facts: Mapping[str, Any], model_type: str) -> dict[str, str]:
+    """The published names of a family's tensors by those of GGUF, in both `{}` for the number of the layer.
+
+    The package maps the names of the first layer alone, so that no count that a file states is believed.
+    """
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    known, kind = {name: each for each, name in MODEL_ARCH_NAMES.items()}, facts["general.architecture"]
+    if kind not in known:
+        raise ValueError(f"the installed package gguf does not know the architecture {kind!r}; install a newer one")
+    table = get_tensor_name_map(known[kind], 1)
+    theirs = [rule.theirs for rule in FAMILIES[model_type].rules]
+    names = {name: table.get_name(name.format(0), (".weight", ".bias")) for name in theirs}
+    return {pattern_of(ours): name for name, ours in names.items() if ours}
 
 
 def _values(tensor: Any, shape: tuple[int, ...], heads: int, less: float) -> np.ndarray:

@@ -80,8 +80,8 @@ def read_decoder(
 def written_decoder(config: DecoderOnlyConfig, activation: str = "hidden_act") -> dict[str, Any]:
     """The inverse of `read_decoder`, without positions."""
     return written(SIZES | OTHERS, config) | {
-        "head_dim": config.head_dim or config.d_model // config.num_heads,
-        "num_key_value_heads": config.num_kv_heads or config.num_heads,
+        "head_dim": config.head_width,
+        "num_key_value_heads": config.kv_heads,
         activation: THEIR_ACTIVATIONS[config.activation],
         "rms_norm_eps": config.norm_epsilon,
     }

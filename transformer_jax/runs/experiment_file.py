@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from cattrs.preconf.json import make_converter
 
-from transformer_jax.data.fields import check_ranges, declared, fields, is_config, join
+from transformer_jax.data.fields import TYPE_NAMES, check_ranges, declared, fields, is_config, join
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.runs.imported_files import make_importable
 from transformer_jax.training.experiment import Experiment
@@ -150,8 +150,8 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
 def needed(kind: Any) -> str:
     """Describes the values of a field of this type."""
     arguments, origin = typing.get_args(kind), typing.get_origin(kind)
-    if kind in WORDS:
-        return WORDS[kind]
+    if kind in TYPE_NAMES:
+        return TYPE_NAMES[kind]
     if origin is Annotated:
         return needed(arguments[0])
     if origin is Literal:
@@ -162,9 +162,6 @@ def needed(kind: Any) -> str:
         several = arguments[-1] is Ellipsis
         return f"values that are each {needed(arguments[0])}" if several else ", then ".join(map(needed, arguments))
     return getattr(kind, "__name__", str(kind))
-
-
-WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
 
 
 def _plain(value: Any, path: str) -> Any:

@@ -41,19 +41,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
 }
 """Keys that nothing here does, and their values that ask for nothing."""
-TAKEN = """
-bad_words_ids do_sample early_stopping eos_token_id forced_bos_token_id forced_eos_token_id length_penalty max_length
-max_new_tokens min_length min_new_tokens min_p no_repeat_ngram_size num_beams repetition_penalty suppress_tokens
-temperature top_k top_p
-"""
 PASSED = """
-_commit_hash _from_model_config assistant_confidence_threshold assistant_early_exit assistant_lookbehind bos_token_id
-cache_config cache_implementation compile_config decoder_start_token_id disable_compile is_assistant low_memory
-max_matching_ngram_size num_assistant_tokens num_assistant_tokens_schedule output_attentions output_hidden_states
-output_logits output_scores pad_token_id prefill_chunk_size prompt_lookup_num_tokens remove_invalid_values
-return_dict_in_generate target_lookbehind transformers_version use_cache
+_commit_hash _from_model_config assistant_confidence_threshold assistant_early_exit assistant_lookbehind cache_config
+compile_config disable_compile is_assistant low_memory max_matching_ngram_size num_assistant_tokens
+num_assistant_tokens_schedule output_logits prefill_chunk_size prompt_lookup_num_tokens target_lookbehind
 """
-"""Keys that change no token: of speed, of what is returned besides, of special tokens, which the tokenizer knows."""
+"""Keys that, beside those of NO_EFFECT, change no token: of speed, and of what is returned besides."""
 UNSAID_LENGTH = 20
 """The max_length of a file that says nothing of it."""
 UNSAID_TOP_K = 50
@@ -74,19 +67,15 @@ def with_generation(
     if not isinstance(task, Translation | LanguageModelling):
         return task
     path = published.directory / FILE
-    said = read_json(path.read_bytes(), path) if path.is_file() else dict(published.keys)
-    known = {*NEUTRAL, *TAKEN.split()}
-    unknown = said.keys() - known - {*PASSED.split()} if path.is_file() else ()
-    path = path if path.is_file() else published.directory / CONFIG
-    keys = Keys({name: value for name, value in said.items() if name in known and name not in ignore})
+    stated = path.is_file()
+    said = read_json(path.read_bytes(), path) if stated else published.keys
+    keys = Keys({name: value for name, value in said.items() if name not in ignore})
+    keys.skip(*PASSED.split())
     try:
-        for name in sorted(unknown):
-            if name not in ignore and said[name] not in (None, False, "", [], {}):
-                raise ValueError(f"{name} is not known here")
         for name, values in NEUTRAL.items():
             keys.only(name, *(values or (None,)))
         _check_length(keys, longest)
-        fields = _beams(keys) | _tokens(keys, said, tokenizer, translates=isinstance(task, Translation))
+        fields = _beams(keys) | _tokens(keys, tokenizer, translates=isinstance(task, Translation))
         if isinstance(task, Translation):
             _check_decoding(keys)
             start = {"target_start": fields.pop("target_start")} if "target_start" in fields else {}
@@ -94,21 +83,24 @@ def with_generation(
         else:
             fields |= _generation(keys, task.generation)
             changes = {"generation": dataclasses.replace(task.generation, **fields)}
+        if stated and (left := keys.left()):
+            raise ValueError(f"{left[0]} is not known here")
         changed = dataclasses.replace(task, **changes)
         check_ranges(changed, "task")
     except (OverflowError, TypeError, ValueError) as error:
+        path = path if stated else published.directory / CONFIG
         raise ValueError(f"{path}: {error}; transformer-jax import --ignore KEY passes over a key") from error
     return changed
 
 
-def _tokens(keys: Keys, said: dict[str, Any], config: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
+def _tokens(keys: Keys, config: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
     """The fields that name tokens; ValueError for words of several that may not occur, and for what is no token."""
     end, first = keys.values.get("eos_token_id"), keys.take("forced_bos_token_id", None, int)
     ends, words = end if isinstance(end, list) else [end], keys.take("bad_words_ids", [])
     if any(not isinstance(word, list) or len(word) != 1 for word in words):
         raise ValueError(f"bad_words_ids {words} cannot be expressed here, only words of one token")
     # Padding and start are never generated, the end always may be.
-    never = [said.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")]
+    never = [keys.values.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")]
     suppressed = [*keys.take("suppress_tokens", []), *(token for (token,) in words)]
     suppressed = [token for token in suppressed if token not in never]
     if first is None and not suppressed and ends == [None]:
