@@ -28,7 +28,8 @@ from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import Sinusoidal
 from transformer_jax.runs.experiment_file import load_experiment_file
-from transformer_jax.runs.importing import import_run, write_tokenizer
+from transformer_jax.runs.exporting import write_tokenizer
+from transformer_jax.runs.importing import import_run
 from transformer_jax.runs.published_generation import FILE
 from transformer_jax.runs.published_run import experiment_for, load_published
 from transformer_jax.runs.run import Run

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,37 @@ def _wide(lines: Iterator[bytes], encoding: str) -> Iterator[str]:
         yield rest
 
 
-def parsed(text: str, where: str) -> Any:
-    """The value of a JSON text; ValueError for any other, such as a number of more digits than Python reads."""
+def parsed(text: str | bytes, where: str, *, unique: bool = False) -> Any:
+    """The value of a JSON text; ValueError for any other, such as a number of more digits than Python reads.
+
+    With `unique`, an object with a name that is there twice is refused as well.
+    """
     try:
-        return json.loads(text)
+        text = text.decode() if isinstance(text, bytes) else text
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
+        raise ValueError(f"{where} is not JSON, or damaged: {error}") from None
+
+
+def json_object(text: bytes, where: str, *, unique: bool = False) -> dict[str, Any]:
+    """The JSON object of a text; ValueError for anything else, as of `parsed`."""
+    value = parsed(text, where, unique=unique)
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is damaged: it is no JSON object")
+    return value
+
+
+def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
+    """The JSON object of a file; ValueError for anything else, as of `parsed`."""
+    return json_object(path.read_bytes(), str(path), unique=unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it names {name} twice")
+    return found
 
 
 def is_text(line: str) -> bool:

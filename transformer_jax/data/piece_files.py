@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import sentencepiece
 
+from transformer_jax.data.lines import read_json
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.tokenizers import Offsets, encodable, ids_and_spans
 
@@ -103,11 +103,8 @@ def _stated(directory: Path, settings: Mapping[str, Any]) -> tuple[dict[str, int
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    ids = [*content.values()] if isinstance(content, dict) else [None]
+    content = read_json(path)
+    ids = [*content.values()]
     if any(type(number) is not int or not 0 <= number < LARGEST_ID for number in ids) or len({*ids}) < len(ids):
         raise ValueError(f"{path} is no table of pieces and their ids, each of one")
     return content

@@ -15,7 +15,7 @@ class PublishedTokenizer(Tokenizer):
     def __init__(self, content: bytes):
         Tokenizer.__init__(self, content)
         self.published: dict[str, Any] = json.loads(content)
-        """What its files held, special (ids), settings and vocab_size."""
+        """What its files held, and `special` (ids), `settings`, `vocab_size` and `between` (end tokens in a pair)."""
 
     def take_ids(self, own: int) -> None:
         """Sets size and special tokens of a vocabulary of `own` tokens; ValueError if the model has fewer."""

@@ -29,7 +29,7 @@ TRAINING_TEXTS = 1_000_000
 
 @contextlib.contextmanager
 def of_library(what: str) -> Iterator[None]:
-    """Makes one kind of error of those of the library, which raises nothing narrow and panics as a BaseException."""
+    """Turns every error of the library into a ValueError; it raises nothing narrow, and panics as a BaseException."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

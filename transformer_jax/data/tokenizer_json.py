@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
 
-from transformer_jax.data.lines import existing
+from transformer_jax.data.lines import existing, read_json
 from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.subwords import (
@@ -29,6 +29,7 @@ from transformer_jax.data.tokenizers import Bytes, SentencePiece, TokenizerConfi
 FILE, SPECIAL, MODEL = "tokenizer.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
 MOST_GROWTH = 1_000
+"""How many times as long normalizer and decoder of a published tokenizer may make a text."""
 DOUBLED = ("roberta", "xlm-roberta")
 """Models whose pairs have two end tokens between them; a tokenizer.json shows it itself."""
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -56,9 +57,8 @@ class TokenizerJson(TokenizerConfig):
         if not self.path:
             raise ValueError("data.tokenizer.path is the directory of a published tokenizer, which is not trained")
         directory = Path(self.path).expanduser()
-        settings = {
-            name: value for file in (MODEL, SPECIAL, SETTINGS) for name, value in _json(directory / file).items()
-        }
+        files = [path for file in (MODEL, SPECIAL, SETTINGS) if (path := directory / file).is_file()]
+        settings = {name: value for path in files for name, value in read_json(path).items()}
         if (template := directory / TEMPLATE).is_file():
             settings["chat_template"] = template.read_text(encoding="utf-8")
         if not (directory / FILE).is_file() and has_pieces(directory):
@@ -81,16 +81,15 @@ class TokenizerJson(TokenizerConfig):
 
 def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
     """The library's tokenizer from the files that a directory has."""
-    if (directory / FILE).is_file():
-        backend = _checked(directory / FILE)
-    elif (directory / "vocab.txt").is_file():
+    older = not (directory / FILE).is_file()
+    if older and (directory / "vocab.txt").is_file():
         lowercase = bool(settings.get("do_lower_case", True))
         backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
-    elif (directory / "vocab.json").is_file():
+    elif older and (directory / "vocab.json").is_file():
         backend = ByteBPE(path=str(directory)).backend()
     else:
-        existing(directory / FILE, "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)")
-        raise AssertionError
+        others = "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)"
+        backend = _checked(existing(directory / FILE, others))
     backend.no_truncation()
     backend.no_padding()
     return backend
@@ -98,7 +97,7 @@ def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
 
 def _checked(path: Path) -> Backend:
     """The library's tokenizer of a file. It aborts the process at some that it is not given here."""
-    content = _json(path)
+    content = read_json(path)
     model, added = content.get("model"), content.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     ids = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
@@ -163,14 +162,6 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
         "tokenizer_class",
     ]
     return {key: settings[key] for key in wanted if key in settings}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return content if isinstance(content, dict) else {}
 
 
 class TokenizerJsonTokenizer(PublishedTokenizer, SubwordTokenizer):

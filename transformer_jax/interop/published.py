@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Array
 
 from transformer_jax.data.fields import check_ranges
+from transformer_jax.data.lines import read_json
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.family import Architecture, CannotExpressError, Family
 from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
-from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, read_json, write_directory
+from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, write_directory
 from transformer_jax.nn.parameters import replace_parameters
 
 LOG = logging.getLogger(__name__)
@@ -154,10 +155,10 @@ def published_config(directory: Path) -> Any:
 
 
 def _described(directory: Path, ignore: Collection[str]) -> tuple[dict[str, Any], Family, Architecture, Any, Tensors]:
-    """config.json, what it makes, and the tensors by the names of the family's rules."""
+    """Keys of config.json, their family, architecture and configuration, and tensors by the names of the rules."""
     if not (directory / CONFIG).is_file():
         raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
-    values = read_json((directory / CONFIG).read_bytes(), directory / CONFIG)
+    values = read_json(directory / CONFIG, unique=True)
     family = _family(values, directory)
     if not any((directory / name).is_file() for name in (SINGLE, INDEX)):
         pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))

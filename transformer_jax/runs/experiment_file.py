@@ -1,4 +1,4 @@
-"""An experiment on disk: read from its Python file, written as plain JSON, compared field by field.
+"""An experiment on disk: read from its Python file or written as one, written as plain JSON, compared field by field.
 
 The class of a part comes from the experiment's file; the JSON has its name and fields. A class may have two attributes:
 
@@ -145,6 +145,52 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return experiment
+
+
+def experiment_source(experiment: Experiment, name: str) -> str:
+    """The Python file that makes an experiment, for people to read and change; sizes follow from the vocabularies."""
+    sizes = {size: 0 for size in ("vocab_size", "source_vocab_size", "num_outputs") if hasattr(experiment.model, size)}
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **sizes))
+    modules: dict[str, set[str]] = {}
+    parts = {field: expression(value, modules) for field, value, _ in declared(experiment) if is_config(value)}
+    modules.setdefault("transformer_jax", set()).update(("Experiment", "run_experiment"))
+    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(modules.items())]
+    lines = [
+        f'"""The published model {json.dumps(name)[1:-1]}, as it was imported."""',
+        "",
+        *imports,
+        "",
+        "",
+        "def experiment() -> Experiment:",
+        "    return Experiment(",
+        *(f"        {field}={text}," for field, text in parts.items()),
+        "    )",
+        "",
+        "",
+        "run_experiment(__file__)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def expression(value: Any, modules: dict[str, set[str]]) -> str:
+    """Python for a value, the fields of dataclasses that differ from their defaults; adds what has to be imported."""
+    if not is_config(value):
+        return repr(value)
+    kind = type(value)
+    modules.setdefault(kind.__module__, set()).add(kind.__name__)
+    given = [
+        f"{field.name}={expression(getattr(value, field.name), modules)}"
+        for field in dataclasses.fields(value)
+        if field.init and getattr(value, field.name) != _default(field)
+    ]
+    return f"{kind.__name__}({', '.join(given)})"
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def needed(kind: Any) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 from transformer_jax.data.fields import check_ranges
+from transformer_jax.data.lines import read_json
 from transformer_jax.data.tokenizers import TokenizerConfig
 from transformer_jax.decoding.beam import Stopping
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.published import CONFIG, Published
-from transformer_jax.interop.tensor_files import read_json
 from transformer_jax.tasks.generator import Generation
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.task import Task
@@ -68,7 +68,7 @@ def with_generation(
         return task
     path = published.directory / FILE
     stated = path.is_file()
-    said = read_json(path.read_bytes(), path) if stated else published.keys
+    said = read_json(path, unique=True) if stated else published.keys
     keys = Keys({name: value for name, value in said.items() if name not in ignore})
     keys.skip(*PASSED.split())
     try:

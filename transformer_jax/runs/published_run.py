@@ -1,18 +1,17 @@
 """From a published model to the experiment that it would have come from, and to a predictor."""
 
 import dataclasses
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
+from transformer_jax.data.lines import parsed, read_json
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.interop.published import Published, open_published
-from transformer_jax.interop.tensor_files import read_json
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
@@ -69,13 +68,10 @@ def task_for(published: Published) -> Task:
 def _text_vectors(directory: Path) -> TextVectors:
     """How a model's own files say that vectors of texts are made (sentence-transformers)."""
     modules, pooling = directory / "modules.json", directory / "1_Pooling" / "config.json"
-    try:
-        pooled = json.loads(pooling.read_text(encoding="utf-8")) if pooling.is_file() else {}
-        kinds = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
-        if not isinstance(pooled, dict) or not all(isinstance(kind, dict) for kind in kinds):
-            raise ValueError("it holds other values than are expected")
-    except (RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{pooling} or {modules} is damaged: {error}") from error
+    pooled = read_json(pooling) if pooling.is_file() else {}
+    kinds = parsed(modules.read_bytes(), str(modules)) if modules.is_file() else []
+    if not isinstance(kinds, list) or not all(isinstance(kind, dict) for kind in kinds):
+        raise ValueError(f"{modules} is damaged: it is no list of JSON objects")
     modes = {name for name, value in pooled.items() if name.startswith("pooling_mode_") and value is True}
     if other := modes - {"pooling_mode_mean_tokens", "pooling_mode_cls_token"}:
         raise ValueError(f"{pooling} has {', '.join(sorted(other))}; vectors of texts are the mean or the first here")
@@ -91,7 +87,7 @@ def _text_vectors(directory: Path) -> TextVectors:
 def _stated_length(directory: Path) -> int | None:
     """The longest text that a model for vectors of texts is meant for, if its files say so."""
     path = directory / "sentence_bert_config.json"
-    length = read_json(path.read_bytes(), path).get("max_seq_length") if path.is_file() else None
+    length = read_json(path).get("max_seq_length") if path.is_file() else None
     return length if isinstance(length, int) and length > 0 else None
 
 

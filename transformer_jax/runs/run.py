@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from transformer_jax.data.lines import write_whole
+from transformer_jax.data.lines import read_json, write_whole
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
 from transformer_jax.interop.hub import local_directory
@@ -216,13 +216,7 @@ def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
 
 def read_tree(directory: Path) -> dict[str, Any]:
     """The saved experiment as plain JSON."""
-    try:
-        tree = json.loads((directory / EXPERIMENT).read_text(encoding="utf-8"))
-        if not isinstance(tree, dict):
-            raise ValueError("it is no JSON object")
-        return tree
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{directory / EXPERIMENT} is damaged: {error}") from error
+    return read_json(directory / EXPERIMENT)
 
 
 def write_experiment(directory: Path, experiment: Experiment, file: Path) -> None:
