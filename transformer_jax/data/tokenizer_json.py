@@ -1,5 +1,6 @@
 """Published tokenizers: tokenizer.json, as the package `tokenizers` of Hugging Face writes it, or older files."""
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
 
+from transformer_jax.data.limited import Limits, run_limited
 from transformer_jax.data.lines import existing, read_json
 from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
@@ -28,6 +30,8 @@ from transformer_jax.data.tokenizers import Bytes, SentencePiece, TokenizerConfi
 
 FILE, SPECIAL, MODEL = "tokenizer.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
+PROGRAM = Path(__file__).with_name("tokenizer_program.py")
+"""What tries a tokenizer.json in another process."""
 MOST_GROWTH = 1_000
 """How many times as long normalizer and decoder of a published tokenizer may make a text."""
 DOUBLED = ("roberta", "xlm-roberta")
@@ -113,10 +117,17 @@ def _checked(path: Path) -> Backend:
         raise ValueError(f"{path} makes texts more than {MOST_GROWTH:,} times as long")
     # Neither is used here, and a padding may be of any length.
     content |= {"padding": None, "truncation": None}
+    text = json.dumps(content)
+    _try(text, str(path))
     with of_library(f"{path} cannot be used"):
-        backend = Backend.from_str(json.dumps(content))
-        backend.encode("a text")
-    return backend
+        return Backend.from_str(text)
+
+
+@functools.lru_cache(maxsize=1)
+def _try(content: str, path: str) -> None:
+    """Raises ValueError for a tokenizer at which the library aborts its process, or takes too long."""
+    limits = Limits(seconds=10 + len(content) // 2**20, memory=2**30 + 32 * len(content))
+    run_limited(PROGRAM, content, limits, path)
 
 
 def _growth(part: Any) -> int:
