@@ -49,6 +49,10 @@ def test_a_file_at_which_the_library_ends_its_process_is_refused(part, file):
         file(**part)
 
 
+def test_a_text_has_the_same_ids_whatever_dropout_a_file_states(file):
+    assert file(model={"dropout": 0.9}).encode("the quick") == file().encode("the quick")
+
+
 def test_a_file_is_tried_once_and_a_runs_own_never(file, monkeypatch):
     tokenizer = file()
     monkeypatch.setattr(subprocess, "Popen", None)

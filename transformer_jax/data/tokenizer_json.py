@@ -115,8 +115,10 @@ def _checked(path: Path) -> Backend:
         raise ValueError(f"{path} is damaged: {error}") from error
     if growth > MOST_GROWTH:
         raise ValueError(f"{path} makes texts more than {MOST_GROWTH:,} times as long")
-    # Neither is used here, and a padding may be of any length.
+    # Neither is used here, and a padding may be of any length; with dropout a text has other ids each time.
     content |= {"padding": None, "truncation": None}
+    if isinstance(model, dict):
+        model["dropout"] = None
     text = json.dumps(content)
     _try(text, str(path))
     with of_library(f"{path} cannot be used"):
