@@ -106,6 +106,11 @@ def test_pieces_of_fairseq_are_one_further_and_languages_come_last(tmp_path):
     assert [found.token_id(name) for name in ("de_DE", "en_XX", "<mask>")] == [len(names) + 1 + i for i in range(3)]
     assert found.mask_id == found.vocab_size - 1
     assert found.encode("en_XX a dog") == [found.token_id("en_XX"), *found.encode("a dog")]
+    codes = {"additional_special_tokens": ["de_DE", "en_XX"], "src_lang": "en_XX"}
+    write(tmp_path, codes, {"model_type": "m2m_100"})
+    assert ours(tmp_path).around() == ([found.token_id("en_XX")], [found.eos_id])
+    write(tmp_path, codes | {"tokenizer_class": "MBartTokenizer"}, {"model_type": "mbart"})
+    assert ours(tmp_path).around() == ([], [found.eos_id, found.token_id("en_XX")])
 
 
 def test_t5_has_sentinels_counted_from_the_end(tmp_path):

@@ -202,6 +202,7 @@ def test_a_file_is_imported_with_its_vocabulary(tmp_path, capsys):
     write(tmp_path / "model.gguf", "llama", "Q8_0")
     assert main(["import", str(tmp_path / "model.gguf"), str(tmp_path / "run")]) == 0
     tokenizer: Any = Run.open(tmp_path / "run").tokenizers["text"]
+    assert [*json.loads((tmp_path / "run" / "published" / "origin.json").read_text())["sha256"]] == ["model.gguf"]
     expected = ByteBPE(vocab_size=300).train(TEXTS)
     for text in (*TEXTS, "naïve 東京"):
         assert tokenizer.encode(text) == expected.encode(text) and tokenizer.decode(tokenizer.encode(text)) == text

@@ -130,6 +130,14 @@ class PieceTokenizer(PublishedTokenizer):
         self._marked = {piece: number for number in marked if (piece := self._pieces.get(number))}
         self._marks = re.compile("|".join(map(re.escape, sorted(self._marked, key=len, reverse=True))) or r"(?!)")
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """With the language of the settings in front of the text, or behind it, where mBART-25 has it."""
+        settings = self.published["settings"]
+        names = [str(settings.get("src_lang")), f"__{settings.get('src_lang')}__"]
+        language = [self._added[name] for name in names if name in self._added][:1]
+        behind = settings.get("tokenizer_class") == "MBartTokenizer"
+        return ([], [self.eos_id, *language]) if behind else (language, [self.eos_id])
+
     @functools.cached_property
     def for_targets(self) -> "PieceTokenizer":
         """The tokenizer of the other side, with the same ids."""

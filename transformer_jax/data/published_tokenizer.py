@@ -29,6 +29,10 @@ class PublishedTokenizer(Tokenizer):
         self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
         self.between = self.published.get("between", 1)
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """The tokens before and behind a text that a model of texts for texts reads."""
+        return [], [self.eos_id]
+
     def chat_template(self) -> tuple[str, dict[str, str]]:
         """The template of the settings, the one called default if there are several."""
         settings = self.published["settings"]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
+from tokenizers.processors import RobertaProcessing
 
 from transformer_jax.data.limited import Limits, run_limited
 from transformer_jax.data.lines import existing, read_json
@@ -34,8 +35,6 @@ PROGRAM = Path(__file__).with_name("tokenizer_program.py")
 """What tries a tokenizer.json in another process."""
 MOST_GROWTH = 1_000
 """How many times as long normalizer and decoder of a published tokenizer may make a text."""
-DOUBLED = ("roberta", "xlm-roberta")
-"""Models whose pairs have two end tokens between them; a tokenizer.json shows it itself."""
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bos": (("bos_token", "cls_token"), STARTS),
     "eos": (("eos_token", "sep_token"), ENDS),
@@ -75,7 +74,7 @@ class TokenizerJson(TokenizerConfig):
         size = self.vocab_size or max(vocabulary.values(), default=0) + 1
         special = _special(vocabulary, settings, size)
         ends = sum(number == special["eos"] for number in pair)
-        doubled = ends > 2 or settings.get("model_type") in DOUBLED
+        doubled = ends > 2 or settings.get("model_type") == "xlm-roberta"
         content |= {"vocab_size": self.vocab_size, "special": special, "between": 2 if doubled else 1}
         return self._restored(json.dumps(content | {"settings": _kept(settings)}).encode())
 
@@ -91,6 +90,9 @@ def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
         backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
     elif older and (directory / "vocab.json").is_file():
         backend = ByteBPE(path=str(directory)).backend()
+        start, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+        if settings.get("model_type") in ("bart", "roberta") and start is not None and end is not None:
+            backend.post_processor = RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
     else:
         others = "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)"
         backend = _checked(existing(directory / FILE, others))
@@ -172,6 +174,7 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
         "chat_template",
         "extra_ids",
         "extra_special_tokens",
+        "src_lang",
         "tokenizer_class",
     ]
     return {key: settings[key] for key in wanted if key in settings}
@@ -185,6 +188,13 @@ class TokenizerJsonTokenizer(PublishedTokenizer, SubwordTokenizer):
         self._backend = Backend.from_str(json.dumps(self.published["tokenizer"], ensure_ascii=False))
         self.take_ids(max(self._backend.get_vocab().values()) + 1)
         self.starts = self._backend.encode("a").ids[:1] == [self.bos_id]
+
+    def around(self) -> tuple[list[int], list[int]]:
+        whole, text = (self._backend.encode("a", add_special_tokens=special).ids for special in (True, False))
+        places = [i for i in range(len(whole) - len(text) + 1) if whole[i : i + len(text)] == text]
+        if len(whole) == len(text) or not places:  # it has no template
+            return super().around()
+        return whole[: places[0]], whole[places[0] + len(text) :]
 
     def write_published(self, directory: Path) -> None:
         """Writes tokenizer.json and its settings, as they are published."""

@@ -84,7 +84,7 @@ def export_stablehlo(run: Run, directory: Path, length: int, *, checkpoint: str 
     for feature, tokenizer in run.tokenizers.items():
         if isinstance(tokenizer, Tokenizer):
             tokenizer.save(directory, feature)
-            facts |= {"start": tokenizer.bos_id, "end": tokenizer.eos_id, "padding": tokenizer.pad_id}
+            facts[feature] = {"start": tokenizer.bos_id, "end": tokenizer.eos_id, "padding": tokenizer.pad_id}
         else:
             facts[feature] = tokenizer.names
     (directory / "programs.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

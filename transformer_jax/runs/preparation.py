@@ -164,7 +164,7 @@ def _prepare(
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
         write_whole(directory / TEXT, f"{text}\n".encode())
         if isinstance(origin, PublishedOrigin):
-            keep_origin(origin.published.directory, directory / PUBLISHED)
+            keep_origin(place, origin.published.directory, directory / PUBLISHED)
     if file is not None:
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)

@@ -59,8 +59,9 @@ T = TypeVar("T", bound=Task)
 def with_generation(
     task: T, published: Published, tokenizer: TokenizerConfig, longest: int, ignore: Collection[str] = ()
 ) -> T:
-    """The task with what generation_config.json (or, without it, config.json) says; what it leaves out stays as it is.
+    """The task with what generation_config.json (or, without it, config.json) says.
 
+    What the first leaves out is as in transformers: one beam, no sampling. What the second leaves out stays as it is.
     `longest` are the tokens that a text can have here, `tokenizer` names them. Raises ValueError for a key, unless it
     is one to `ignore`, that asks for what the task has no field for.
     """
@@ -75,13 +76,13 @@ def with_generation(
         for name, values in NEUTRAL.items():
             keys.only(name, *(values or (None,)))
         _check_length(keys, longest)
-        fields = _beams(keys) | _tokens(keys, tokenizer, translates=isinstance(task, Translation))
+        fields = _beams(keys, stated) | _tokens(keys, tokenizer, translates=isinstance(task, Translation))
         if isinstance(task, Translation):
             _check_decoding(keys)
             start = {"target_start": fields.pop("target_start")} if "target_start" in fields else {}
             changes: dict[str, Any] = {"decoding": dataclasses.replace(task.decoding, **fields), **start}
         else:
-            fields |= _generation(keys, task.generation)
+            fields |= _generation(keys, task.generation, stated)
             changes = {"generation": dataclasses.replace(task.generation, **fields)}
         if stated and (left := keys.left()):
             raise ValueError(f"{left[0]} is not known here")
@@ -99,13 +100,17 @@ def _tokens(keys: Keys, config: TokenizerConfig, *, translates: bool) -> dict[st
     ends, words = end if isinstance(end, list) else [end], keys.take("bad_words_ids", [])
     if any(not isinstance(word, list) or len(word) != 1 for word in words):
         raise ValueError(f"bad_words_ids {words} cannot be expressed here, only words of one token")
-    # Padding and start are never generated, the end always may be.
-    never = [keys.values.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")]
     suppressed = [*keys.take("suppress_tokens", []), *(token for (token,) in words)]
-    suppressed = [token for token in suppressed if token not in never]
-    if first is None and not suppressed and ends == [None]:
+    start = keys.take("decoder_start_token_id", None, int) if translates else None
+    if first is None and start is None and not suppressed and ends == [None]:
         return {}
     tokenizer = config.train([])
+    if start not in (None, tokenizer.bos_id):
+        raise ValueError(f"decoder_start_token_id {start} is not {tokenizer.bos_id}, which config.json says")
+    if tokenizer.eos_id in suppressed:
+        raise ValueError(f"suppress_tokens or bad_words_ids have the end token {tokenizer.eos_id}: no text could end")
+    # These are never generated.
+    suppressed = [token for token in suppressed if token not in (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id)]
 
     def names(key: str, tokens: Sequence[Any]) -> tuple[str, ...]:
         for token in tokens:
@@ -132,15 +137,16 @@ def _check_length(keys: Keys, longest: int) -> None:
         raise ValueError(f"max_length {limit} cannot be expressed here, only {longest} or more, which is no limit")
 
 
-def _beams(keys: Keys) -> dict[str, Any]:
+def _beams(keys: Keys, stated: bool) -> dict[str, Any]:
     """The fields of every text, and those of beam search if the file has it."""
-    least = max(keys.take("min_new_tokens", 0), keys.take("min_length", 0) - 1)
+    least = keys.take("min_length", 0) - 1
+    least = keys.take("min_new_tokens", least)
     if keys.take("forced_bos_token_id", None, int) is not None:
         least -= 1  # which counts as generated there
     fields: dict[str, Any] = {"min_length": least} if least > 0 else {}
     if size := keys.take("no_repeat_ngram_size", 0):
         fields["no_repeat_ngram"] = size
-    if "num_beams" not in keys.values:
+    if "num_beams" not in keys.values and not stated:
         return fields
     beams = keys.take("num_beams", 1)
     if beams > 1:
@@ -160,13 +166,13 @@ def _check_decoding(keys: Keys) -> None:
     keys.only("forced_eos_token_id", keys.values.get("eos_token_id"))
 
 
-def _generation(keys: Keys, generation: Generation) -> dict[str, Any]:
+def _generation(keys: Keys, generation: Generation, stated: bool) -> dict[str, Any]:
     """The fields of a continuation alone."""
     keys.only("forced_bos_token_id", None)
     keys.only("forced_eos_token_id", None)
     keys.only("min_length", 0)  # which counts the prompt
     sampling = generation.sampling
-    if keys.take("do_sample", True):
+    if keys.take("do_sample", not stated):
         top_k = keys.take("top_k", UNSAID_TOP_K if "do_sample" in keys.values else sampling.top_k)
         names = ("temperature", "top_p", "min_p")
         rates = {name: float(keys.take(name, getattr(sampling, name))) for name in names}

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
@@ -28,6 +28,7 @@ from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.step import abstract_model, model_shardings
 
+T = TypeVar("T", bound=Task)
 LONGEST = 1024
 """Tokens of a text, where the positions go further."""
 
@@ -40,11 +41,29 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> Exp
     extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
     length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
     tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
-    task = with_generation(task, published, tokenizer, length + extra, ignore)
+    task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
     data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=length)
     # The only checkpoint is no step of a training.
     train = TrainConfig(best="", validation_examples=0)
     return Experiment(task=task, data=data, model=config, train=train)
+
+
+def with_source(task: T, config: TokenizerJson) -> T:
+    """A translation with the tokens around its sources that a published tokenizer puts there; other tasks as they are.
+
+    Raises ValueError where these are others than a translation has places for.
+    """
+    if not isinstance(task, Translation):
+        return task
+    tokenizer: Any = config.train([])
+    before, behind = tokenizer.around()
+    ends = behind[:1] == [tokenizer.eos_id]
+    last = behind[1:] if ends else behind
+    if len(before) > 1 or len(last) > 1:
+        around = " ".join([*map(tokenizer.piece, before), "...", *map(tokenizer.piece, behind)])
+        raise ValueError(f"its tokenizer has texts read as {around}, with more tokens than a source has here")
+    start, end = ("".join(map(tokenizer.piece, tokens)) for tokens in (before, last))
+    return dataclasses.replace(task, source_start=start, source_end=end, source_eos=ends)
 
 
 def task_for(published: Published) -> Task:

@@ -200,11 +200,18 @@ def load(
 
 
 def published_directory(place: str) -> Path | None:
-    """The directory of the published model that `place` is or names on the hub, or None for a run and anything else."""
-    if Run.exists(Path(place)):
-        return None
+    """The directory of the published model that `place` is or names (`local_directory`), or None for a run.
+
+    Raises ValueError for a directory that is both: a published model holds no code, which the file of a run is.
+    """
     directory = local_directory(place)
-    return directory if is_published(directory) else None
+    if not is_published(directory):
+        return None
+    if Run.exists(directory):
+        raise ValueError(
+            f"{directory} has a config.json and an {EXPERIMENT}: it is a published model or a run, not both"
+        )
+    return directory
 
 
 def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:

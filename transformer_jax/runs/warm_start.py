@@ -16,7 +16,9 @@ from transformer_jax.interop.published import Published, open_published, publish
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.runs.experiment_file import from_tree
+from transformer_jax.runs.published_run import with_source
 from transformer_jax.runs.run import PUBLISHED, Run, published_directory, read_tree
+from transformer_jax.tasks.translation import OF_SOURCES, Translation
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model
 
@@ -108,7 +110,7 @@ class PublishedOrigin:
 
 
 def with_published(experiment: Experiment, directory: Path) -> Experiment:
-    """The experiment with tokenizer and model of the published model that it begins from, if it begins from one.
+    """The experiment with model, tokenizer and what this puts around sources of a published model it begins from.
 
     Of a model of the same class, fields are the published ones but for `OF_TRAINING`; another keeps its own. For a run
     that exists in `directory` they are what the run has saved.
@@ -118,9 +120,12 @@ def with_published(experiment: Experiment, directory: Path) -> Experiment:
         saved = read_tree(directory)
         config: Any = from_tree(experiment.model, saved["model"])
         tokenizer = from_tree(TokenizerJson(), saved["data"]["tokenizer"])
+        around = {name: saved["task"][name] for name in OF_SOURCES if name in saved["task"]}
+        task = replace(experiment.task, **around) if isinstance(experiment.task, Translation) else experiment.task
     elif place and (published := published_directory(place)) is not None:
         config = published_config(published)
         tokenizer = TokenizerJson(vocab_size=config.vocab_size)
+        task = with_source(experiment.task, replace(tokenizer, path=str(published)))
     else:
         return experiment
     model = experiment.model
@@ -129,7 +134,7 @@ def with_published(experiment: Experiment, directory: Path) -> Experiment:
         # The vocabularies' sizes follow from the tokenizer.
         kept |= {name: 0 for name in ("vocab_size", "source_vocab_size") if hasattr(model, name)}
         model = replace(config, **kept)
-    return replace(experiment, model=model, data=replace(experiment.data, tokenizer=tokenizer))
+    return replace(experiment, task=task, model=model, data=replace(experiment.data, tokenizer=tokenizer))
 
 
 class Copy(NamedTuple):
