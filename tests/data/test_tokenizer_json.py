@@ -58,3 +58,13 @@ def test_a_file_is_tried_once_and_a_runs_own_never(file, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
     assert file().encode("the fox") == tokenizer.encode("the fox")
     assert type(tokenizer)(tokenizer.content).encode("the fox") == tokenizer.encode("the fox")
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json", "tokenizer.model", "vocab.txt"])
+def test_a_link_carries_no_file_of_elsewhere_into_a_tokenizer(name, tmp_path):
+    directory = tmp_path / "published"
+    directory.mkdir()
+    (tmp_path / "secret").write_text("{}")
+    (directory / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="out of its directory"):
+        TokenizerJson(path=str(directory)).train([])

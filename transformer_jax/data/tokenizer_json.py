@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.processors import RobertaProcessing
 
 from transformer_jax.data.limited import Limits, run_limited
-from transformer_jax.data.lines import existing, read_json
+from transformer_jax.data.lines import existing, own, read_json
 from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.subwords import (
@@ -63,7 +63,7 @@ class TokenizerJson(TokenizerConfig):
         files = [path for file in (MODEL, SPECIAL, SETTINGS) if (path := directory / file).is_file()]
         settings = {name: value for path in files for name, value in read_json(path).items()}
         if (template := directory / TEMPLATE).is_file():
-            settings["chat_template"] = template.read_text(encoding="utf-8")
+            settings["chat_template"] = own(template).read_text(encoding="utf-8")
         if not (directory / FILE).is_file() and has_pieces(directory):
             content = read_pieces(directory, settings)
             vocabulary, pair = content["ids"] | content["added"], []
@@ -87,8 +87,10 @@ def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
     older = not (directory / FILE).is_file()
     if older and (directory / "vocab.txt").is_file():
         lowercase = bool(settings.get("do_lower_case", True))
-        backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
+        backend = WordPiece(path=str(own(directory / "vocab.txt")), lowercase=lowercase).backend()
     elif older and (directory / "vocab.json").is_file():
+        for name in ("vocab.json", "merges.txt"):
+            own(existing(directory / name))
         backend = ByteBPE(path=str(directory)).backend()
         start, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
         if settings.get("model_type") in ("bart", "roberta") and start is not None and end is not None:
