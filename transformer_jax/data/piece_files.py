@@ -61,7 +61,7 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         added |= {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
     encoded = [base64.b64encode(content).decode() for content in contents]
     content = {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
-    return content | {"shown": shown}
+    return content | {"shown": shown, "stated": _vocabulary(directory / ADDED) if (directory / ADDED).is_file() else {}}
 
 
 def _processor(content: bytes, path: Path | str) -> Any:
@@ -194,3 +194,5 @@ class PieceTokenizer(PublishedTokenizer):
         self.write_json(directory / SETTINGS, self.published["settings"])
         if self.published["vocabulary"]:
             self.write_json(directory / VOCABULARY, self._ids)
+        if stated := self.published.get("stated"):
+            self.write_json(directory / ADDED, stated)

@@ -172,6 +172,7 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that go back with the tokenizer: the names of its special tokens and its template."""
     wanted = [key for keys, _ in ROLES.values() for key in keys] + [
         "add_bos_token",
+        "added_tokens_decoder",
         "additional_special_tokens",
         "chat_template",
         "extra_ids",
