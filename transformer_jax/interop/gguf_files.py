@@ -16,7 +16,7 @@ import numpy as np
 from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.gguf_header import StoredTensor, read_gguf
 from transformer_jax.interop.gguf_vocabularies import vocabulary_files
-from transformer_jax.interop.published import CONFIG
+from transformer_jax.interop.published import CONFIG, open_published
 from transformer_jax.interop.rotary import written_rotary
 from transformer_jax.interop.rules import NUMBER, pattern_of
 from transformer_jax.interop.tensor_files import Tensor, write_directory
@@ -66,12 +66,13 @@ def write_published_gguf(file: Path, directory: Path) -> None:
         for name, content in vocabulary.items():
             (directory / name).write_bytes(content)
         write_directory(directory, tensors)
+        open_published(directory)
     except ImportError:
         raise ValueError(f"{file} is read by the package gguf, which the extra gguf installs") from None
     except (AttributeError, LookupError, OverflowError, TypeError, UnicodeError) as error:
         raise ValueError(f"{file} is damaged or of another form: {type(error).__name__}: {error}") from error
     except (ArithmeticError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {str(error).replace(f'{directory}/', '')}") from error
 
 
 def _config(facts: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
