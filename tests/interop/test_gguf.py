@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from functools import partial
 from random import Random
 from typing import Any
@@ -193,9 +194,8 @@ def test_what_cannot_be_expressed_is_refused_by_its_name(kind, extra, rotary, na
 
 def test_a_count_of_layers_without_tensors_is_refused_at_once(tmp_path):
     write(tmp_path / "model.gguf", "llama", "F32", blocks=2**32 - 1)
-    write_published_gguf(tmp_path / "model.gguf", tmp_path / "published")
-    with pytest.raises(ValueError, match="num_layers"):
-        open_published(tmp_path / "published")
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'model.gguf'}: config.json: ") + ".*num_layers"):
+        write_published_gguf(tmp_path / "model.gguf", tmp_path / "published")
 
 
 def test_a_file_is_imported_with_its_vocabulary(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A published model becomes a run on which every command works, and goes back as it came."""
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from transformer_jax.analysis.plan import make_plan
 from transformer_jax.cli.main import main
 from transformer_jax.data.chat import render
 from transformer_jax.data.subwords import WordPiece
-from transformer_jax.data.tokenizer_json import TokenizerJson
+from transformer_jax.data.tokenizer_json import TokenizerJson, TokenizerJsonTokenizer
 from transformer_jax.decoding.sampling import Sampling
 from transformer_jax.interop.published import open_published, write_published
 from transformer_jax.interop.tensor_files import SINGLE, read_directory, read_tensors
@@ -211,6 +212,34 @@ def test_a_failed_import_leaves_nothing_behind(classifier, tmp_path):
     finally:
         (classifier / "kept").rename(classifier / "vocab.txt")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", ""], ["a", " b"], ["a", "b\nc"], ["a", "\ud800"], ["a", {}]])
+def test_labels_that_no_text_could_have_are_refused(names, classifier, tmp_path):
+    shutil.copytree(classifier, tmp_path / "published")
+    values = json.loads((classifier / "config.json").read_text())
+    values["id2label"] = {"0": names[0], "1": names[1]}
+    (tmp_path / "published" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="label"):
+        import_run(tmp_path / "published", tmp_path / "new")
+
+
+def test_a_label_of_a_word_has_no_white_space(tmp_path):
+    publish(tmp_path / "new", bert(**SIZES, head="tokens", num_outputs=2), labels=["O", "a b"])
+    with pytest.raises(ValueError, match="white space"):
+        open_published(tmp_path / "new").labels()
+
+
+@pytest.mark.parametrize("options", [[], ["--stablehlo", "8"]])
+def test_a_failed_export_leaves_nothing_behind(options, run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenizerJsonTokenizer, "write_published", full)
+        patched.setattr(TokenizerJsonTokenizer, "save", full)
+        assert main(["export", str(run), str(tmp_path / "out"), *options]) in (1, 2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_loaded_language_model_generates(tmp_path):

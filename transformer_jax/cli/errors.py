@@ -16,7 +16,7 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def user_input() -> Iterator[None]:
-    """Turns ValueError, OverflowError and OSError of what reads and checks input into UserError.
+    """Turns ValueError, OverflowError, MemoryError and OSError of what reads and checks input into UserError.
 
     An error that is raised outside is a failed run.
     """
@@ -24,7 +24,7 @@ def user_input() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (ValueError, OverflowError, OSError) as error:
+    except (ValueError, OverflowError, MemoryError, OSError) as error:
         raise UserError(one_line(error)) from error
 
 

@@ -5,17 +5,18 @@ a few seconds and some memory.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from transformer_jax.data.limited import Limits, run_limited
 
 Message = Mapping[str, str]
 """`role` (system, user or assistant) and `content`."""
 PROGRAM = Path(__file__).with_name("chat_program.py")
 """What runs in that process."""
-SECONDS, BYTES, LONGEST = 5, 2**29, 2**22
-"""Its processor time and memory, and the characters of a text that it may write."""
+LIMITS = Limits(seconds=5, memory=2**29)
+LONGEST = 2**22
+"""Characters of a text that it may write."""
 AT_ONCE = 64
 """Conversations that one process renders."""
 
@@ -37,12 +38,4 @@ def render(template: str, names: Mapping[str, str], conversations: Sequence[Sequ
 def _rendered(template: str, names: Mapping[str, str], conversations: Sequence[Sequence[Message]]) -> list[str]:
     others = {"add_generation_prompt": True, "tools": None, "documents": None}
     given = {"template": template, "conversations": [*map(list, conversations)], "names": {**names, **others}}
-    command = [sys.executable, "-I", str(PROGRAM), *map(str, (SECONDS, BYTES, LONGEST))]
-    try:
-        done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=4 * SECONDS)
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"the chat template takes more than {4 * SECONDS} seconds") from None
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"it takes more than {SECONDS} seconds or its memory"])[-1]
-        raise ValueError(f"the chat template cannot be rendered: {reason}")
-    return json.loads(done.stdout)
+    return json.loads(run_limited(PROGRAM, json.dumps(given), LIMITS, "the chat template", str(LONGEST), needed=True))

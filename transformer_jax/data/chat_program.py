@@ -1,7 +1,6 @@
-"""Renders chat templates: `python -I chat_program.py SECONDS BYTES LONGEST`, as `chat.py` runs it.
+"""Renders chat templates: `python -I chat_program.py LONGEST`, as `chat.py` runs it in a process with limits.
 
-A request comes on stdin and the texts go to stdout, both as JSON. The limits of the process are set before anything
-that others wrote is read; of this package nothing is imported.
+A request comes on stdin and the texts go to stdout, both as JSON. Of this package nothing is imported.
 """
 
 import json
@@ -12,9 +11,8 @@ from typing import Any
 
 
 def main() -> None:
-    """Limits the process, reads a request and writes the texts; ends with a message where that cannot be."""
-    seconds, memory, longest = map(int, sys.argv[1:])
-    limit(seconds, memory)
+    """Reads a request and writes the texts; ends with a message where that cannot be."""
+    longest = int(sys.argv[1])
     try:
         texts = rendered(json.load(sys.stdin))
     except ImportError:
@@ -24,17 +22,6 @@ def main() -> None:
     if max(map(len, texts), default=0) > longest:
         sys.exit(f"it makes a text of more than {longest:,} characters")
     json.dump(texts, sys.stdout)
-
-
-def limit(seconds: int, memory: int) -> None:
-    """Bounds the process's time and memory (bytes)."""
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    except (ImportError, OSError, ValueError):
-        sys.exit("its limits of time and memory need Linux")
 
 
 def rendered(request: Mapping[str, Any]) -> list[str]:

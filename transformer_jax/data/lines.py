@@ -19,6 +19,8 @@ OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Encodings by byte order mark; those of UTF-32 come first, as one of them begins with one of UTF-16."""
+LARGEST = 2**28
+"""Bytes of a file that is read at once."""
 HEAD = 4_096
 """Bytes at the beginning of a file in which UTF-16 without a mark is looked for."""
 
@@ -122,8 +124,27 @@ def json_object(text: bytes, where: str, *, unique: bool = False) -> dict[str, A
 
 
 def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
-    """The JSON object of a file; ValueError for anything else, as of `parsed`."""
-    return json_object(path.read_bytes(), str(path), unique=unique)
+    """The JSON object of a file that is `own`; ValueError for anything else, as of `parsed`."""
+    return json_object(own(path).read_bytes(), str(path), unique=unique)
+
+
+def own(path: Path) -> Path:
+    """The path of a file of a published directory; ValueError for one that is too large to be read at once.
+
+    A link out of the directory is refused as well, which could carry a private file into what is written and shared.
+    """
+    if not is_inside(path, path.parent):
+        raise ValueError(f"{path} is a link to {path.resolve()}, out of its directory; copy the file itself there")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size:,} bytes; files of its kind have {LARGEST:,} at most")
+    return path
+
+
+def is_inside(path: Path, directory: Path) -> bool:
+    """Whether a file is no link to elsewhere; those of the hub's cache are links to the blobs beside its snapshots."""
+    home = directory.resolve()
+    places = [home, *(parent.with_name("blobs") for parent in home.parents if parent.name == "snapshots")]
+    return any(path.resolve().is_relative_to(place) for place in places)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sentencepiece
 
-from transformer_jax.data.lines import read_json
+from transformer_jax.data.lines import own, read_json
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.tokenizers import Offsets, encodable, ids_and_spans
 
@@ -39,7 +39,7 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     pair = all((directory / name).is_file() for name in PAIR)
     names = PAIR if pair else [name for name in NAMES if (directory / name).is_file()][:1]
-    contents = [(directory / name).read_bytes() for name in names]
+    contents = [own(directory / name).read_bytes() for name in names]
     models = [_processor(content, directory / name) for content, name in zip(contents, names, strict=True)]
     pieces = [models[0].id_to_piece(number) for number in range(models[0].vocab_size())]
     codes, has_table = _codes(settings), (directory / VOCABULARY).is_file()
@@ -61,7 +61,7 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         added |= {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
     encoded = [base64.b64encode(content).decode() for content in contents]
     content = {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
-    return content | {"shown": shown}
+    return content | {"shown": shown, "stated": _vocabulary(directory / ADDED) if (directory / ADDED).is_file() else {}}
 
 
 def _processor(content: bytes, path: Path | str) -> Any:
@@ -194,3 +194,5 @@ class PieceTokenizer(PublishedTokenizer):
         self.write_json(directory / SETTINGS, self.published["settings"])
         if self.published["vocabulary"]:
             self.write_json(directory / VOCABULARY, self._ids)
+        if stated := self.published.get("stated"):
+            self.write_json(directory / ADDED, stated)

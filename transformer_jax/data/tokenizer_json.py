@@ -1,5 +1,6 @@
 """Published tokenizers: tokenizer.json, as the package `tokenizers` of Hugging Face writes it, or older files."""
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,8 @@ from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
 from tokenizers.processors import RobertaProcessing
 
-from transformer_jax.data.lines import existing, read_json
+from transformer_jax.data.limited import Limits, run_limited
+from transformer_jax.data.lines import existing, own, read_json
 from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.subwords import (
@@ -29,6 +31,8 @@ from transformer_jax.data.tokenizers import Bytes, SentencePiece, TokenizerConfi
 
 FILE, SPECIAL, MODEL = "tokenizer.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
+PROGRAM = Path(__file__).with_name("tokenizer_program.py")
+"""What tries a tokenizer.json in another process."""
 MOST_GROWTH = 1_000
 """How many times as long normalizer and decoder of a published tokenizer may make a text."""
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -59,7 +63,7 @@ class TokenizerJson(TokenizerConfig):
         files = [path for file in (MODEL, SPECIAL, SETTINGS) if (path := directory / file).is_file()]
         settings = {name: value for path in files for name, value in read_json(path).items()}
         if (template := directory / TEMPLATE).is_file():
-            settings["chat_template"] = template.read_text(encoding="utf-8")
+            settings["chat_template"] = own(template).read_text(encoding="utf-8")
         if not (directory / FILE).is_file() and has_pieces(directory):
             content = read_pieces(directory, settings)
             vocabulary, pair = content["ids"] | content["added"], []
@@ -83,8 +87,10 @@ def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
     older = not (directory / FILE).is_file()
     if older and (directory / "vocab.txt").is_file():
         lowercase = bool(settings.get("do_lower_case", True))
-        backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
+        backend = WordPiece(path=str(own(directory / "vocab.txt")), lowercase=lowercase).backend()
     elif older and (directory / "vocab.json").is_file():
+        for name in ("vocab.json", "merges.txt"):
+            own(existing(directory / name))
         backend = ByteBPE(path=str(directory)).backend()
         start, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
         if settings.get("model_type") in ("bart", "roberta") and start is not None and end is not None:
@@ -113,12 +119,21 @@ def _checked(path: Path) -> Backend:
         raise ValueError(f"{path} is damaged: {error}") from error
     if growth > MOST_GROWTH:
         raise ValueError(f"{path} makes texts more than {MOST_GROWTH:,} times as long")
-    # Neither is used here, and a padding may be of any length.
+    # Neither is used here, and a padding may be of any length; with dropout a text has other ids each time.
     content |= {"padding": None, "truncation": None}
+    if isinstance(model, dict):
+        model["dropout"] = None
+    text = json.dumps(content)
+    _try(text, str(path))
     with of_library(f"{path} cannot be used"):
-        backend = Backend.from_str(json.dumps(content))
-        backend.encode("a text")
-    return backend
+        return Backend.from_str(text)
+
+
+@functools.lru_cache(maxsize=1)
+def _try(content: str, path: str) -> None:
+    """Raises ValueError for a tokenizer at which the library aborts its process, or takes too long."""
+    limits = Limits(seconds=10 + len(content) // 2**20, memory=2**30 + 32 * len(content))
+    run_limited(PROGRAM, content, limits, path)
 
 
 def _growth(part: Any) -> int:
@@ -157,10 +172,12 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that go back with the tokenizer: the names of its special tokens and its template."""
     wanted = [key for keys, _ in ROLES.values() for key in keys] + [
         "add_bos_token",
+        "added_tokens_decoder",
         "additional_special_tokens",
         "chat_template",
         "extra_ids",
         "extra_special_tokens",
+        "model_max_length",
         "src_lang",
         "tokenizer_class",
     ]

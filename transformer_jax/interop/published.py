@@ -111,11 +111,19 @@ class Published:
         return replace_parameters(jax.eval_shape(lambda: self.config.build(0)), self.parameters(shardings, dtype))
 
     def labels(self) -> list[str]:
-        """The names of a classification's outputs."""
+        """The names of a classification's outputs; ValueError for names that texts or files could not have."""
         names = self.keys.get("id2label")
         count = getattr(self.config, "num_outputs", 0)
         if isinstance(names, dict) and sorted(names) == sorted(map(str, range(count))):
-            return [str(names[str(number)]) for number in range(count)]
+            labels = [names[str(number)] for number in range(count)]
+            for label in labels:
+                if not isinstance(label, str) or not label.isprintable() or label.strip() != label or not label:
+                    raise ValueError(f"{self.directory / CONFIG}: the label {label!r} is no text on one line")
+                if self.config.head == "tokens" and len(label.split()) > 1:
+                    raise ValueError(f"{self.directory / CONFIG}: the label {label!r} of a word has white space")
+            if len({*labels}) < count:
+                raise ValueError(f"{self.directory / CONFIG}: two outputs have one label in id2label")
+            return labels
         return [f"LABEL_{number}" for number in range(count)]
 
 
@@ -157,7 +165,8 @@ def published_config(directory: Path) -> Any:
 def _described(directory: Path, ignore: Collection[str]) -> tuple[dict[str, Any], Family, Architecture, Any, Tensors]:
     """Keys of config.json, their family, architecture and configuration, and tensors by the names of the rules."""
     if not (directory / CONFIG).is_file():
-        raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
+        reason = f"has no {CONFIG}, so it is no published model" if directory.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{directory} {reason}")
     values = read_json(directory / CONFIG, unique=True)
     family = _family(values, directory)
     if not any((directory / name).is_file() for name in (SINGLE, INDEX)):

@@ -103,10 +103,13 @@ def read_directory(directory: Path) -> dict[str, np.ndarray]:
 def write_directory(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors to one file, or to shards with an index; one tensor at a time is in memory."""
     shards: list[dict[str, Tensor]] = [{}]
+    size = 0
     for name, tensor in sorted(tensors.items()):
-        if shards[-1] and sum(each.bytes for each in shards[-1].values()) + tensor.bytes > LARGEST_SHARD:
+        if shards[-1] and size + tensor.bytes > LARGEST_SHARD:
             shards.append({})
+            size = 0
         shards[-1][name] = tensor
+        size += tensor.bytes
     count = len(shards)
     files = [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)] if count > 1 else [SINGLE]
     for file, shard in zip(files, shards, strict=True):

@@ -100,7 +100,7 @@ class LayerConfig:
     """The same for local layers; None: no other."""
     pattern: tuple[str, ...] = ("global",)
     """Kinds of layers that repeat from the first layer on: global, local, or no_positions (global without any)."""
-    window: Annotated[int, Ge(1)] = 128
+    window: Annotated[int, Ge(1), Lt(2**31)] = 128
     """Local layers see this many positions to each side."""
     first_attention_norm: bool = True
     """Whether the first layer's self-attention has a norm; ModernBERT's has none, its embeddings have one."""

@@ -1,8 +1,9 @@
 """Runs become published models, or programs for other runtimes."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +44,22 @@ def export_run(
     labels = next((kind.names for kind in run.tokenizers.values() if isinstance(kind, Labels)), ())
     tokenizer = next((kind for kind in run.tokenizers.values() if isinstance(kind, Tokenizer)), None)
     parameters = named_parameters(run.model_of(steps))
-    architecture = write_published(
-        directory,
-        config,
-        parameters,
-        family=family or origin.get("model_type", ""),
-        architecture=architecture,
-        labels=labels,
-        dtype=np.dtype(_numpy_type(dtype)) if dtype else None,
-        extra=_token_ids(tokenizer, origin),
-    )
-    if tokenizer is not None:
-        write_tokenizer(tokenizer, directory, config)
-    if origin and (generation := run.directory / PUBLISHED / GENERATION).is_file():
-        shutil.copyfile(generation, directory / GENERATION)
-    (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
+    with _removed_on_error(directory):
+        architecture = write_published(
+            directory,
+            config,
+            parameters,
+            family=family or origin.get("model_type", ""),
+            architecture=architecture,
+            labels=labels,
+            dtype=np.dtype(_numpy_type(dtype)) if dtype else None,
+            extra=_token_ids(tokenizer, origin),
+        )
+        if tokenizer is not None:
+            write_tokenizer(tokenizer, directory, config)
+        if origin and (generation := run.directory / PUBLISHED / GENERATION).is_file():
+            shutil.copyfile(generation, directory / GENERATION)
+        (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
     return architecture
 
 
@@ -76,23 +78,34 @@ def export_stablehlo(run: Run, directory: Path, length: int, *, checkpoint: str 
         contents = {f"{name}.stablehlo": program.serialize() for name, program in programs.items()}
     except ImportError as error:
         raise ValueError("programs are written with flatbuffers, which the extra stablehlo installs") from error
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (directory / name).write_bytes(content)
-    write_directory(directory, {name: _tensor(value) for name, value in parameters.items()})
-    facts: dict[str, Any] = {"task": type(run.experiment.task).__name__, "length": length, "new_tokens": new_tokens}
-    for feature, tokenizer in run.tokenizers.items():
-        if isinstance(tokenizer, Tokenizer):
-            tokenizer.save(directory, feature)
-            facts[feature] = {"start": tokenizer.bos_id, "end": tokenizer.eos_id, "padding": tokenizer.pad_id}
-        else:
-            facts[feature] = tokenizer.names
-    (directory / "programs.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    with _removed_on_error(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (directory / name).write_bytes(content)
+        write_directory(directory, {name: _tensor(value) for name, value in parameters.items()})
+        facts: dict[str, Any] = {"task": type(run.experiment.task).__name__, "length": length, "new_tokens": new_tokens}
+        for feature, tokenizer in run.tokenizers.items():
+            if isinstance(tokenizer, Tokenizer):
+                tokenizer.save(directory, feature)
+                facts[feature] = {"start": tokenizer.bos_id, "end": tokenizer.eos_id, "padding": tokenizer.pad_id}
+            else:
+                facts[feature] = tokenizer.names
+        (directory / "programs.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return sorted(path.name for path in directory.iterdir())
 
 
 def _tensor(value: Any) -> Tensor:
     return Tensor(np.dtype(np.float32), value.shape, lambda: np.asarray(value, np.float32))
+
+
+@contextlib.contextmanager
+def _removed_on_error(directory: Path) -> Iterator[None]:
+    """Leaves nothing in a directory, which was empty, of what could not be written to its end."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _check_empty(directory: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from transformer_jax.data.lines import is_inside
 from transformer_jax.data.tokenizers import write_whole
 from transformer_jax.data.vocabulary import save_tokenizers
 from transformer_jax.interop.hub import local_directory
@@ -67,20 +68,13 @@ def keep_origin(place: str, directory: Path, target: Path) -> dict[str, Any]:
     sources = [asked] if asked.is_file() else [path for path in sorted(directory.iterdir()) if path.is_file()]
     files = {path.name: _sha256(path) for path in sources}
     for path in sorted({path for pattern in KEPT for path in directory.glob(pattern) if path.is_file()}):
-        if _is_inside(path, directory) and path.stat().st_size <= LARGEST_KEPT:
+        if is_inside(path, directory) and path.stat().st_size <= LARGEST_KEPT:
             shutil.copyfile(path, target / path.name)
     origin: dict[str, Any] = {"name": asked.resolve().name if asked.exists() else place, "sha256": files}
     if not asked.exists():  # a name on the hub, whose directory is called as its revision
         origin["revision"] = directory.name
     write_whole(target / ORIGIN, json.dumps(origin, indent=1).encode())
     return origin
-
-
-def _is_inside(path: Path, directory: Path) -> bool:
-    """Whether a file is no link to elsewhere; those of the hub's cache are links to the blobs beside its snapshots."""
-    home = directory.resolve()
-    places = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
-    return any(path.resolve().is_relative_to(place) for place in places)
 
 
 def _sha256(path: Path) -> str:

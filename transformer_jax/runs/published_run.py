@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
-from transformer_jax.data.lines import parsed, read_json
+from transformer_jax.data.lines import own, parsed, read_json
 from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizer_json import TokenizerJson
@@ -97,7 +97,7 @@ def _text_vectors(directory: Path) -> TextVectors:
     """How a model's own files say that vectors of texts are made (sentence-transformers)."""
     modules, pooling = directory / "modules.json", directory / "1_Pooling" / "config.json"
     pooled = read_json(pooling) if pooling.is_file() else {}
-    kinds = parsed(modules.read_bytes(), str(modules)) if modules.is_file() else []
+    kinds = parsed(own(modules).read_bytes(), str(modules)) if modules.is_file() else []
     if not isinstance(kinds, list) or not all(isinstance(kind, dict) for kind in kinds):
         raise ValueError(f"{modules} is damaged: it is no list of JSON objects")
     modes = {name for name, value in pooled.items() if name.startswith("pooling_mode_") and value is True}

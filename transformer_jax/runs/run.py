@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from transformer_jax.data.lines import read_json, write_whole
+from transformer_jax.data.lines import json_object, write_whole
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
 from transformer_jax.interop.hub import local_directory
@@ -223,7 +223,7 @@ def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
 
 def read_tree(directory: Path) -> dict[str, Any]:
     """The saved experiment as plain JSON."""
-    return read_json(directory / EXPERIMENT)
+    return json_object((directory / EXPERIMENT).read_bytes(), str(directory / EXPERIMENT))
 
 
 def write_experiment(directory: Path, experiment: Experiment, file: Path) -> None:
