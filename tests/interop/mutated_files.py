@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.interop.gguf_files import write_published_gguf
 from transformer_jax.interop.published import open_published
 from transformer_jax.runs.exporting import export_run
@@ -81,7 +82,7 @@ def read(place, *, whole):
         published = open_published(directory)
         experiment = experiment_for(published)
         for vocabulary in vocabularies_for(experiment, published).values():
-            if hasattr(vocabulary, "decode"):
+            if isinstance(vocabulary, Tokenizer):
                 assert vocabulary.decode(vocabulary.encode("the fox")) is not None
         if whole:
             export_run(import_run(directory, target / "run"), target / "exported")
@@ -93,7 +94,8 @@ def main():
     for model in sorted(root.iterdir()) if begin == 0 else []:  # what is not changed is read
         read(next(model.glob("*.gguf"), model), whole=False)
     (size, _) = Path("/proc/self/statm").read_text().split(maxsplit=1)
-    resource.setrlimit(resource.RLIMIT_AS, (int(size) * resource.getpagesize() + MEMORY,) * 2)
+    most = int(size) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in range(begin, end):
         generator = random.Random(number)

@@ -93,8 +93,8 @@ def published(tmp_path_factory):
         )
         parameters = {key: random.normal(0, 0.1, value.shape).astype(np.float32) for key, value in shapes.items()}
         monkeypatch.setattr(tensor_files, "LARGEST_SHARD", 10_000 if name == "byte_level" else 2**30)
-        labels = {"labels": tuple("abc")} if getattr(config, "num_outputs", 0) else {}
-        write_published(root / name, config, parameters, **labels)
+        labels = tuple("abc") if getattr(config, "num_outputs", 0) else ()
+        write_published(root / name, config, parameters, labels=labels)
         for file, values in files.items():
             (root / name / file).parent.mkdir(exist_ok=True)
             (root / name / file).write_bytes(values if isinstance(values, bytes) else json.dumps(values).encode())
