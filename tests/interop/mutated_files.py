@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.interop.gguf_files import write_published_gguf
 from transformer_jax.interop.published import open_published
 from transformer_jax.runs.exporting import export_run
@@ -80,9 +80,8 @@ def read(place, *, whole):
             directory = target / "published"
             write_published_gguf(place, directory)
         published = open_published(directory)
-        vocabularies: dict[str, Any] = experiment_for(published)[1]
-        for vocabulary in vocabularies.values():
-            if hasattr(vocabulary, "decode"):
+        for vocabulary in experiment_for(published)[1].values():
+            if isinstance(vocabulary, Tokenizer):
                 assert vocabulary.decode(vocabulary.encode("the fox")) is not None
         if whole:
             export_run(import_run(directory, target / "run"), target / "exported")

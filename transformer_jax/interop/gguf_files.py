@@ -72,7 +72,9 @@ def write_published_gguf(file: Path, directory: Path) -> None:
     except (AttributeError, LookupError, OverflowError, TypeError, UnicodeError) as error:
         raise ValueError(f"{file} is damaged or of another form: {type(error).__name__}: {error}") from error
     except (ArithmeticError, ValueError) as error:
-        raise ValueError(f"{file}: {str(error).replace(f'{directory}/', '')}") from error
+        # The directory is gone when the message is read.
+        reason = str(error).replace(f"{directory}/", "").replace(str(directory), "it")
+        raise ValueError(f"{file}: {reason}") from error
 
 
 def _config(facts: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class StoredTensor(NamedTuple):
 
 def read_gguf(file: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     """The keys and the tensors of a file; ValueError for one that is damaged, hostile or cut off."""
-    content = np.memmap(file, np.uint8, mode="r")
-    header = _Header(memoryview(content[:LARGEST_HEADER]))
+    with file.open("rb") as opened:
+        header = _Header(memoryview(opened.read(LARGEST_HEADER)))
     if bytes(header.take(4)) != b"GGUF" or header.number(COUNT) not in (2, 3):
         raise ValueError("it is not of version 2 or 3 of GGUF, with the lowest byte of a number first")
     tensors, keys = header.number(LENGTH), header.number(LENGTH)
@@ -50,7 +50,7 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     if type(alignment) is not int or not 0 < alignment <= 2**16:
         raise ValueError(f"general.alignment is a number of bytes, not {alignment!r}")
     begin = header.place + -header.place % alignment
-    return facts, _tensors(places, content[begin:])
+    return facts, _tensors(places, np.memmap(file, np.uint8, mode="r")[begin:])
 
 
 def _tensors(places: dict[str, tuple[tuple[int, ...], int, int]], data: np.ndarray) -> dict[str, StoredTensor]:
