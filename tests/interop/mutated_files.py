@@ -21,7 +21,7 @@ from transformer_jax.interop.gguf_files import write_published_gguf
 from transformer_jax.interop.published import open_published
 from transformer_jax.runs.exporting import export_run
 from transformer_jax.runs.importing import import_run
-from transformer_jax.runs.published_run import experiment_for, vocabularies_for
+from transformer_jax.runs.published_run import experiment_for
 
 HOSTILE = [None, True, -1, 0, 10**12, -(2**63), 1e400, float("nan"), 0.5, "", "x" * 9_999, "../..", "\ud800", " "]
 HOSTILE += [[], {}, [[[]]], {"": 1}]
@@ -79,9 +79,8 @@ def read(place, *, whole):
         if place.suffix == ".gguf":
             directory = target / "published"
             write_published_gguf(place, directory)
-        published = open_published(directory)
-        experiment = experiment_for(published)
-        for vocabulary in vocabularies_for(experiment, published).values():
+        _, vocabularies = experiment_for(open_published(directory))
+        for vocabulary in vocabularies.values():
             if isinstance(vocabulary, Tokenizer):
                 assert vocabulary.decode(vocabulary.encode("the fox")) is not None
         if whole:

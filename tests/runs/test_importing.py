@@ -299,7 +299,7 @@ def writers(tmp_path_factory):
 def said(directory, ignore=(), **values) -> Any:
     """What a task's field is after a generation_config.json with these keys."""
     (directory / FILE).write_text(json.dumps({"pad_token_id": 0, "eos_token_id": 3, **values}))
-    return experiment_for(open_published(directory), ignore=ignore).task
+    return experiment_for(open_published(directory), ignore=ignore)[0].task
 
 
 def test_published_generation_becomes_fields_of_the_task(writers):
@@ -344,7 +344,7 @@ def test_what_a_published_tokenizer_puts_around_texts_stands_around_sources(temp
     backend.post_processor = tokenizers.processors.TemplateProcessing(template, special_tokens=special)
     backend.save(str(tmp_path / "tokenizer.json"))
     config = TokenizerJson(path=str(tmp_path))
-    task = with_source(Translation(), config)
+    task = with_source(Translation(), config.train([]))
     assert (task.source_start, task.source_end, task.source_eos) == expected
     tokenizer = config.train([])
     columns = task.encode({"source": tokenizer, "target": tokenizer}, [{"source": "b a", "target": "a"}], max_length=9)
@@ -356,7 +356,7 @@ def test_more_around_a_text_than_a_source_has_places_for_is_refused(tmp_path):
     backend.post_processor = tokenizers.processors.TemplateProcessing("<s> <s> $A", special_tokens=[("<s>", 1)])
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"read as <s> <s> \.\.\., with more tokens"):
-        with_source(Translation(), TokenizerJson(path=str(tmp_path)))
+        with_source(Translation(), TokenizerJson(path=str(tmp_path)).train([]))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_without_its_own_file_generation_is_read_from_the_configuration(writers)
     path = writers["generation"] / "config.json"
     before = path.read_text()
     path.write_text(json.dumps(json.loads(before) | {"max_new_tokens": 3, "top_k": 5}))
-    task: Any = experiment_for(open_published(writers["generation"])).task
+    task: Any = experiment_for(open_published(writers["generation"]))[0].task
     path.write_text(before)
     assert task.generation.max_new_tokens == 3 and task.generation.sampling.top_k == 5
 

@@ -15,7 +15,7 @@ from transformer_jax.interop.hub import local_directory
 from transformer_jax.interop.published import open_published
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
 from transformer_jax.runs.experiment_file import experiment_source
-from transformer_jax.runs.published_run import experiment_for, vocabularies_for
+from transformer_jax.runs.published_run import experiment_for
 from transformer_jax.runs.run import PUBLISHED, SOURCE, Run, open_checkpoints, write_experiment
 from transformer_jax.training.step import abstract_model, model_shardings
 
@@ -34,8 +34,7 @@ def import_run(place: str | Path, target: Path, *, dtype: str = "float32", ignor
     if target.exists():
         raise ValueError(f"{target} is there already; choose another directory")
     published = open_published(local_directory(str(place)), dtype=dtype, ignore=ignore)
-    experiment = experiment_for(published, ignore=ignore)
-    vocabularies = vocabularies_for(experiment, published)
+    experiment, vocabularies = experiment_for(published, ignore=ignore)
     # Where it was read from is no part of the run.
     tokenizer: Any = dataclasses.replace(experiment.data.tokenizer, **{"path": ""})
     experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, tokenizer=tokenizer))

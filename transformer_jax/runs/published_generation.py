@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.lines import read_json
-from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import Stopping
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.published import CONFIG, Published
@@ -57,7 +57,7 @@ T = TypeVar("T", bound=Task)
 
 
 def with_generation(
-    task: T, published: Published, tokenizer: TokenizerConfig, longest: int, ignore: Collection[str] = ()
+    task: T, published: Published, tokenizer: Tokenizer, longest: int, ignore: Collection[str] = ()
 ) -> T:
     """The task with what generation_config.json (or, without it, config.json) says.
 
@@ -94,7 +94,7 @@ def with_generation(
     return changed
 
 
-def _tokens(keys: Keys, config: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
+def _tokens(keys: Keys, tokenizer: Tokenizer, *, translates: bool) -> dict[str, Any]:
     """The fields that name tokens; ValueError for words of several that may not occur, and for what is no token."""
     end, first = keys.values.get("eos_token_id"), keys.take("forced_bos_token_id", None, int)
     ends, words = end if isinstance(end, list) else [end], keys.take("bad_words_ids", [])
@@ -102,9 +102,6 @@ def _tokens(keys: Keys, config: TokenizerConfig, *, translates: bool) -> dict[st
         raise ValueError(f"bad_words_ids {words} cannot be expressed here, only words of one token")
     suppressed = [*keys.take("suppress_tokens", []), *(token for (token,) in words)]
     start = keys.take("decoder_start_token_id", None, int) if translates else None
-    if first is None and start is None and not suppressed and ends == [None]:
-        return {}
-    tokenizer = config.train([])
     if start not in (None, tokenizer.bos_id):
         raise ValueError(f"decoder_start_token_id {start} is not {tokenizer.bos_id}, which config.json says")
     if tokenizer.eos_id in suppressed:

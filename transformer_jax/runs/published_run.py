@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.lines import own, parsed, read_json
+from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.vocabulary import Vocabulary
@@ -33,29 +34,37 @@ LONGEST = 1024
 """Tokens of a text, where the positions go further."""
 
 
-def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> Experiment:
-    """A task that has the model's head, and the data and model that go with it; the source has no files yet."""
+def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tuple[Experiment, dict[str, Vocabulary]]:
+    """A task that has the model's head, the data and model that go with it, and the vocabularies of its features.
+
+    The source has no files yet.
+    """
     config, task = published.config, task_for(published)
     reach = config.reach() or config.max_length
     # A translation may begin with the token of its language.
     extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
     length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
-    tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
+    kind = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
+    tokenizer = kind.train([])
     task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
-    data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=length)
+    data = DataConfig(source=Files(features=task.features), tokenizer=kind, max_length=length)
+    labels = tuple(published.labels())
+    vocabularies: dict[str, Vocabulary] = {
+        feature: dataclasses.replace(kind, names=labels) if isinstance(kind, Labels) else tokenizer
+        for feature, kind in task.vocabularies(data).items()
+    }
     # The only checkpoint is no step of a training.
     train = TrainConfig(best="", validation_examples=0)
-    return Experiment(task=task, data=data, model=config, train=train)
+    return Experiment(task=task, data=data, model=config, train=train), vocabularies
 
 
-def with_source(task: T, config: TokenizerJson) -> T:
+def with_source(task: T, tokenizer: PublishedTokenizer) -> T:
     """A translation with the tokens around its sources that a published tokenizer puts there; other tasks as they are.
 
     Raises ValueError where these are others than a translation has places for.
     """
     if not isinstance(task, Translation):
         return task
-    tokenizer: Any = config.train([])
     before, behind = tokenizer.around()
     ends = behind[:1] == [tokenizer.eos_id]
     last = behind[1:] if ends else behind
@@ -110,21 +119,9 @@ def _stated_length(directory: Path) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
-def vocabularies_for(experiment: Experiment, published: Published) -> dict[str, Vocabulary]:
-    """The published tokenizer for every feature of text, and the published labels."""
-    kinds = experiment.task.vocabularies(experiment.data)
-    tokenizer = experiment.data.tokenizer.train([])
-    labels = tuple(published.labels())
-    return {
-        feature: dataclasses.replace(kind, names=labels) if isinstance(kind, Labels) else tokenizer
-        for feature, kind in kinds.items()
-    }
-
-
 def load_published(directory: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Any:
     """The predictor of a published model, on all devices of this process; parameters and products are in `dtype`."""
     published = open_published(directory, dtype=dtype, ignore=ignore)
-    experiment = experiment_for(published, ignore=ignore)
-    vocabularies = vocabularies_for(experiment, published)
+    experiment, vocabularies = experiment_for(published, ignore=ignore)
     shardings = model_shardings(abstract_model(published.config), local_mesh(MeshConfig()))
     return experiment.task.predictor(published.model(shardings, dtype), vocabularies, experiment.data)

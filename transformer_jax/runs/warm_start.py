@@ -125,7 +125,9 @@ def with_published(experiment: Experiment, directory: Path) -> Experiment:
     elif place and (published := published_directory(place)) is not None:
         config = published_config(published)
         tokenizer = TokenizerJson(vocab_size=config.vocab_size)
-        task = with_source(experiment.task, replace(tokenizer, path=str(published)))
+        task = experiment.task
+        if isinstance(task, Translation):
+            task = with_source(task, replace(tokenizer, path=str(published)).train([]))
     else:
         return experiment
     model = experiment.model
