@@ -79,8 +79,8 @@ def read(place, *, whole):
         if place.suffix == ".gguf":
             directory = target / "published"
             write_published_gguf(place, directory)
-        published = open_published(directory)
-        for vocabulary in experiment_for(published)[1].values():
+        _, vocabularies = experiment_for(open_published(directory))
+        for vocabulary in vocabularies.values():
             if isinstance(vocabulary, Tokenizer):
                 assert vocabulary.decode(vocabulary.encode("the fox")) is not None
         if whole:

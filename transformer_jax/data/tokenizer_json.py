@@ -1,6 +1,5 @@
 """Published tokenizers: tokenizer.json, as the package `tokenizers` of Hugging Face writes it, or older files."""
 
-import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -129,7 +128,6 @@ def _checked(path: Path) -> Backend:
         return Backend.from_str(text)
 
 
-@functools.lru_cache(maxsize=1)
 def _try(content: str, path: str) -> None:
     """Raises ValueError for a tokenizer at which the library aborts its process, or takes too long."""
     limits = Limits(seconds=10 + len(content) // 2**20, memory=2**30 + 32 * len(content))
