@@ -175,6 +175,7 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
         "chat_template",
         "extra_ids",
         "extra_special_tokens",
+        "model_max_length",
         "src_lang",
         "tokenizer_class",
     ]

@@ -165,7 +165,8 @@ def published_config(directory: Path) -> Any:
 def _described(directory: Path, ignore: Collection[str]) -> tuple[dict[str, Any], Family, Architecture, Any, Tensors]:
     """Keys of config.json, their family, architecture and configuration, and tensors by the names of the rules."""
     if not (directory / CONFIG).is_file():
-        raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
+        reason = f"has no {CONFIG}, so it is no published model" if directory.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{directory} {reason}")
     values = read_json(directory / CONFIG, unique=True)
     family = _family(values, directory)
     if not any((directory / name).is_file() for name in (SINGLE, INDEX)):
