@@ -19,6 +19,8 @@ import transformer_jax
 from transformer_jax.analysis.plan import make_plan
 from transformer_jax.cli.main import main
 from transformer_jax.data.chat import render
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Files
 from transformer_jax.data.subwords import WordPiece
 from transformer_jax.data.tokenizer_json import TokenizerJson, TokenizerJsonTokenizer
 from transformer_jax.decoding.sampling import Sampling
@@ -36,8 +38,10 @@ from transformer_jax.runs.importing import import_run
 from transformer_jax.runs.published_generation import FILE
 from transformer_jax.runs.published_run import experiment_for, load_published, with_source
 from transformer_jax.runs.run import Run
+from transformer_jax.runs.warm_start import with_published
 from transformer_jax.tasks.generator import Generation
 from transformer_jax.tasks.translation import Decoding, Translation
+from transformer_jax.training.experiment import Experiment, TrainConfig
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "##s", "dull"]
 SIZES = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_layers": 2, "max_length": 32, "vocab_size": 13}
@@ -349,6 +353,22 @@ def test_what_a_published_tokenizer_puts_around_texts_stands_around_sources(temp
     tokenizer = config.train([])
     columns = task.encode({"source": tokenizer, "target": tokenizer}, [{"source": "b a", "target": "a"}], max_length=9)
     assert columns["source"] == [backend.encode("b a").ids] and columns["target"] == [[tokenizer.bos_id, 3, 0]]
+
+
+def test_fine_tuning_has_the_same_around_sources_unless_its_experiment_says_otherwise(writers, tmp_path):
+    place = shutil.copytree(writers["decoding"], tmp_path / "model")
+    (place / "vocab.txt").unlink()
+    words = {name: number for number, name in enumerate(PIECES)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    special = [("[CLS]", 2), ("[SEP]", 3)]
+    backend.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=special)
+    backend.save(str(place / "tokenizer.json"))
+    data = DataConfig(source=Files(), tokenizer=TokenizerJson())
+    for own, expected in (("", "[CLS]"), ("good", "good")):
+        train = TrainConfig(initialize_from=str(place))
+        asked = Experiment(task=Translation(source_start=own), data=data, model=base(), train=train)
+        task: Any = with_published(asked, tmp_path / "run").task
+        assert task.source_start == expected and task.source_eos
 
 
 def test_more_around_a_text_than_a_source_has_places_for_is_refused(tmp_path):

@@ -140,8 +140,8 @@ def _growth(part: Any) -> int:
         return 1
     inner = [each for name in ("normalizers", "decoders") for each in part.get(name) or () if isinstance(each, dict)]
     put = part.get("content") or part.get("prepend") or ""
-    own = len(put) if part.get("type") in ("Replace", "Prepend") and isinstance(put, str) else 1
-    return max(own, 1) * math.prod(map(_growth, inner))
+    letters = len(put) if part.get("type") in ("Replace", "Prepend") and isinstance(put, str) else 1
+    return max(letters, 1) * math.prod(map(_growth, inner))
 
 
 def _special(vocabulary: Mapping[str, int], settings: Mapping[str, Any], size: int) -> dict[str, int | None]:

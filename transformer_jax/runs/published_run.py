@@ -44,10 +44,10 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tup
     # A translation may begin with the token of its language.
     extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
     length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
-    kind = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
-    tokenizer = kind.train([])
+    files = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
+    tokenizer = files.train([])
     task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
-    data = DataConfig(source=Files(features=task.features), tokenizer=kind, max_length=length)
+    data = DataConfig(source=Files(features=task.features), tokenizer=files, max_length=length)
     labels = tuple(published.labels())
     vocabularies: dict[str, Vocabulary] = {
         feature: dataclasses.replace(kind, names=labels) if isinstance(kind, Labels) else tokenizer

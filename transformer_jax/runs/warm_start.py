@@ -110,23 +110,25 @@ class PublishedOrigin:
 
 
 def with_published(experiment: Experiment, directory: Path) -> Experiment:
-    """The experiment with model, tokenizer and what this puts around sources of a published model it begins from.
+    """The experiment with model and tokenizer of a published model that it begins from, if it begins from one.
+
+    What the tokenizer puts around texts stands around the sources of a translation that says nothing of its own.
 
     Of a model of the same class, fields are the published ones but for `OF_TRAINING`; another keeps its own. For a run
     that exists in `directory` they are what the run has saved.
     """
-    place = experiment.train.initialize_from
+    place, task = experiment.train.initialize_from, experiment.task
+    silent = isinstance(task, Translation) and not (task.source_start or task.source_end)
     if place and Run.exists(directory) and (directory / PUBLISHED).is_dir():
         saved = read_tree(directory)
         config: Any = from_tree(experiment.model, saved["model"])
         tokenizer = from_tree(TokenizerJson(), saved["data"]["tokenizer"])
-        around = {name: saved["task"][name] for name in OF_SOURCES if name in saved["task"]}
-        task = replace(experiment.task, **around) if isinstance(experiment.task, Translation) else experiment.task
+        if silent:
+            task = replace(task, **{name: saved["task"][name] for name in OF_SOURCES if name in saved["task"]})
     elif place and (published := published_directory(place)) is not None:
         config = published_config(published)
         tokenizer = TokenizerJson(vocab_size=config.vocab_size)
-        task = experiment.task
-        if isinstance(task, Translation):
+        if silent:
             task = with_source(task, replace(tokenizer, path=str(published)).train([]))
     else:
         return experiment

@@ -265,8 +265,8 @@ def _continue(model: DecoderOnly, state: GenerationState, done: Array, steps: Ar
     return continue_generation(model.extend, replace(state, alive=state.alive & ~done), steps)
 
 
-SEARCH = ("beam_size", "alpha", "length_rule", "stopping", "capacity", "end_id", "forbidden", "constraints")
-SEARCH += ("cut",)
+RULES = ("beam_size", "alpha", "length_rule", "stopping", "cut")
+SEARCH = (*RULES, "capacity", "end_id", "forbidden", "constraints")
 
 
 @partial(jax.jit, static_argnames=SEARCH)

@@ -241,7 +241,8 @@ class Translator(Predictor):
             hypotheses[line] = list(best.values())[:n_best]
             if not hypotheses[line] or not math.isfinite(hypotheses[line][0].score):
                 if among is not None or self.decoding.constraints():
-                    raise ValueError(f"line {line + 1} has no translation: its rules rule all out")
+                    reason = "its rules rule all out, or the model's numbers are not finite"
+                    raise ValueError(f"line {line + 1} has no translation: {reason}")
                 raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
         return hypotheses
 
