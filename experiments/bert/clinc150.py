@@ -1,8 +1,8 @@
-"""Which of 150 intents has a request to an assistant? (Larson et al. 2019): 15,000 requests, from scratch or pretrained.
+"""Which of 150 intents has a request to an assistant (Larson et al. 2019)? From scratch or pretrained, 15,000 requests.
 
     transformer-jax train experiments/bert/clinc150.py --data.source.directory DIRECTORY
     python benchmarks/tfidf.py runs/clinc150
-    transformer-jax train experiments/bert/clinc150.py --variant finetune --initialize-from MODEL --model.pooling mean ...
+    transformer-jax train experiments/bert/clinc150.py --variant finetune --initialize-from MODEL --model.pooling mean
 
 DIRECTORY holds data.json.gz, whose requests that are out of scope are left out. The second command fits a linear model
 on TF-IDF to the same split and scores both. MODEL is a published encoder, such as all-MiniLM-L6-v2. Measured on 2 CPU

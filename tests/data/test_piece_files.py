@@ -62,6 +62,13 @@ def llama(directory):
     write(directory, {**NAMES, "tokenizer_class": "LlamaTokenizer"}, {"model_type": "llama"})
 
 
+def added(directory):
+    llama(directory)
+    (directory / "added_tokens.json").write_text('{"dog": 380}')
+    decoder = {"381": {"content": "small", "special": False}}
+    write(directory, NAMES | {"added_tokens_decoder": decoder}, {"model_type": "llama"})
+
+
 def t5(directory):
     (directory / "spiece.model").write_bytes(trained(4, pad_id=0, eos_id=1, unk_id=2, bos_id=-1))
     write(directory, NAMES, {"model_type": "t5", "decoder_start_token_id": 0})
@@ -106,6 +113,11 @@ def test_pieces_of_fairseq_are_one_further_and_languages_come_last(tmp_path):
     assert [found.token_id(name) for name in ("de_DE", "en_XX", "<mask>")] == [len(names) + 1 + i for i in range(3)]
     assert found.mask_id == found.vocab_size - 1
     assert found.encode("en_XX a dog") == [found.token_id("en_XX"), *found.encode("a dog")]
+    codes = {"additional_special_tokens": ["de_DE", "en_XX"], "src_lang": "en_XX"}
+    write(tmp_path, codes, {"model_type": "m2m_100"})
+    assert ours(tmp_path).around() == ([found.token_id("en_XX")], [found.eos_id])
+    write(tmp_path, codes | {"tokenizer_class": "MBartTokenizer"}, {"model_type": "mbart"})
+    assert ours(tmp_path).around() == ([], [found.eos_id, found.token_id("en_XX")])
 
 
 def test_t5_has_sentinels_counted_from_the_end(tmp_path):
@@ -119,7 +131,7 @@ def test_t5_has_sentinels_counted_from_the_end(tmp_path):
     assert found.bos_id == found.pad_id == 0 and found.eos_id == 1
 
 
-@pytest.mark.parametrize("write_files", [marian, m2m_100, llama, t5])
+@pytest.mark.parametrize("write_files", [marian, m2m_100, llama, added, t5])
 def test_what_is_saved_and_what_is_published_again_is_the_same(write_files, tmp_path):
     (tmp_path / "published").mkdir()
     (tmp_path / "again").mkdir()

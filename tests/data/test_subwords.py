@@ -237,6 +237,10 @@ def test_files_that_are_missing_or_wrong_are_named(tmp_path, capfd):
     write_bpe(tmp_path, ["<|endoftext|>"], "a b")
     refused(bpe, "is not byte-level BPE: vocab.json has no 'ab'")
     write_bpe(tmp_path, ["ab"], "a b")
+    table = json.loads((tmp_path / "vocab.json").read_text())
+    (tmp_path / "vocab.json").write_text(json.dumps(table | {"ab": 0}))
+    refused(bpe, "two pieces with one id")
+    write_bpe(tmp_path, ["ab"], "a b")
     refused(bpe, r"no token for the end of a text \(\[SEP\], </s>, <\|endoftext\|>\)")
     assert capfd.readouterr().err == ""
 

@@ -79,18 +79,21 @@ def log_prob(sentence, prompt, text, tables=TABLES):
     return sum(next_log_probs(sentence, prompt + text[:i], tables)[token] for i, token in enumerate(text))
 
 
-def beam_search_by_hand(sentence, prompt, beam_size, limit, alpha, forbidden=(), stopping="fairseq", ends=(END,)):
+def beam_search_by_hand(
+    sentence, prompt, beam_size, limit, alpha, forbidden=(), stopping="fairseq", ends=(END,), cut=False, tables=TABLES
+):
     """The same search of one sentence with lists, in float64: (score, text) best first."""
     alive, finished = [(0.0, [])], []
     for length in range(1, limit + 1):
         candidates = []
         for total, text in alive:
-            following = next_log_probs(sentence, list(prompt) + text)
+            following = next_log_probs(sentence, list(prompt) + text, tables)
             best_end = max(ends, key=lambda token: following[token])
-            allowed = [best_end] if length == limit else [i for i in range(VOCAB) if i not in forbidden]
+            allowed = [best_end] if length == limit and not cut else [i for i in range(VOCAB) if i not in forbidden]
             candidates += [(total + following[token], [*text, token]) for token in allowed]
         candidates.sort(key=lambda candidate: -candidate[0])
-        ended = [(t / ((5 + length) / 6) ** alpha, text) for t, text in candidates[:beam_size] if text[-1] in ends]
+        over = [each for each in candidates[:beam_size] if each[1][-1] in ends or (cut and length == limit)]
+        ended = [(total / ((5 + length) / 6) ** alpha, text) for total, text in over]
         finished = sorted(finished + ended, key=lambda hypothesis: -hypothesis[0])[:beam_size]
         alive = [candidate for candidate in candidates if candidate[1][-1] not in ends][:beam_size]
         best = [alive[0][0] / ((5 + n) / 6) ** alpha for n in (length, limit)] if alive else [-np.inf] * 2
@@ -152,6 +155,25 @@ def test_beam_search_equals_the_same_search_written_with_lists(beam_size, alpha,
         missing = beam_size - len(expected)
         assert texts(found, row) == [text for _, text in expected] + [[]] * missing
         np.testing.assert_allclose(found.scores[row], [score for score, _ in expected] + [-np.inf] * missing, rtol=1e-5)
+
+
+def test_several_ends_leave_enough_that_do_not_end():
+    tables, ends = TABLES.copy(), (3, END, 0)
+    tables[..., ends] += 4
+    rules: Any = {"stopping": "tensor2tensor"}
+    found = search(3, 8, cache=fresh(tables=tables), alpha=3.0, end_id=ends, **rules)
+    for row in range(SENTENCES):
+        expected = beam_search_by_hand(row, PROMPT[row], 3, 8, 3.0, ends=ends, tables=tables, **rules)
+        assert texts(found, row)[: len(expected)] == [text for _, text in expected]
+
+
+def test_a_text_may_be_cut_at_its_limit():
+    limits = [8, 3, 2, 1, 5, 7]
+    found = search(3, limits, alpha=1.0, cut=True)
+    for row, limit in enumerate(limits):
+        expected = beam_search_by_hand(row, PROMPT[row], 3, limit, 1.0, cut=True)
+        assert texts(found, row)[: len(expected)] == [text for _, text in expected]
+    assert any(text[-1:] != [END] for row in range(SENTENCES) for text in texts(found, row)[:1])
 
 
 @pytest.mark.parametrize(("scale", "forbidden"), [(1.0, ()), (1.0, (0, 3)), (1e4, ()), (0.0, (0, 3))])
@@ -327,4 +349,11 @@ def test_sentences_are_done_as_each_tool_says():
         for row in range(SENTENCES):
             expected = beam_search_by_hand(row, PROMPT[row], 3, 8, 2.0, stopping=stopping)
             assert found[stopping][row] == [text for _, text in expected]
+        # Ends that are likelier: that a length counts the token that was just added decides here.
+        tables = TABLES.copy()
+        tables[..., END] += 1
+        result = search(3, 8, cache=fresh(tables=tables), alpha=2.0, stopping=stopping)
+        for row in range(SENTENCES):
+            expected = beam_search_by_hand(row, PROMPT[row], 3, 8, 2.0, stopping=stopping, tables=tables)
+            assert texts(result, row)[: len(expected)] == [text for _, text in expected]
     assert len({str(each) for each in found.values()}) == 3, "no two of them find the same"

@@ -121,6 +121,7 @@ def texts(state):
 def test_temperature_zero_is_greedy_search_but_for_the_end_at_the_limit(forbidden):
     limits = jnp.array([8, 8, 8, 8, 1, 2, 3, 5])
     state = generate(limits=limits, sampling=GREEDY, forbidden=forbidden)
+    assert texts(generate(limits=limits, sampling=Sampling(temperature=1e-320), forbidden=forbidden)) == texts(state)
     prompts, sizes = padded(PROMPTS)
     # Greedy search makes a text end within its limit, so it gets room for an end that does not count here.
     greedy = beam_search(

@@ -97,7 +97,7 @@ def refusal(place, capfd):
         (["--model.num-layers", "1000000000000"], "model.num_layers must be at least 1 and at most 10000, not 1000000"),
         (["--model.num-decoder-layers", "10001"], "model.num_decoder_layers must be at least 1 and at most 10000"),
         (["--model.vocab-multiple", "2147483648"], "model.vocab_multiple must be at least 1 and at most 1048576"),
-        (["--model.positions.offset", "2147483648"], "model.positions.offset must be at most 1048576"),
+        (["--model.positions.offset", "2147483648"], "model.positions.offset must be at least 0 and at most 1048576"),
         (
             ["--data.tokens-per-batch", "1000000000000"],
             "data.tokens_per_batch must be at least 1 and at most 134",

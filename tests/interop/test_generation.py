@@ -138,6 +138,6 @@ def test_a_decoder_writes_what_it_writes_in_transformers(rules, ends, gpt2):
     _, cache = ours.prefill(tokens[:, :-1], lengths - 1, cache)
     before = (tokens, lengths)
     found = beam_search(
-        ours.extend, DecoderCache.take, cache, tokens[:, -1:], before=before, **rules.settings(), **common
+        ours.extend, DecoderCache.take, cache, tokens[:, -1:], before=before, cut=True, **rules.settings(), **common
     )
     assert texts(found.tokens[:, 0], *ends) == expected

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from functools import partial
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformer_jax.cli.main import main
 from transformer_jax.data.subwords import ByteBPE
 from transformer_jax.data.tokenizer_json import TokenizerJson
-from transformer_jax.interop.gguf_files import GEMMA, INSIDE, INSIDE_GEMMA, OUTSIDE, write_published_gguf
+from transformer_jax.interop.gguf_files import write_published_gguf
 from transformer_jax.interop.gguf_vocabularies import vocabulary_files
 from transformer_jax.interop.published import open_published
 from transformer_jax.runs.run import Run
@@ -27,7 +28,36 @@ TEXTS = ["the quick brown fox jumps over 42 lazy dogs", "Zwölf Boxkämpfer, jag
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
 SIZES |= {"num_hidden_layers": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "initializer_range": 0.3}
 SYMBOLS = ["<b>", "\u2581\u2581", "\n\n"]
-NAMES = {theirs: ours for ours, theirs in OUTSIDE.items()}
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+"""What the tensors are called in llama.cpp (its src/llama-arch.cpp), those of layers behind blk.N."""
+NAMES_OF_GEMMA = NAMES | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+
+def stored_name(name, kind):
+    """The name that llama.cpp has for a tensor."""
+    part, leaf = name.removeprefix("model.layers.").rsplit(".", 1)
+    layer, _, inner = part.partition(".") if name.startswith("model.layers.") else ("", "", part)
+    names = NAMES_OF_GEMMA if kind.startswith("gemma") else NAMES
+    return f"{f'blk.{layer}.' if layer else ''}{names[inner]}.{leaf}"
 
 
 def interleaved(values, heads):
@@ -65,13 +95,13 @@ def add_pieces(writer, model, prefix):
     return len(tokens)
 
 
-def write(path, kind, quantised, name="Llama", extra=None, vocabulary=add_byte_level, **changes):
+def write(path, kind, quantised, name="Llama", extra=None, vocabulary=add_byte_level, blocks=None, **changes):
     """A file of a random model with `extra` keys, and the model as the file has it."""
     writer = gguf.GGUFWriter(path, kind)
     config = getattr(transformers, f"{name}Config")(vocab_size=vocabulary(writer), **SIZES | changes)
     torch.manual_seed(0)
     model = getattr(transformers, f"{name.removesuffix('Text')}ForCausalLM")(config).eval()
-    writer.add_block_count(config.num_hidden_layers)
+    writer.add_block_count(config.num_hidden_layers if blocks is None else blocks)
     writer.add_context_length(64)
     writer.add_embedding_length(32)
     writer.add_feed_forward_length(64)
@@ -81,17 +111,16 @@ def write(path, kind, quantised, name="Llama", extra=None, vocabulary=add_byte_l
     for key, value in (extra or {}).items():
         add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
         add(f"{kind}.{key}", value)
-    parts = {theirs: ours for ours, theirs in (INSIDE_GEMMA if kind in GEMMA else INSIDE).items()}
     for name, value in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         array = (value + 0.1 * torch.randn_like(value)).numpy()  # norms are all alike before
         kept = gguf.GGMLQuantizationType[quantised] if array.ndim > 1 else gguf.GGMLQuantizationType.F32
-        _, _, layer, *part = name.split(".") if name.startswith("model.layers") else ("", "", "")
-        ours = NAMES.get(name) or f"blk.{layer}.{parts['.'.join(part[:-1])]}.{part[-1]}"
-        heads = {"q_proj": 4, "k_proj": 2}.get(part[1], 0) if len(part) > 2 and kind == "llama" else 0
-        stored = interleaved(array, heads) if heads else array + (kind in GEMMA and name.endswith("norm.weight"))
-        writer.add_tensor(ours, gguf.quants.quantize(np.ascontiguousarray(stored), kept), raw_dtype=kept)
+        heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2], 0) if kind == "llama" else 0
+        centred = kind.startswith("gemma") and name.endswith("norm.weight")
+        stored = interleaved(array, heads) if heads else array + centred
+        content = gguf.quants.quantize(np.ascontiguousarray(stored), kept)
+        writer.add_tensor(stored_name(name, kind), content, raw_dtype=kept)
         left = torch.tensor(gguf.quants.dequantize(gguf.quants.quantize(array, kept), kept)).reshape(value.shape)
         value.copy_(left)
     if (rotary := config.rope_parameters).get("rope_type") == "llama3":
@@ -163,10 +192,17 @@ def test_what_cannot_be_expressed_is_refused_by_its_name(kind, extra, rotary, na
         write_published_gguf(tmp_path / "model.gguf", tmp_path / "published")
 
 
+def test_a_count_of_layers_without_tensors_is_refused_at_once(tmp_path):
+    write(tmp_path / "model.gguf", "llama", "F32", blocks=2**32 - 1)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'model.gguf'}: config.json: ") + ".*num_layers"):
+        write_published_gguf(tmp_path / "model.gguf", tmp_path / "published")
+
+
 def test_a_file_is_imported_with_its_vocabulary(tmp_path, capsys):
     write(tmp_path / "model.gguf", "llama", "Q8_0")
     assert main(["import", str(tmp_path / "model.gguf"), str(tmp_path / "run")]) == 0
     tokenizer: Any = Run.open(tmp_path / "run").tokenizers["text"]
+    assert [*json.loads((tmp_path / "run" / "published" / "origin.json").read_text())["sha256"]] == ["model.gguf"]
     expected = ByteBPE(vocab_size=300).train(TEXTS)
     for text in (*TEXTS, "naïve 東京"):
         assert tokenizer.encode(text) == expected.encode(text) and tokenizer.decode(tokenizer.encode(text)) == text

@@ -111,6 +111,9 @@ def rewrite(copied, edit):
     tensor_files.write_directory(copied, made)
 
 
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -127,6 +130,10 @@ def rewrite(copied, edit):
         ({"num_hidden_layers": 10**12}, "num_layers must be at least 1"),
         ({"hidden_size": 10**12}, "d_model must be"),
         ({"num_attention_heads": 3}, "num_heads 3"),
+        ({"model_type": "mistral", "architectures": None, "sliding_window": 2**33}, "window must be"),
+        ({"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 10**15}}, "original_length must be"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 1e300}}, "factor must be"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "attention_factor": 1e300}}, "attention_factor must"),
         ({"rope_theta": 1.0}, "base must be above 1"),
         ({"partial_rotary_factor": 1e9}, "fraction must be"),
         ({"rope_parameters": {"": "x", "full_attention": "x"}}, "rope_parameters"),

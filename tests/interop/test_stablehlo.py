@@ -97,3 +97,5 @@ def test_lengths_that_the_positions_do_not_reach_are_refused():
         export_programs(bert(**SIZE, max_length=16), 17)
     with pytest.raises(ValueError, match="the model reaches 16 tokens, not 20"):
         export_programs(gpt2(**SIZE, max_length=16), 10)
+    with pytest.raises(ValueError, match="the model reaches 1,048,576 tokens, not 1,000,000,000,000"):
+        export_programs(llama(**SIZE), 10**12)

@@ -1,6 +1,7 @@
 """A published model becomes a run on which every command works, and goes back as it came."""
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -12,13 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
 import transformer_jax
 from transformer_jax.analysis.plan import make_plan
 from transformer_jax.cli.main import main
 from transformer_jax.data.chat import render
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.sources import Files
 from transformer_jax.data.subwords import WordPiece
-from transformer_jax.data.tokenizer_json import TokenizerJson
+from transformer_jax.data.tokenizer_json import TokenizerJson, TokenizerJsonTokenizer
 from transformer_jax.decoding.sampling import Sampling
 from transformer_jax.interop.published import open_published, write_published
 from transformer_jax.interop.tensor_files import SINGLE, read_directory, read_tensors
@@ -27,13 +31,17 @@ from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import bert
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import Sinusoidal
+from transformer_jax.runs import importing
 from transformer_jax.runs.experiment_file import load_experiment_file
-from transformer_jax.runs.importing import import_run, write_tokenizer
+from transformer_jax.runs.exporting import write_tokenizer
+from transformer_jax.runs.importing import import_run
 from transformer_jax.runs.published_generation import FILE
-from transformer_jax.runs.published_run import experiment_for, load_published
+from transformer_jax.runs.published_run import experiment_for, load_published, with_source
 from transformer_jax.runs.run import Run
+from transformer_jax.runs.warm_start import with_published
 from transformer_jax.tasks.generator import Generation
-from transformer_jax.tasks.translation import Decoding
+from transformer_jax.tasks.translation import Decoding, Translation
+from transformer_jax.training.experiment import Experiment, TrainConfig
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "##s", "dull"]
 SIZES = {"d_model": 16, "num_heads": 2, "d_ff": 24, "num_layers": 2, "max_length": 32, "vocab_size": 13}
@@ -106,6 +114,24 @@ def test_the_file_of_an_imported_run_makes_its_experiment(run):
 
 def test_training_from_the_file_of_an_imported_run_can_be_planned(run):
     assert make_plan(load_experiment_file(run / "experiment.py"), jax.devices()[:1]).bytes > 0
+
+
+def test_a_published_directory_that_is_a_run_too_is_refused_and_runs_no_code(classifier, tmp_path):
+    both = shutil.copytree(classifier, tmp_path / "both")
+    (both / "experiment.json").write_text('{"class": "Experiment"}')
+    (both / "experiment.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="a published model or a run, not both"):
+        transformer_jax.load(both)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_name_on_the_hub_is_kept_with_its_revision(classifier, tmp_path, monkeypatch):
+    snapshot = shutil.copytree(classifier, tmp_path / "snapshots" / "0123abc")
+    monkeypatch.setattr(importing, "local_directory", lambda place: snapshot)
+    import_run("owner/model", tmp_path / "run")
+    origin = json.loads((tmp_path / "run" / "published" / "origin.json").read_text())
+    assert (origin["name"], origin["revision"]) == ("owner/model", "0123abc") and origin["sha256"]
+    assert "owner/model" in (tmp_path / "run" / "experiment.py").read_text().splitlines()[0]
 
 
 def test_import_then_export_gives_the_same_tensors(run, classifier, tmp_path):
@@ -192,6 +218,34 @@ def test_a_failed_import_leaves_nothing_behind(classifier, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("names", [["a", "a"], ["a", ""], ["a", " b"], ["a", "b\nc"], ["a", "\ud800"], ["a", {}]])
+def test_labels_that_no_text_could_have_are_refused(names, classifier, tmp_path):
+    shutil.copytree(classifier, tmp_path / "published")
+    values = json.loads((classifier / "config.json").read_text())
+    values["id2label"] = {"0": names[0], "1": names[1]}
+    (tmp_path / "published" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="label"):
+        import_run(tmp_path / "published", tmp_path / "new")
+
+
+def test_a_label_of_a_word_has_no_white_space(tmp_path):
+    publish(tmp_path / "new", bert(**SIZES, head="tokens", num_outputs=2), labels=["O", "a b"])
+    with pytest.raises(ValueError, match="white space"):
+        open_published(tmp_path / "new").labels()
+
+
+@pytest.mark.parametrize("options", [[], ["--stablehlo", "8"]])
+def test_a_failed_export_leaves_nothing_behind(options, run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenizerJsonTokenizer, "write_published", full)
+        patched.setattr(TokenizerJsonTokenizer, "save", full)
+        assert main(["export", str(run), str(tmp_path / "out"), *options]) in (1, 2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_loaded_language_model_generates(tmp_path):
     config = llama(**SIZES | {"d_ff": 16}, num_kv_heads=1)
     publish(tmp_path, config)
@@ -226,7 +280,7 @@ def test_a_run_becomes_programs_with_parameters_and_tokenizer(run, tmp_path, cap
     files = {"forward.stablehlo", SINGLE, "text.json", "programs.json"}
     assert {path.name for path in (tmp_path / "programs").iterdir()} == files
     facts = json.loads((tmp_path / "programs" / "programs.json").read_text())
-    assert (facts["length"], facts["end"], facts["label"]) == (8, 3, ["bad", "good"])
+    assert (facts["length"], facts["text"]["end"], facts["label"]) == (8, 3, ["bad", "good"])
     parameters = read_tensors(tmp_path / "programs" / SINGLE)
     tokens, lengths = jnp.array([[2, 5, 6, 3, 0, 0, 0, 0]]), jnp.array([4])
     forward = jax.export.deserialize(bytearray((tmp_path / "programs" / "forward.stablehlo").read_bytes()))
@@ -249,7 +303,7 @@ def writers(tmp_path_factory):
 def said(directory, ignore=(), **values) -> Any:
     """What a task's field is after a generation_config.json with these keys."""
     (directory / FILE).write_text(json.dumps({"pad_token_id": 0, "eos_token_id": 3, **values}))
-    return experiment_for(open_published(directory), ignore=ignore).task
+    return experiment_for(open_published(directory), ignore=ignore)[0].task
 
 
 def test_published_generation_becomes_fields_of_the_task(writers):
@@ -257,7 +311,9 @@ def test_published_generation_becomes_fields_of_the_task(writers):
     assert task.generation == Generation(max_new_tokens=7, sampling=Sampling(temperature=0.6, top_k=50, top_p=0.9))
     task = said(writers["generation"], do_sample=False, repetition_penalty=1.2, length_penalty=2.0, num_beams=1)
     assert task.generation == Generation(sampling=Sampling(temperature=0.0, repetition_penalty=1.2))
-    assert said(writers["generation"]).generation == Generation()
+    assert said(writers["generation"]).generation == Generation(sampling=Sampling(temperature=0.0))
+    assert said(writers["decoding"]).decoding == Decoding(beam_size=1)
+    assert said(writers["decoding"], min_new_tokens=2, min_length=10).decoding.min_length == 2
     words = {"bad_words_ids": [[0]], "forced_eos_token_id": 3, "max_length": 512, "num_beams": 6}
     task = said(writers["decoding"], length_penalty=2.0, early_stopping=True, no_repeat_ngram_size=3, **words)
     rules = {"beam_size": 6, "length_penalty": 2.0, "length_rule": "length"}
@@ -275,10 +331,61 @@ def test_published_generation_becomes_fields_of_the_task(writers):
 
 
 @pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("<s> $A </s>", ("<s>", "", True)),  # BART
+        ("$A </s> <en>", ("", "<en>", True)),  # mBART
+        ("<en> $A </s>", ("<en>", "", True)),  # NLLB
+        ("<s> $A", ("<s>", "", False)),  # T5Gemma
+        ("$A </s>", ("", "", True)),
+    ],
+)
+def test_what_a_published_tokenizer_puts_around_texts_stands_around_sources(template, expected, tmp_path):
+    words = {"</s>": 0, "<s>": 1, "<en>": 2, "a": 3, "b": 4}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="b"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    special = [(name, number) for name, number in words.items() if name in template]
+    backend.post_processor = tokenizers.processors.TemplateProcessing(template, special_tokens=special)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    config = TokenizerJson(path=str(tmp_path))
+    task = with_source(Translation(), config.train([]))
+    assert (task.source_start, task.source_end, task.source_eos) == expected
+    tokenizer = config.train([])
+    columns = task.encode({"source": tokenizer, "target": tokenizer}, [{"source": "b a", "target": "a"}], max_length=9)
+    assert columns["source"] == [backend.encode("b a").ids] and columns["target"] == [[tokenizer.bos_id, 3, 0]]
+
+
+def test_fine_tuning_has_the_same_around_sources_unless_its_experiment_says_otherwise(writers, tmp_path):
+    place = shutil.copytree(writers["decoding"], tmp_path / "model")
+    (place / "vocab.txt").unlink()
+    words = {name: number for number, name in enumerate(PIECES)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    special = [("[CLS]", 2), ("[SEP]", 3)]
+    backend.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=special)
+    backend.save(str(place / "tokenizer.json"))
+    data = DataConfig(source=Files(), tokenizer=TokenizerJson())
+    for own, expected in (("", "[CLS]"), ("good", "good")):
+        train = TrainConfig(initialize_from=str(place))
+        asked = Experiment(task=Translation(source_start=own), data=data, model=base(), train=train)
+        task: Any = with_published(asked, tmp_path / "run").task
+        assert task.source_start == expected and task.source_eos
+
+
+def test_more_around_a_text_than_a_source_has_places_for_is_refused(tmp_path):
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"</s>": 0, "<s>": 1, "a": 2}, unk_token="a"))
+    backend.post_processor = tokenizers.processors.TemplateProcessing("<s> <s> $A", special_tokens=[("<s>", 1)])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"read as <s> <s> \.\.\., with more tokens"):
+        with_source(Translation(), TokenizerJson(path=str(tmp_path)).train([]))
+
+
+@pytest.mark.parametrize(
     ("kind", "key", "others"),
     [
         ("decoding", "early_stopping", {"early_stopping": 3, "num_beams": 4}),
         ("decoding", "eos_token_id", {"eos_token_id": [3, 5]}),
+        ("decoding", "decoder_start_token_id", {"decoder_start_token_id": 5}),
+        ("decoding", "suppress_tokens or bad_words_ids", {"suppress_tokens": [3]}),
         ("generation", "forced_bos_token_id", {"forced_bos_token_id": 5}),
         ("decoding", "max_length", {"max_length": 4}),
         ("decoding", "bad_words_ids", {"bad_words_ids": [[5, 6]]}),
@@ -301,7 +408,7 @@ def test_without_its_own_file_generation_is_read_from_the_configuration(writers)
     path = writers["generation"] / "config.json"
     before = path.read_text()
     path.write_text(json.dumps(json.loads(before) | {"max_new_tokens": 3, "top_k": 5}))
-    task: Any = experiment_for(open_published(writers["generation"])).task
+    task: Any = experiment_for(open_published(writers["generation"]))[0].task
     path.write_text(before)
     assert task.generation.max_new_tokens == 3 and task.generation.sampling.top_k == 5
 

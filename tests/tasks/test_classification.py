@@ -46,7 +46,7 @@ def test_texts_are_joined_and_cut_at_their_longest_part():
 
     found = join_parts(TOKENIZER, [["abc", "de"], ["abcdefgh", "ijklm"], ["a", "bcdefghijklm"]], 12)
     assert found[0] == ([bos, *ids("abc"), eos, *ids("de"), eos], 5)
-    assert found[1] == ([bos, *ids("abcd"), eos, *ids("ijklm"), eos], 6)
+    assert found[1] == ([bos, *ids("abcde"), eos, *ids("ijkl"), eos], 7)
     assert found[2] == ([bos, *ids("a"), eos, *ids("bcdefghi"), eos], 3)
     assert join_parts(TOKENIZER, [["abcdefghijklm"]], 12) == [([bos, *ids("abcdefghij"), eos], 12)]
 

@@ -176,6 +176,11 @@ def test_rules_hold_when_the_context_is_full_and_in_the_search():
         assert len(ids) >= 4 and not {*ids[:4]} & {*TOKENIZER.encode("xyz")}
 
 
+def test_the_first_token_that_beams_find_is_the_most_probable(model):
+    found = make(model).generate(PROMPTS, beam_size=2, max_new_tokens=1)
+    assert found == [greedy_by_hand(model, prompt, 1) for prompt in PROMPTS]
+
+
 def test_other_tokens_end_a_text_and_are_left_out(model):
     ids = [TOKENIZER.bos_id, *TOKENIZER.encode("ab")]
     written = [ids.append(next_token(model, ids)) or ids[-1] for _ in range(5)]

@@ -141,6 +141,13 @@ def test_a_translation_begins_with_the_token_of_its_language_which_counts_in_its
         assert found.score == pytest.approx(found.log_prob / ((5 + length) / 6) ** 0.6, rel=1e-4)
 
 
+def test_at_its_limit_a_translation_with_a_language_has_the_probability_that_it_is_scored_with(translator):
+    tagged = with_decoding(translator, {"target_start": "x"}, extra_length=0, beam_size=2)
+    for line in ("a b", "words"):
+        for found in tagged.search([line], 2)[0]:
+            assert found.log_prob == pytest.approx(tagged.score([line], [found.text])[0], rel=1e-4)
+
+
 def test_a_source_stands_between_the_tokens_of_its_language_and_so_it_is_learnt():
     tokenizer, task = Bytes().train([]), Translation(source_start="x", source_end="y", target_start="z")
     examples = [{"source": "ab", "target": "c"}]

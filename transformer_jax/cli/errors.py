@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 LONGEST = 4_000
-"""Letters of a message."""
+"""Letters of a message; what is longer is cut off."""
 
 
 class UserError(Exception):
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def user_input() -> Iterator[None]:
-    """Turns ValueError, OverflowError and OSError of what reads and checks input into UserError.
+    """Turns ValueError, OverflowError, MemoryError and OSError of what reads and checks input into UserError.
 
     An error that is raised outside is a failed run.
     """
@@ -24,7 +24,7 @@ def user_input() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (ValueError, OverflowError, OSError) as error:
+    except (ValueError, OverflowError, MemoryError, OSError) as error:
         raise UserError(one_line(error)) from error
 
 
@@ -51,7 +51,7 @@ def exit_status(verb: Callable[[], None]) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, on one line that a terminal only shows."""
+    """The message of an error on one line, cut to `LONGEST`; what cannot be printed, such as escapes, is replaced."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.strerror}: {error.filename}"

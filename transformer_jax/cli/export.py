@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.parser import open_run, run_parser
-from transformer_jax.runs.importing import export_run, export_stablehlo
+from transformer_jax.runs.exporting import export_run, export_stablehlo
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -18,6 +18,17 @@ MAY_CHANGE = "may change"
 NOT_NAN = typing.get_args(IsNotNan[float])[1]
 """A number may be infinite."""
 
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+    type(None): "None",
+}
+"""What a value of a type is called in an error."""
+
 
 def check_ranges(config: Any, path: str = "") -> None:
     """Raises ValueError for the first field of a dataclass, or of one inside it, whose value is out of range.

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Encodings by byte order mark; those of UTF-32 come first, as one of them begins with one of UTF-16."""
+LARGEST = 2**28
+"""Bytes of a file that is read at once."""
 HEAD = 4_096
 """Bytes at the beginning of a file in which UTF-16 without a mark is looked for."""
 
@@ -100,12 +103,56 @@ def _wide(lines: Iterator[bytes], encoding: str) -> Iterator[str]:
         yield rest
 
 
-def parsed(text: str, where: str) -> Any:
-    """The value of a JSON text; ValueError for any other, such as a number of more digits than Python reads."""
+def parsed(text: str | bytes, where: str, *, unique: bool = False) -> Any:
+    """The value of a JSON text; ValueError for any other, such as a number of more digits than Python reads.
+
+    With `unique`, an object with a name that is there twice is refused as well.
+    """
     try:
-        return json.loads(text)
+        text = text.decode() if isinstance(text, bytes) else text
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
+        raise ValueError(f"{where} is not JSON, or damaged: {error}") from None
+
+
+def json_object(text: bytes, where: str, *, unique: bool = False) -> dict[str, Any]:
+    """The JSON object of a text; ValueError for anything else, as of `parsed`."""
+    value = parsed(text, where, unique=unique)
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is damaged: it is no JSON object")
+    return value
+
+
+def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
+    """The JSON object of a file that is `own`; ValueError for anything else, as of `parsed`."""
+    return json_object(own(path).read_bytes(), str(path), unique=unique)
+
+
+def own(path: Path) -> Path:
+    """The path of a file of a published directory; ValueError for one that is too large to be read at once.
+
+    A link out of the directory is refused as well, which could carry a private file into what is written and shared.
+    """
+    if not is_inside(path, path.parent):
+        raise ValueError(f"{path} is a link to {path.resolve()}, out of its directory; copy the file itself there")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size:,} bytes; files of its kind have {LARGEST:,} at most")
+    return path
+
+
+def is_inside(path: Path, directory: Path) -> bool:
+    """Whether a file is no link to elsewhere; those of the hub's cache are links to the blobs beside its snapshots."""
+    home = directory.resolve()
+    places = [home, *(parent.with_name("blobs") for parent in home.parents if parent.name == "snapshots")]
+    return any(path.resolve().is_relative_to(place) for place in places)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it names {name} twice")
+    return found
 
 
 def is_text(line: str) -> bool:

@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import sentencepiece
 
+from transformer_jax.data.lines import own, read_json
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.tokenizers import Offsets, encodable, ids_and_spans
 
@@ -39,11 +39,11 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     pair = all((directory / name).is_file() for name in PAIR)
     names = PAIR if pair else [name for name in NAMES if (directory / name).is_file()][:1]
-    contents = [(directory / name).read_bytes() for name in names]
+    contents = [own(directory / name).read_bytes() for name in names]
     models = [_processor(content, directory / name) for content, name in zip(contents, names, strict=True)]
     pieces = [models[0].id_to_piece(number) for number in range(models[0].vocab_size())]
     codes, has_table = _codes(settings), (directory / VOCABULARY).is_file()
-    ids, added = {piece: number for number, piece in enumerate(pieces)}, _stated(directory, settings)
+    ids, (added, shown) = {piece: number for number, piece in enumerate(pieces)}, _stated(directory, settings)
     if pair and not has_table:
         raise ValueError(f"{directory} has {' and '.join(PAIR)}, but no {VOCABULARY}, which numbers their pieces")
     if has_table:
@@ -61,7 +61,7 @@ def read_pieces(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         added |= {SENTINEL.format(i): len(pieces) + count - 1 - i for i in range(count)}
     encoded = [base64.b64encode(content).decode() for content in contents]
     content = {"models": encoded, "names": [*names], "vocabulary": has_table, "ids": ids, "added": added}
-    return content | {"shown": _shown(settings)}
+    return content | {"shown": shown, "stated": _vocabulary(directory / ADDED) if (directory / ADDED).is_file() else {}}
 
 
 def _processor(content: bytes, path: Path | str) -> Any:
@@ -83,10 +83,13 @@ def _codes(settings: Mapping[str, Any]) -> list[str]:
     return [*dict.fromkeys(code for code in codes if code)]
 
 
-def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
-    """The tokens that were added with their ids; ValueError for a table that is none."""
+def _stated(directory: Path, settings: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """The tokens that were added with their ids, and those that, added as text, stay in texts that are read back.
+
+    Raises ValueError for a table that is none.
+    """
     decoder = settings.get("added_tokens_decoder") or {}
-    path = directory / ADDED
+    path, shown = directory / ADDED, []
     stated = dict(_vocabulary(path)) if path.is_file() else {}
     if not isinstance(decoder, dict):
         raise ValueError("added_tokens_decoder is a table of ids and their tokens")
@@ -95,21 +98,13 @@ def _stated(directory: Path, settings: Mapping[str, Any]) -> dict[str, int]:
         if not str(number).isdecimal() or len(str(number)) > 9 or not isinstance(content, str) or not content:
             raise ValueError(f"added_tokens_decoder has {number!r}, which is no id of a token")
         stated[content] = int(number)
-    return stated
-
-
-def _shown(settings: Mapping[str, Any]) -> list[str]:
-    """The tokens that were added as text, so that they stay in texts that are read back."""
-    tokens = (settings.get("added_tokens_decoder") or {}).values()
-    return [content_of(token) for token in tokens if isinstance(token, dict) and token.get("special") is False]
+        shown += [content] if isinstance(token, dict) and token.get("special") is False else []
+    return stated, shown
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    ids = [*content.values()] if isinstance(content, dict) else [None]
+    content = read_json(path)
+    ids = [*content.values()]
     if any(type(number) is not int or not 0 <= number < LARGEST_ID for number in ids) or len({*ids}) < len(ids):
         raise ValueError(f"{path} is no table of pieces and their ids, each of one")
     return content
@@ -134,6 +129,14 @@ class PieceTokenizer(PublishedTokenizer):
         marked = {number for number in (*special, *self._added.values()) if number is not None}
         self._marked = {piece: number for number in marked if (piece := self._pieces.get(number))}
         self._marks = re.compile("|".join(map(re.escape, sorted(self._marked, key=len, reverse=True))) or r"(?!)")
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """With the language of the settings in front of the text, or behind it, where mBART-25 has it."""
+        settings = self.published["settings"]
+        names = [str(settings.get("src_lang")), f"__{settings.get('src_lang')}__"]
+        language = [self._added[name] for name in names if name in self._added][:1]
+        behind = settings.get("tokenizer_class") == "MBartTokenizer"
+        return ([], [self.eos_id, *language]) if behind else (language, [self.eos_id])
 
     @functools.cached_property
     def for_targets(self) -> "PieceTokenizer":
@@ -191,3 +194,5 @@ class PieceTokenizer(PublishedTokenizer):
         self.write_json(directory / SETTINGS, self.published["settings"])
         if self.published["vocabulary"]:
             self.write_json(directory / VOCABULARY, self._ids)
+        if stated := self.published.get("stated"):
+            self.write_json(directory / ADDED, stated)

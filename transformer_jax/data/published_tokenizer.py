@@ -15,7 +15,7 @@ class PublishedTokenizer(Tokenizer):
     def __init__(self, content: bytes):
         Tokenizer.__init__(self, content)
         self.published: dict[str, Any] = json.loads(content)
-        """What its files held, special (ids), settings and vocab_size."""
+        """What its files held, and `special` (ids), `settings`, `vocab_size` and `between` (end tokens in a pair)."""
 
     def take_ids(self, own: int) -> None:
         """Sets size and special tokens of a vocabulary of `own` tokens; ValueError if the model has fewer."""
@@ -28,6 +28,10 @@ class PublishedTokenizer(Tokenizer):
         self.bos_id, self.pad_id, self.unk_id = ids
         self.special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
         self.between = self.published.get("between", 1)
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """The tokens before and behind a text that a model of texts for texts reads."""
+        return [], [self.eos_id]
 
     def chat_template(self) -> tuple[str, dict[str, str]]:
         """The template of the settings, the one called default if there are several."""

@@ -29,7 +29,7 @@ TRAINING_TEXTS = 1_000_000
 
 @contextlib.contextmanager
 def of_library(what: str) -> Iterator[None]:
-    """Makes one kind of error of those of the library, which raises nothing narrow and panics as a BaseException."""
+    """Turns every error of the library into a ValueError; it raises nothing narrow, and panics as a BaseException."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -134,6 +134,8 @@ class ByteBPE(Subwords):
         needed = {*pre_tokenizers.ByteLevel.alphabet(), *(left + right for left, right in merges)}
         if missing := sorted(needed - vocabulary.keys()):
             refuse(f"is not byte-level BPE: vocab.json has no {missing[0]!r}")
+        if len({*vocabulary.values()}) < len(vocabulary):
+            refuse("has two pieces with one id in vocab.json")
         if (largest := max(vocabulary.values())) >= 2 * len(vocabulary):
             refuse(f"has an id {largest} in vocab.json, which is no number of one of {len(vocabulary)} tokens")
         try:

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 from tokenizers import Tokenizer as Backend
+from tokenizers.processors import RobertaProcessing
 
-from transformer_jax.data.lines import existing
+from transformer_jax.data.limited import Limits, run_limited
+from transformer_jax.data.lines import existing, own, read_json
 from transformer_jax.data.piece_files import PieceTokenizer, has_pieces, read_pieces
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
 from transformer_jax.data.subwords import (
@@ -28,9 +30,10 @@ from transformer_jax.data.tokenizers import Bytes, SentencePiece, TokenizerConfi
 
 FILE, SPECIAL, MODEL = "tokenizer.json", "special_tokens_map.json", "config.json"
 TEMPLATE = "chat_template.jinja"
+PROGRAM = Path(__file__).with_name("tokenizer_program.py")
+"""What tries a tokenizer.json in another process."""
 MOST_GROWTH = 1_000
-DOUBLED = ("roberta", "xlm-roberta")
-"""Models whose pairs have two end tokens between them; a tokenizer.json shows it itself."""
+"""How many times as long normalizer and decoder of a published tokenizer may make a text."""
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bos": (("bos_token", "cls_token"), STARTS),
     "eos": (("eos_token", "sep_token"), ENDS),
@@ -56,11 +59,10 @@ class TokenizerJson(TokenizerConfig):
         if not self.path:
             raise ValueError("data.tokenizer.path is the directory of a published tokenizer, which is not trained")
         directory = Path(self.path).expanduser()
-        settings = {
-            name: value for file in (MODEL, SPECIAL, SETTINGS) for name, value in _json(directory / file).items()
-        }
+        files = [path for file in (MODEL, SPECIAL, SETTINGS) if (path := directory / file).is_file()]
+        settings = {name: value for path in files for name, value in read_json(path).items()}
         if (template := directory / TEMPLATE).is_file():
-            settings["chat_template"] = template.read_text(encoding="utf-8")
+            settings["chat_template"] = own(template).read_text(encoding="utf-8")
         if not (directory / FILE).is_file() and has_pieces(directory):
             content = read_pieces(directory, settings)
             vocabulary, pair = content["ids"] | content["added"], []
@@ -71,7 +73,7 @@ class TokenizerJson(TokenizerConfig):
         size = self.vocab_size or max(vocabulary.values(), default=0) + 1
         special = _special(vocabulary, settings, size)
         ends = sum(number == special["eos"] for number in pair)
-        doubled = ends > 2 or settings.get("model_type") in DOUBLED
+        doubled = ends > 2 or settings.get("model_type") == "xlm-roberta"
         content |= {"vocab_size": self.vocab_size, "special": special, "between": 2 if doubled else 1}
         return self._restored(json.dumps(content | {"settings": _kept(settings)}).encode())
 
@@ -81,16 +83,20 @@ class TokenizerJson(TokenizerConfig):
 
 def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
     """The library's tokenizer from the files that a directory has."""
-    if (directory / FILE).is_file():
-        backend = _checked(directory / FILE)
-    elif (directory / "vocab.txt").is_file():
+    older = not (directory / FILE).is_file()
+    if older and (directory / "vocab.txt").is_file():
         lowercase = bool(settings.get("do_lower_case", True))
-        backend = WordPiece(path=str(directory / "vocab.txt"), lowercase=lowercase).backend()
-    elif (directory / "vocab.json").is_file():
+        backend = WordPiece(path=str(own(directory / "vocab.txt")), lowercase=lowercase).backend()
+    elif older and (directory / "vocab.json").is_file():
+        for name in ("vocab.json", "merges.txt"):
+            own(existing(directory / name))
         backend = ByteBPE(path=str(directory)).backend()
+        start, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+        if settings.get("model_type") in ("bart", "roberta") and start is not None and end is not None:
+            backend.post_processor = RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
     else:
-        existing(directory / FILE, "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)")
-        raise AssertionError
+        others = "the published tokenizer (or vocab.txt, or vocab.json with merges.txt)"
+        backend = _checked(existing(directory / FILE, others))
     backend.no_truncation()
     backend.no_padding()
     return backend
@@ -98,7 +104,7 @@ def _backend(directory: Path, settings: Mapping[str, Any]) -> Backend:
 
 def _checked(path: Path) -> Backend:
     """The library's tokenizer of a file. It aborts the process at some that it is not given here."""
-    content = _json(path)
+    content = read_json(path)
     model, added = content.get("model"), content.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     ids = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
@@ -112,12 +118,20 @@ def _checked(path: Path) -> Backend:
         raise ValueError(f"{path} is damaged: {error}") from error
     if growth > MOST_GROWTH:
         raise ValueError(f"{path} makes texts more than {MOST_GROWTH:,} times as long")
-    # Neither is used here, and a padding may be of any length.
+    # Neither is used here, and a padding may be of any length; with dropout a text has other ids each time.
     content |= {"padding": None, "truncation": None}
+    if isinstance(model, dict):
+        model["dropout"] = None
+    text = json.dumps(content)
+    _try(text, str(path))
     with of_library(f"{path} cannot be used"):
-        backend = Backend.from_str(json.dumps(content))
-        backend.encode("a text")
-    return backend
+        return Backend.from_str(text)
+
+
+def _try(content: str, path: str) -> None:
+    """Raises ValueError for a tokenizer at which the library aborts its process, or takes too long."""
+    limits = Limits(seconds=10 + len(content) // 2**20, memory=2**30 + 32 * len(content))
+    run_limited(PROGRAM, content, limits, path)
 
 
 def _growth(part: Any) -> int:
@@ -126,8 +140,8 @@ def _growth(part: Any) -> int:
         return 1
     inner = [each for name in ("normalizers", "decoders") for each in part.get(name) or () if isinstance(each, dict)]
     put = part.get("content") or part.get("prepend") or ""
-    own = len(put) if part.get("type") in ("Replace", "Prepend") and isinstance(put, str) else 1
-    return max(own, 1) * math.prod(map(_growth, inner))
+    letters = len(put) if part.get("type") in ("Replace", "Prepend") and isinstance(put, str) else 1
+    return max(letters, 1) * math.prod(map(_growth, inner))
 
 
 def _special(vocabulary: Mapping[str, int], settings: Mapping[str, Any], size: int) -> dict[str, int | None]:
@@ -156,21 +170,16 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that go back with the tokenizer: the names of its special tokens and its template."""
     wanted = [key for keys, _ in ROLES.values() for key in keys] + [
         "add_bos_token",
+        "added_tokens_decoder",
         "additional_special_tokens",
         "chat_template",
         "extra_ids",
         "extra_special_tokens",
+        "model_max_length",
+        "src_lang",
         "tokenizer_class",
     ]
     return {key: settings[key] for key in wanted if key in settings}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return content if isinstance(content, dict) else {}
 
 
 class TokenizerJsonTokenizer(PublishedTokenizer, SubwordTokenizer):
@@ -181,6 +190,13 @@ class TokenizerJsonTokenizer(PublishedTokenizer, SubwordTokenizer):
         self._backend = Backend.from_str(json.dumps(self.published["tokenizer"], ensure_ascii=False))
         self.take_ids(max(self._backend.get_vocab().values()) + 1)
         self.starts = self._backend.encode("a").ids[:1] == [self.bos_id]
+
+    def around(self) -> tuple[list[int], list[int]]:
+        whole, text = (self._backend.encode("a", add_special_tokens=special).ids for special in (True, False))
+        places = [i for i in range(len(whole) - len(text) + 1) if whole[i : i + len(text)] == text]
+        if len(whole) == len(text) or not places:  # it has no template
+            return super().around()
+        return whole[: places[0]], whole[places[0] + len(text) :]
 
     def write_published(self, directory: Path) -> None:
         """Writes tokenizer.json and its settings, as they are published."""

@@ -67,9 +67,9 @@ class Finished(NamedTuple):
     lengths: Int[Array, "batch beam"]
     """Generated tokens, the end token included; 0 for the rest."""
     slots: Int[Array, "batch beam"]
-    """The alive hypothesis to which the end token was appended."""
+    """The alive hypothesis to which the last token was appended."""
     ends: Int[Array, "batch beam"]
-    """That end token."""
+    """That token."""
 
 
 class BeamState(NamedTuple):
@@ -125,6 +125,7 @@ def beam_search(
     constraints: tuple[Constraint, ...] = (),
     before: tuple[Int[Array, "batch length"], Int[Array, " batch"]] | None = None,
     counted: int = 0,
+    cut: bool = False,
 ) -> BeamResult:
     """The best continuations of `prompt`, each of which ends in (one of) `end_id` within its row's `max_new_tokens`.
 
@@ -134,7 +135,8 @@ def beam_search(
     no hypothesis. `capacity` bounds the new tokens of all rows; the cache needs room for prompt_length + capacity - 1
     tokens. Where `prompt` is only the end of the prompts, `before` shows them whole to the constraints: at the right
     end of an array, and their lengths. `counted`: tokens at the prompt's end that belong to the text whose length is
-    looked at. Raises ValueError where the arguments leave nothing to search.
+    looked at. `cut`: at its limit, a text counts as it is, whatever its last token (transformers). Raises ValueError
+    where the arguments leave nothing to search.
     """
     if prompt.shape[1] < 1:
         raise ValueError("the prompt is empty: begin it with one token at least, usually the bos token")
@@ -175,7 +177,7 @@ def beam_search(
         return length_penalty(length + counted, alpha, length_rule)
 
     def extended(state: BeamState) -> BeamState:
-        return _extend(step, reorder, state, ends, penalty, stopping, forbidden, constraints)
+        return _extend(step, reorder, state, ends, penalty, stopping, forbidden, constraints, cut)
 
     return _result(jax.lax.while_loop(unfinished, extended, state))
 
@@ -216,10 +218,12 @@ def _extend(
     stopping: Stopping,
     forbidden: tuple[int, ...],
     constraints: tuple[Constraint, ...],
+    cut: bool,
 ) -> BeamState:
     batch, beam = state.alive.shape
     logits, cache = step(state.last.reshape(-1, 1), state.cache)
-    only_end = jnp.repeat(state.position + 1 >= state.limits, beam)
+    at_limit = state.position + 1 >= state.limits
+    only_end = jnp.repeat(at_limit & (not cut), beam)
     # Each of the `beam` hypotheses can end in as many ways as there are end tokens, so that many more candidates leave
     # `beam` that do not end. A beam of one needs none: where its best extension ends, the sentence is done.
     enough = (1 + len(ends)) * beam
@@ -229,7 +233,7 @@ def _extend(
     totals, words = continuations(logits[:, -1], alive, only_end, count, ends, forbidden, limited)
     log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(enough, beam * count))
     slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
-    ended = jnp.isin(tokens, jnp.array(ends))
+    ended = jnp.isin(tokens, jnp.array(ends)) | (at_limit & cut)[:, None]
 
     best = (array[:, :beam] for array in (ended, log_probs, slots, tokens))
     finished = _merge(state, penalty, *best)

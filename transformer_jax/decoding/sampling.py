@@ -14,6 +14,9 @@ from transformer_jax.data.fields import check_ranges
 from transformer_jax.decoding.beam import Cache, Step
 from transformer_jax.decoding.constraints import Constraint, State
 
+GREEDY = 1e-6
+"""Temperatures below are taken as 0: what is divided by them might be infinite."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -154,7 +157,7 @@ def filtered_logits(
     if seen is not None:
         penalty = sampling.repetition_penalty
         logits = jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
-    if sampling.temperature == 0:
+    if sampling.temperature < GREEDY:
         return logits
     logits = logits / sampling.temperature
     vocabulary = logits.shape[-1]
@@ -194,7 +197,7 @@ def _append(state: GenerationState, logits: Array, cache: Cache) -> GenerationSt
     for constraint, of_rows in zip(state.constraints, state.constrained, strict=True):
         allowed = constraint.allow(allowed, of_rows)
     filtered = filtered_logits(allowed, state.sampling, state.seen)
-    if state.sampling.temperature == 0:
+    if state.sampling.temperature < GREEDY:
         chosen = jnp.argmax(filtered, axis=-1)
     else:
         keys = jax.vmap(jax.random.fold_in)(state.keys, state.lengths)

@@ -19,8 +19,10 @@ def to_config(keys: Keys) -> EncoderOnlyConfig:
         "attention_probs_dropout_prob": 0.0,
         "hidden_act": "gelu_new",
     } | keys.values
-    rate = keys.take("classifier_dropout_prob", 0.1)
-    return read_encoder(keys, embedding_size=keys.take("embedding_size", 128), shared_layers=True, head_dropout=rate)
+    rate, size = keys.take("classifier_dropout_prob", 0.1), keys.take("embedding_size", 128)
+    if size == keys.take("hidden_size"):  # theirs maps embeddings to the layers' width even then
+        raise ValueError(f"embedding_size {size} that is hidden_size cannot be expressed here")
+    return read_encoder(keys, embedding_size=size, shared_layers=True, head_dropout=rate)
 
 
 def from_config(config: EncoderOnlyConfig) -> dict[str, Any]:

@@ -24,7 +24,10 @@ DEFAULTS: dict[str, Any] = {
     "attention_dropout": 0.0,
     "activation_dropout": 0.0,
     "scale_embedding": False,
+    "activation_function": "gelu",
 }
+OF_M2M_100 = {"attention_dropout": 0.1, "scale_embedding": True, "activation_function": "relu"}
+"""Its defaults where they are others."""
 SIDE = {"layers": "num_layers", "attention_heads": "num_heads", "ffn_dim": "d_ff"}
 FORMS: dict[str, dict[str, Any]] = {
     "bart": {"embedding_norm": True, "positions": Learned(offset=2)},
@@ -44,7 +47,7 @@ OLD = {
 """Keys of the first configurations, which say what the kind says."""
 
 
-def to_config(form: dict[str, Any], keys: Keys) -> EncoderDecoderConfig:
+def to_config(form: dict[str, Any], defaults: dict[str, Any], keys: Keys) -> EncoderDecoderConfig:
     """Our configuration."""
     keys.skip(
         "num_hidden_layers", "classif_dropout", "classifier_dropout", "save_step", "is_decoder", "extra_pos_embeddings"
@@ -55,18 +58,18 @@ def to_config(form: dict[str, Any], keys: Keys) -> EncoderDecoderConfig:
     for old, ours in OLD.items():
         keys.only(old, form.get(ours, False) not in (False, "post"))
     for name in ("encoder_layerdrop", "decoder_layerdrop"):
-        keys.not_in_training(name)
+        keys.in_training(name)
     encoder, decoder = (
         {ours: keys.take(f"{name}_{theirs}") for theirs, ours in SIDE.items()} for name in ("encoder", "decoder")
     )
     depth = decoder.pop("num_layers")
     config = EncoderDecoderConfig(
-        **keys.fields(SIZES | OTHERS, **DEFAULTS),
+        **keys.fields(SIZES | OTHERS, **defaults),
         **decoder,
         **form,
         num_layers=encoder["num_layers"],
         num_decoder_layers=None if depth == encoder["num_layers"] else depth,
-        activation=keys.activation("activation_function"),
+        activation=keys.activation("activation_function", defaults["activation_function"]),
         norm_epsilon=1e-5,
         attention_bias=True,
         output_bias="final_logits_bias" in keys.tensors,
@@ -110,7 +113,7 @@ def side(name: str) -> tuple[Rule, ...]:
 
 def family(name: str, architecture: str) -> Family:
     """One of the four."""
-    form = FORMS[name]
+    form, defaults = FORMS[name], DEFAULTS | (OF_M2M_100 if name == "m2m_100" else {})
     computed = isinstance(form["positions"], Sinusoidal)
     tables = tuple(
         f"model.{side}.embed_positions.{what}" for side in ("encoder", "decoder") for what in ("weight", "weights")
@@ -124,7 +127,7 @@ def family(name: str, architecture: str) -> Family:
             *side("encoder"),
             *side("decoder"),
         ),
-        to_config=partial(to_config, form),
+        to_config=partial(to_config, form, defaults),
         from_config=from_config,
         ignored=(*(tables if computed else ()), "model.encoder.version", "model.decoder.version"),
         copies=dict.fromkeys(

@@ -4,34 +4,28 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from transformer_jax.data.fields import TYPE_NAMES
 from transformer_jax.data.nearest import did_you_mean
 
 LOG = logging.getLogger(__name__)
 REQUIRED: Any = object()
 WITHOUT_EFFECT = """
 _attn_implementation _attn_implementation_autoset _name_or_path _num_labels architectures auto_map bad_words_ids
-begin_suppress_tokens bos_token_id chunk_size_feed_forward cls_token_id decoder_start_token_id directionality
-diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
-exponential_decay_length_penalty finetuning_task force_bos_token_to_be_generated forced_bos_token_id
+begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward cls_token_id custom_pipelines
+decoder_start_token_id directionality diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
+eos_token_id exponential_decay_length_penalty finetuning_task force_bos_token_to_be_generated forced_bos_token_id
 forced_eos_token_id gradient_checkpointing id2label init_std initializer_cutoff_factor initializer_factor
 initializer_range is_encoder_decoder label2id language length_penalty mask_token_id max_length max_new_tokens
-min_length model_type no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
+min_length min_p model_type no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
 output_attentions output_hidden_states output_past output_scores pad_token_id pooler_fc_size
 pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type
-pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
-suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p torch_dtype torchscript
-transformers_version transformers.js_config typical_p unk_token_id use_bfloat16 use_cache
+pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+sbert_ce_default_activation_function sentence_transformers sep_token_id suppress_tokens task_specific_params
+temperature tf_legacy_loss tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config
+transformers_version typical_p unk_token_id use_bfloat16 use_cache
 """
 NO_EFFECT = frozenset(WITHOUT_EFFECT.split())
 """Keys that change no number of a forward pass: of training from nothing, of generation, of other programs."""
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -41,7 +35,9 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+"""Our name of each of theirs."""
+THEIR_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+"""The first of their names for each of ours."""
 
 SIZES = {
     "vocab_size": "vocab_size",
@@ -75,7 +71,7 @@ class Keys:
             return default
         kind = kind or (int if default is REQUIRED or default is None else type(default))
         if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
-            raise ValueError(f"{name} is {WORDS[kind]}, not {value!r}")
+            raise ValueError(f"{name} is {TYPE_NAMES[kind]}, not {value!r}")
         return value
 
     def fields(self, table: Mapping[str, str], **defaults: Any) -> dict[str, Any]:
@@ -96,10 +92,10 @@ class Keys:
             raise ValueError(f"{name} {value!r} is no activation here{did_you_mean(value, ACTIVATIONS)}")
         return ACTIVATIONS[value]
 
-    def not_in_training(self, name: str) -> None:
-        """Passes over a rate of something that is done in training alone, and not here; says so unless it is 0."""
-        if self.take(name, 0.0):
-            LOG.info("%s %s is not done here when the model is trained", name, self.values[name])
+    def in_training(self, name: str, ours: float = 0.0) -> None:
+        """Passes over a rate of something done in training alone, which is `ours` here; says so where it differs."""
+        if (rate := self.take(name, float(ours))) != ours:
+            LOG.info("%s is %s here when the model is trained, not %s", name, ours, rate)
 
     def skip(self, *names: str) -> None:
         """Passes over keys that have no effect in this family."""

@@ -104,9 +104,8 @@ class Family:
 def _canonical(config: Any) -> dict[str, Any]:
     """The fields that decide a model's numbers, defaults that follow from others filled in."""
     fields = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
-    head_dim = config.head_dim or config.d_model // config.num_heads
-    implied = {"num_kv_heads": config.num_heads, "head_dim": head_dim, "value_dim": head_dim}
-    implied |= {"attention_scale": head_dim**-0.5, "embedding_size": config.d_model}
+    implied = {"num_kv_heads": config.kv_heads, "head_dim": config.head_width, "value_dim": config.head_width}
+    implied |= {"attention_scale": config.head_width**-0.5, "embedding_size": config.d_model}
     implied |= dict.fromkeys(("key_bias", "attention_output_bias"), config.attention_bias)
     fields |= {name: value for name, value in implied.items() if name in fields and fields[name] is None}
     if "encoder" in fields:

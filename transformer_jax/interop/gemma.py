@@ -19,11 +19,14 @@ from transformer_jax.interop.rules import norm
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.nn.positions import Rotary
 
+WINDOW = 4096
+"""Tokens that a local layer sees, itself included, where a config.json does not say how many."""
+
 
 def both(keys: Keys, period: int, **others: Any) -> DecoderOnlyConfig:
     """What the two have in common; the last of `period` layers has no window unless `layer_types` says else."""
     keys.only("use_bidirectional_attention", False)
-    keys.values = {"tie_word_embeddings": True, "head_dim": 256, "sliding_window": 4096} | keys.values
+    keys.values = {"tie_word_embeddings": True, "head_dim": 256, "sliding_window": WINDOW} | keys.values
     keys.values.setdefault("hidden_activation", keys.take("hidden_act", "gelu_pytorch_tanh"))
     period = min(max(keys.take("sliding_window_pattern", keys.take("_sliding_window_pattern", period)), 1), 1000)
     kinds = ["sliding_attention"] * (period - 1) + ["full_attention"]
@@ -67,11 +70,12 @@ CAPS = {"attn": 50.0, "final": 30.0}
 
 def written_both(config: DecoderOnlyConfig) -> dict[str, Any]:
     """The inverse of `both`."""
-    scale = config.attention_scale or (config.head_dim or config.d_model // config.num_heads) ** -0.5
-    scalar = scale**-2
+    scale = config.attention_scale or config.head_width**-0.5
+    scalar, pattern = scale**-2, written_pattern(config)
     return {
         **written_decoder(config, "hidden_activation"),
-        **written_pattern(config),
+        **pattern,
+        "sliding_window": pattern["sliding_window"] or WINDOW,  # transformers wants one even where no layer has it
         "hidden_activation": (THEIR_ACTIVATIONS | {"gelu_tanh": "gelu_pytorch_tanh"})[config.activation],
         "attention_bias": config.attention_bias,
         "query_pre_attn_scalar": round(scalar) if abs(scalar - round(scalar)) < 1e-9 * scalar else scalar,

@@ -4,13 +4,16 @@ Byte-level pieces become tokenizer.json, SentencePiece's become tokenizer.model,
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-UNKNOWN, CONTROL, ADDED, BYTE = 2, 3, 4, 6
+from transformer_jax.data.subwords import of_library
+
+NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE = range(1, 7)
 """Kinds of tokens in `tokenizer.ggml.token_type`, numbered as SentencePiece does: special ones are CONTROL."""
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{}"
@@ -41,10 +44,12 @@ def vocabulary_files(facts: Mapping[str, Any]) -> dict[str, bytes]:
         )
     tokens = facts["tokenizer.ggml.tokens"]
     stated = {role: facts.get(f"tokenizer.ggml.{theirs}_token_id") for role, theirs in ROLES.items()}
-    ids = {role: number for role, number in stated.items() if number is not None}
+    ids = (DEFAULTS if kind == "llama" else {}) | {role: id for role, id in stated.items() if id is not None}
+    for role, number in ids.items():
+        if type(number) is not int or not 0 <= number < len(tokens):
+            raise ValueError(f"the token for {role} is {number!r}, which is none of {len(tokens):,} tokens")
     settings = {"chat_template": facts.get("tokenizer.chat_template")}
     if kind == "llama":
-        ids = DEFAULTS | ids
         name, content = "tokenizer.model", _piece_model(facts, ids["unk"])
         special = [i for i, of in enumerate(facts["tokenizer.ggml.token_type"]) if of == CONTROL and i != ids["unk"]]
         gemma = facts["general.architecture"].startswith("gemma")
@@ -69,7 +74,8 @@ def _byte_level(facts: Mapping[str, Any], split: str, bos: int | None) -> Tokeni
     merges = [tuple(merge.split(" ", 1)) for merge in facts["tokenizer.ggml.merges"]]
     # Llama 3 takes a word that is a token as it is, whatever its merges would give, and begins texts with its bos.
     llama = split == "llama-bpe"
-    backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=llama))
+    with of_library("its merges cannot be used"):
+        backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=llama))
     steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=SPLITS[split] is None)]
     if split == "smollm":
         steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
@@ -92,6 +98,10 @@ def _piece_model(facts: Mapping[str, Any], unknown: int) -> bytes:
     The numbers of the fields are those of sentencepiece_model.proto (https://github.com/google/sentencepiece).
     """
     tokens, scores, kinds = (facts[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type"))
+    if {*kinds} - {NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE} or not {NORMAL, BYTE} & {*kinds}:
+        raise ValueError(f"tokenizer.ggml.token_type has numbers from {NORMAL} to {BYTE}, {NORMAL} for a piece of text")
+    if not len(tokens) == len(scores) == len(kinds) or not all(map(math.isfinite, scores)):
+        raise ValueError("tokenizer.ggml has one token_type and one finite score for each of its tokens")
     pieces = []
     for number, (token, score, kind) in enumerate(zip(tokens, scores, kinds, strict=True)):
         # GGUF has the spaces of added tokens as they are, and often calls the unknown token special.

@@ -35,7 +35,7 @@ def to_config(keys: Keys) -> DecoderOnlyConfig:
         keys.only(name, False)
     keys.skip("n_ctx", *(name for name in keys.values if name.startswith("summary_")))
     fields = keys.fields(SIZES | OTHERS, **DEFAULTS)
-    keys.only("embd_pdrop", fields["dropout"])
+    keys.in_training("embd_pdrop", fields["dropout"])
     activation = keys.activation("activation_function", "gelu_new")
     return gpt2(**fields, d_ff=keys.take("n_inner", 4 * fields["d_model"]), activation=activation)
 

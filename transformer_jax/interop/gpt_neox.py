@@ -30,6 +30,8 @@ KEYS = {"base_key": "rotary_emb_base", "fraction_key": "rotary_pct"}
 def to_config(keys: Keys) -> DecoderOnlyConfig:
     """Our configuration."""
     keys.skip("classifier_dropout", "is_decoder")
+    for name in ("attention_probs_dropout_prob", "hidden_dropout_prob"):  # of GPT-NeoX 20B, which nothing reads
+        keys.in_training(name)
     fields = keys.fields(SIZES | OTHERS, **DEFAULTS)
     positions = read_rotary(keys, fraction=0.25, base_key=KEYS["base_key"], fraction_key=KEYS["fraction_key"])
     return gpt2(**fields, activation=keys.activation("hidden_act"), positions=positions)

@@ -64,6 +64,7 @@ def read_decoder(
     keys: Keys, activation: str = "hidden_act", *, epsilon: float = 1e-6, **others: Any
 ) -> DecoderOnlyConfig:
     """The configuration that the kin of Llama have in common, with `others`; rotary positions unless they have some."""
+    keys.only("is_causal", True)
     fields = keys.fields(SIZES | OTHERS, **DEFAULTS)
     positions = others.pop("positions", None)
     return llama(
@@ -79,8 +80,8 @@ def read_decoder(
 def written_decoder(config: DecoderOnlyConfig, activation: str = "hidden_act") -> dict[str, Any]:
     """The inverse of `read_decoder`, without positions."""
     return written(SIZES | OTHERS, config) | {
-        "head_dim": config.head_dim or config.d_model // config.num_heads,
-        "num_key_value_heads": config.num_kv_heads or config.num_heads,
+        "head_dim": config.head_width,
+        "num_key_value_heads": config.kv_heads,
         activation: THEIR_ACTIVATIONS[config.activation],
         "rms_norm_eps": config.norm_epsilon,
     }
@@ -89,6 +90,7 @@ def written_decoder(config: DecoderOnlyConfig, activation: str = "hidden_act") -
 def to_config(keys: Keys) -> DecoderOnlyConfig:
     """Our configuration."""
     keys.only("pretraining_tp", 1)
+    keys.skip("is_llama_config", "max_sequence_length")
     bias, feed_forward_bias = keys.take("attention_bias", False), keys.take("mlp_bias", False)
     return read_decoder(keys, attention_bias=bias, feed_forward_bias=feed_forward_bias)
 

@@ -36,7 +36,7 @@ def to_config(keys: Keys) -> EncoderOnlyConfig:
     if "decoder.bias" in keys.tensors:  # the language model's head has the activation of the layers
         keys.only(
             "classifier_activation",
-            *(their for their in THEIR_ACTIVATIONS.values() if their == keys.values["hidden_activation"]),
+            *(their for their in THEIR_ACTIVATIONS.values() if their == keys.values.get("hidden_activation", "gelu")),
         )
     keys.only("decoder_bias", *((True,) if "head.dense.weight" in keys.tensors else (True, False)))
     every = min(max(keys.take("global_attn_every_n_layers", 3), 1), 1000)

@@ -22,7 +22,7 @@ def to_config(keys: Keys) -> DecoderOnlyConfig:
     keys.only("qk_layernorm", False)
     keys.only("tie_word_embeddings", False)
     fields = keys.fields(SIZES | OTHERS, **DEFAULTS)
-    keys.only("embd_pdrop", fields["dropout"])
+    keys.in_training("embd_pdrop", fields["dropout"])
     return gpt2(
         **fields,
         **FORM,
@@ -38,7 +38,7 @@ def from_config(config: DecoderOnlyConfig) -> dict[str, Any]:
         **written(SIZES | OTHERS, config),
         "partial_rotary_factor": 1.0,
         **written_rotary(config.positions),
-        "num_key_value_heads": config.num_kv_heads or config.num_heads,
+        "num_key_value_heads": config.kv_heads,
         "embd_pdrop": config.dropout,
         "hidden_act": THEIR_ACTIVATIONS[config.activation],
     }

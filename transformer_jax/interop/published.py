@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Array
 
 from transformer_jax.data.fields import check_ranges
+from transformer_jax.data.lines import read_json
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.family import Architecture, CannotExpressError, Family
 from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
-from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, read_json, write_directory
+from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, write_directory
 from transformer_jax.interop.vit import PREPROCESSOR, preprocessor, with_preprocessor
 from transformer_jax.nn.inputs import Patches
 from transformer_jax.nn.parameters import replace_parameters
@@ -29,6 +30,30 @@ MOST_SHARED = 1_000
 """Layers that one set of parameters is for, at most."""
 Tensors = Mapping[str, np.ndarray]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class Source(NamedTuple):
+    """A parameter in the files of a published model."""
+
+    shape: tuple[int, ...]
+    layers: list[np.ndarray]
+    """Of every layer, or one alone, as views of the files."""
+    dtype: np.dtype[Any]
+
+    def part(self, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of it, copied from the files; rows that pad a vocabulary are zero."""
+        sizes = [len(range(*one.indices(size))) for one, size in zip(index, self.shape, strict=True)]
+        array, stacked = np.zeros(sizes, self.dtype), len(self.shape) > self.layers[0].ndim
+        rows = zip(array, self.layers[index[0]], strict=True) if stacked else [(array, self.layers[0])]
+        for target, layer in rows:
+            chosen = layer[index[1:] if stacked else index]
+            # Cast in the order of the file: twice as fast as together with what transposes.
+            target[tuple(map(slice, chosen.shape))] = chosen.astype(self.dtype, order="K")
+        return array
+
+    def whole(self) -> np.ndarray:
+        """All of it."""
+        return self.part(tuple(map(slice, self.shape)))
 
 
 @dataclass(frozen=True)
@@ -51,51 +76,56 @@ class Published:
 
         What a device holds is copied to it from the file alone, so that no array is ever whole on the host.
         """
-        shapes = shapes_of(self.config)
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in shapes.padded}
-        views = {}
-        for name, layout in self.layout.items():
-            views |= split(layout, self.tensors[name], shapes)
-        for each, (name, _) in shapes.slices.items():
-            parts[name].append(views[each])
+        sources = self._sources(dtype)
+        if shardings is None:
+            return {name: jnp.asarray(source.whole()) for name, source in sources.items()}
 
-        def make(name: str) -> Array:
-            layers, shape = parts[name], shapes.padded[name]
-            kind = layers[0].dtype if dtype is None else np.dtype(dtype)
-
-            def part(index: Any) -> np.ndarray:
-                # Rows that pad a vocabulary stay zero.
-                array = np.zeros([len(range(*one.indices(size))) for one, size in zip(index, shape, strict=True)], kind)
-                stacked = len(shape) > layers[0].ndim
-                rows = zip(array, layers[index[0]], strict=True) if stacked else [(array, layers[0])]
-                for target, layer in rows:
-                    chosen = layer[index[1:] if stacked else index]
-                    # Cast in the order of the file: twice as fast as together with what transposes.
-                    target[tuple(map(slice, chosen.shape))] = chosen.astype(kind, order="K")
-                return array
-
-            if shardings is None:
-                return jnp.asarray(part(tuple(map(slice, shape))))
+        def make(source: "Source", sharding: Any) -> Array:
             # Shard by shard, so that no more than one is in memory twice.
             shards, last, array = [], None, np.zeros(0)
-            for device, index in shardings[name].addressable_devices_indices_map(shape).items():
-                array = array if index == last else part(index)
+            for device, index in sharding.addressable_devices_indices_map(source.shape).items():
+                array = array if index == last else source.part(index)
                 shards.append(jax.block_until_ready(jax.device_put(array, device)))
                 last = index
-            return jax.make_array_from_single_device_arrays(shape, shardings[name], shards)
+            return jax.make_array_from_single_device_arrays(source.shape, sharding, shards)
 
-        return {name: make(name) for name in parts}
+        return {name: make(source, shardings[name]) for name, source in sources.items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The parameters by our names in float32, on the host."""
+        return {name: source.whole() for name, source in self._sources("float32").items()}
+
+    def _sources(self, dtype: Any) -> "dict[str, Source]":
+        """Where the parameters are read from, by our names."""
+        shapes, views = shapes_of(self.config), {}
+        for name, layout in self.layout.items():
+            views |= split(layout, self.tensors[name], shapes)
+        layers: dict[str, list[np.ndarray]] = {name: [] for name in shapes.padded}
+        for each, (name, _) in shapes.slices.items():
+            layers[name].append(views[each])
+        return {
+            name: Source(shapes.padded[name], parts, parts[0].dtype if dtype is None else np.dtype(dtype))
+            for name, parts in layers.items()
+        }
 
     def model(self, shardings: Mapping[str, Any] | None = None, dtype: Any = "float32") -> Any:
         """The model with its parameters."""
         return replace_parameters(jax.eval_shape(lambda: self.config.build(0)), self.parameters(shardings, dtype))
 
     def labels(self) -> list[str]:
-        """The names of a classification's outputs."""
+        """The names of a classification's outputs; ValueError for names that texts or files could not have."""
         names = self.keys.get("id2label")
         count = getattr(self.config, "num_outputs", 0)
         if isinstance(names, dict) and sorted(names) == sorted(map(str, range(count))):
-            return [str(names[str(number)]) for number in range(count)]
+            labels = [names[str(number)] for number in range(count)]
+            for label in labels:
+                if not isinstance(label, str) or not label.isprintable() or label.strip() != label or not label:
+                    raise ValueError(f"{self.directory / CONFIG}: the label {label!r} is no text on one line")
+                if self.config.head == "tokens" and len(label.split()) > 1:
+                    raise ValueError(f"{self.directory / CONFIG}: the label {label!r} of a word has white space")
+            if len({*labels}) < count:
+                raise ValueError(f"{self.directory / CONFIG}: two outputs have one label in id2label")
+            return labels
         return [f"LABEL_{number}" for number in range(count)]
 
 
@@ -110,13 +140,15 @@ def shapes_of(config: Any) -> Shapes:
     return Shapes(jax.eval_shape(lambda: config.build(0)), jax.eval_shape(lambda: unpadded.build(0)))
 
 
-def open_published(directory: Path, *, ignore: Collection[str] = ()) -> Published:
+def open_published(directory: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Published:
     """Reads a directory's configuration and checks its tensors, whose values are not read yet.
 
-    `ignore` has keys of config.json that are to be passed over. Raises FileNotFoundError or ValueError for a directory
+    `dtype` is what the model computes in, whatever its files have; `ignore` has keys of config.json that are to be
+    passed over. Raises FileNotFoundError or ValueError for a directory
     that holds no such model, and for a model that cannot be expressed here.
     """
     values, family, architecture, config, tensors = _described(directory, ignore)
+    config = dataclasses.replace(config, dtype=dtype)
     try:
         shapes = shapes_of(config)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -133,10 +165,11 @@ def published_config(directory: Path) -> Any:
 
 
 def _described(directory: Path, ignore: Collection[str]) -> tuple[dict[str, Any], Family, Architecture, Any, Tensors]:
-    """config.json, what it makes, and the tensors by the names of the family's rules."""
+    """Keys of config.json, their family, architecture and configuration, and tensors by the names of the rules."""
     if not (directory / CONFIG).is_file():
-        raise FileNotFoundError(f"{directory} has no {CONFIG}, so it is no published model")
-    values = read_json((directory / CONFIG).read_bytes(), directory / CONFIG)
+        reason = f"has no {CONFIG}, so it is no published model" if directory.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{directory} {reason}")
+    values = read_json(directory / CONFIG, unique=True)
     family = _family(values, directory)
     if not any((directory / name).is_file() for name in (SINGLE, INDEX)):
         pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))

@@ -7,14 +7,14 @@ the layer's number: `Rule("h.{}.attn.c_attn.weight", ("decoder/{}/self_attention
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 
-FORMS = ("linear", "conv1d", "heads", "plain", "row", "patches")
+Form = Literal["linear", "conv1d", "heads", "plain", "row", "patches"]
 """How a tensor is laid out.
 
 linear   [outputs, inputs], as in PyTorch; several maps are one below the other
@@ -35,10 +35,10 @@ class Rule(NamedTuple):
 
     theirs: str
     ours: tuple[str, ...]
-    form: str = "linear"
+    form: Form = "linear"
 
 
-def linear(theirs: str, *ours: str, form: str = "linear") -> list[Rule]:
+def linear(theirs: str, *ours: str, form: Form = "linear") -> list[Rule]:
     """The rules of a linear map, or of several in one, with their biases where they have some."""
     return [
         Rule(f"{theirs}.weight", tuple(f"{name}/kernel" for name in ours), form),

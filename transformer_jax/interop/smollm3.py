@@ -13,7 +13,7 @@ KINDS = {1: "global", 0: "no_positions"}
 def to_config(keys: Keys) -> DecoderOnlyConfig:
     """Our configuration."""
     keys.only("use_sliding_window", False)
-    keys.skip("sliding_window", "layer_types")
+    keys.skip("sliding_window", "layer_types", "max_window_layers")
     keys.values.setdefault("tie_word_embeddings", True)
     interval = max(keys.take("no_rope_layer_interval", 4), 1)
     default = [int((i + 1) % interval != 0) for i in range(min(interval, 1000))]

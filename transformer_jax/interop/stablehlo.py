@@ -25,6 +25,8 @@ from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.nn.kernels import PLAIN
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 
+MOST = 2**20
+"""Tokens, where the positions have no end."""
 PLATFORMS = ("cpu", "cuda", "tpu")
 Cache = dict[str, Array]
 """The arrays of a cache, by number."""
@@ -79,8 +81,8 @@ def export_programs(
 
 
 def _check_reach(config: Any, tokens: int) -> None:
-    reach = config.reach()
-    if reach is not None and tokens > reach:
+    reach = MOST if config.reach() is None else config.reach()
+    if tokens > reach:
         raise ValueError(f"the model reaches {reach:,} tokens, not {tokens:,}: choose a smaller length")
 
 

@@ -62,7 +62,7 @@ def from_config(config: EncoderDecoderConfig) -> dict[str, Any]:
         raise ValueError(f"its positions are relative, not {type(config.positions).__name__}")
     activation = "gelu" if config.gated and config.activation == "gelu_tanh" else THEIR_ACTIVATIONS[config.activation]
     return written(SIZES, config) | {
-        "d_kv": config.head_dim or config.d_model // config.num_heads,
+        "d_kv": config.head_width,
         "num_decoder_layers": config.decoder_layers,
         "dropout_rate": config.dropout,
         "layer_norm_epsilon": config.norm_epsilon,

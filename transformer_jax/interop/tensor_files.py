@@ -8,13 +8,14 @@ is checked against the file's size before an array is made; arrays are views of 
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from transformer_jax.data.lines import json_object, read_json
 
 LARGEST_HEADER = 100_000_000
 """Bytes, as in the format's own library."""
@@ -49,7 +50,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, LARGEST_HEADER):
             raise ValueError(f"{path} is cut off or no safetensors file: its header would have {length:,} bytes")
-        header = read_json(file.read(length), path)
+        header = json_object(file.read(length), f"the header of {path}", unique=True)
     header.pop("__metadata__", None)
     places = {name: _checked(path, name, facts) for name, facts in header.items()}
     end = 0
@@ -78,30 +79,11 @@ def _checked(path: Path, name: str, facts: Any) -> tuple[np.dtype[Any], tuple[in
     return TYPES[kind], shape, begin, end
 
 
-def read_json(content: bytes, where: Path) -> dict[str, Any]:
-    """A JSON object; ValueError for anything else, and for a name that is there twice."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-            raise ValueError(f"it names {name} twice")
-        return found
-
-    try:
-        value = json.loads(content.decode(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is damaged: it holds no JSON object")
-    return value
-
-
 def read_directory(directory: Path) -> dict[str, np.ndarray]:
     """All tensors of `model.safetensors`, or of the shards that its index names, as views."""
     if not (directory / INDEX).is_file():
         return read_tensors(directory / SINGLE)
-    index = read_json((directory / INDEX).read_bytes(), directory / INDEX).get("weight_map")
+    index = read_json(directory / INDEX, unique=True).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise ValueError(f"{directory / INDEX} is damaged: it has no weight_map")
     for name, file in index.items():
@@ -121,10 +103,13 @@ def read_directory(directory: Path) -> dict[str, np.ndarray]:
 def write_directory(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors to one file, or to shards with an index; one tensor at a time is in memory."""
     shards: list[dict[str, Tensor]] = [{}]
+    size = 0
     for name, tensor in sorted(tensors.items()):
-        if shards[-1] and sum(each.bytes for each in shards[-1].values()) + tensor.bytes > LARGEST_SHARD:
+        if shards[-1] and size + tensor.bytes > LARGEST_SHARD:
             shards.append({})
+            size = 0
         shards[-1][name] = tensor
+        size += tensor.bytes
     count = len(shards)
     files = [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)] if count > 1 else [SINGLE]
     for file, shard in zip(files, shards, strict=True):

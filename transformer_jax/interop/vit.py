@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformer_jax.data.lines import read_json
 from transformer_jax.interop.config_keys import THEIR_ACTIVATIONS, Keys, written
 from transformer_jax.interop.family import Architecture, Family
 from transformer_jax.interop.rules import Rule, attention, linear, norm
-from transformer_jax.interop.tensor_files import read_json
 from transformer_jax.models.encoder_only import EncoderOnlyConfig, vit
 from transformer_jax.nn.inputs import Patches
 from transformer_jax.nn.positions import Learned
@@ -77,7 +77,7 @@ def from_vit(config: EncoderOnlyConfig) -> dict[str, Any]:
 def to_dinov2(keys: Keys, *, registers: bool) -> EncoderOnlyConfig:
     """Our configuration of a DINOv2; only that with registers resizes its positions with a filter."""
     keys.skip(*OF_BACKBONES, "intermediate_size", "use_mask_token")
-    keys.not_in_training("drop_path_rate")
+    keys.in_training("drop_path_rate")
     gated = keys.take("use_swiglu_ffn", False)
     count = keys.take("num_register_tokens", 4) if registers else 0
     gate = {"gated": True, "activation": "silu"} if gated else {}
@@ -115,7 +115,7 @@ def with_preprocessor(config: Any, directory: Path) -> Any:
     file = directory / PREPROCESSOR
     if not isinstance(getattr(config, "input", None), Patches) or not file.is_file():
         return config
-    values = read_json(file.read_bytes(), file)
+    values = read_json(file)
     numbers = {ours: values.get(f"image_{ours}") for ours in ("mean", "std")}
     given = {name: tuple(map(float, value)) for name, value in numbers.items() if isinstance(value, list) and value}
     return replace(config, input=replace(config.input, **given))

@@ -110,13 +110,16 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, config: LayerConfig, *, cross: bool = False, memory_dim: int | None = None, rngs: nnx.Rngs):
-        d_model, num_heads = config.d_model, config.num_heads
-        num_kv_heads = num_heads if config.num_kv_heads is None else config.num_kv_heads
+        d_model, num_heads, num_kv_heads, head_dim = (
+            config.d_model,
+            config.num_heads,
+            config.kv_heads,
+            config.head_width,
+        )
         if config.head_dim is None and d_model % num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
         if num_kv_heads < 1 or num_heads % num_kv_heads:
             raise ValueError(f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}")
-        head_dim = d_model // num_heads if config.head_dim is None else config.head_dim
         value_dim = head_dim if config.value_dim is None else config.value_dim
         shapes = {"query": (num_heads, head_dim), "key": (num_kv_heads, head_dim), "value": (num_kv_heads, value_dim)}
         use_bias = config.attention_bias

@@ -107,7 +107,7 @@ class LayerConfig:
     """The same for local layers; None: no other."""
     pattern: tuple[str, ...] = ("global",)
     """Kinds of layers that repeat from the first layer on: global, local, or no_positions (global without any)."""
-    window: Annotated[int, Ge(1)] = 128
+    window: Annotated[int, Ge(1), Lt(2**31)] = 128
     """Local layers see this many positions to each side."""
     first_attention_norm: bool = True
     """Whether the first layer's self-attention has a norm; ModernBERT's has none, its embeddings have one."""
@@ -162,6 +162,16 @@ class LayerConfig:
         if self.parallel_norm and not self.parallel:
             raise ValueError("model.parallel_norm is of parallel branches; set model.parallel as well")
 
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head's queries and keys."""
+        return self.d_model // self.num_heads if self.head_dim is None else self.head_dim
+
     def kinds(self) -> list[LayerKind]:
         """The kind of every layer."""
         names = [self.pattern[i % len(self.pattern)] for i in range(self.num_layers)]
@@ -176,8 +186,7 @@ class LayerConfig:
 
     def sizes(self, *, causal: bool = False) -> Sizes:
         """The sizes that a kind of position may need."""
-        head_dim = self.head_dim or self.d_model // self.num_heads
-        return Sizes(self.d_model, self.num_heads, head_dim, self.max_length, causal)
+        return Sizes(self.d_model, self.num_heads, self.head_width, self.max_length, causal)
 
     def make_norm(self, size: int, axis: str = "embed") -> Any:
         """The norm of this configuration for vectors of some size."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -104,7 +104,7 @@ class Sinusoidal(Position):
     inclusive: bool = False
     """The last of the n wavelengths is 10000 x 2 pi itself, with exponents i / (n - 1) in place of the paper's i / n
     (Tensor2Tensor, fairseq, Whisper)."""
-    offset: Annotated[int, Le(2**20)] = 0
+    offset: Annotated[int, Ge(0), Le(2**20)] = 0
     """Added to every position (fairseq, M2M-100: 2)."""
 
     def add(self, x: Vectors, ids: PositionIds, parameters: Arrays) -> Vectors:
@@ -119,7 +119,7 @@ class Sinusoidal(Position):
 class Learned(Position):
     """A trained vector for each of `max_length` positions, added to embeddings (Gehring et al. 2017)."""
 
-    offset: Annotated[int, Le(2**20)] = 0
+    offset: Annotated[int, Ge(0), Le(2**20)] = 0
     """Rows of the table in front of the first position, as RoBERTa (2) and BART (2) have them."""
     antialias: bool = False
     """Of patches: a table is resized through a filter, as in DINOv2 with registers."""

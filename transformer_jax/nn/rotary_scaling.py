@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Array, Float, Int
 
 from transformer_jax.nn.mask import EMPTY
@@ -31,7 +31,7 @@ class RotaryScaling:
 class Interpolation(RotaryScaling):
     """Positions divided by a factor (Chen et al. 2023, "Position Interpolation")."""
 
-    factor: Annotated[float, Ge(1)] = 1.0
+    factor: Annotated[float, Ge(1), Le(2**20)] = 1.0
 
     def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
         return rotary_frequencies(base, size) / self.factor, 1.0
@@ -45,8 +45,8 @@ class Dynamic(RotaryScaling):
     ones, and keys in a cache keep the angles that they were written with.
     """
 
-    factor: Annotated[float, Ge(1)] = 1.0
-    original_length: Annotated[int, Ge(1)] = 2048
+    factor: Annotated[float, Ge(1), Le(2**20)] = 1.0
+    original_length: Annotated[int, Ge(1), Lt(2**31)] = 2048
     """Positions that the model was trained on."""
 
     def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
@@ -60,12 +60,12 @@ class Dynamic(RotaryScaling):
 class Llama3(RotaryScaling):
     """Long wavelengths divided by a factor, short ones kept, those between interpolated (Llama 3.1, as published)."""
 
-    factor: Annotated[float, Ge(1)] = 8.0
+    factor: Annotated[float, Ge(1), Le(2**20)] = 8.0
     low_frequency_factor: Annotated[float, Gt(0)] = 1.0
     """Wavelengths above original_length over this are divided."""
     high_frequency_factor: Annotated[float, Gt(0)] = 4.0
     """Wavelengths below original_length over this are kept."""
-    original_length: Annotated[int, Ge(1)] = 8192
+    original_length: Annotated[int, Ge(1), Lt(2**31)] = 8192
     """Positions that the model was trained on."""
 
     def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:
@@ -80,14 +80,14 @@ class Llama3(RotaryScaling):
 class Yarn(RotaryScaling):
     """Pairs that turn often kept, those that turn seldom interpolated (Peng et al. 2023, "YaRN", section 3)."""
 
-    factor: Annotated[float, Ge(1)] = 1.0
-    original_length: Annotated[int, Ge(1)] = 2048
+    factor: Annotated[float, Ge(1), Le(2**20)] = 1.0
+    original_length: Annotated[int, Ge(1), Lt(2**31)] = 2048
     """Positions that the model was trained on."""
     beta_fast: Annotated[float, Gt(0)] = 32.0
     """Turns within original_length from which a pair is kept."""
     beta_slow: Annotated[float, Gt(0)] = 1.0
     """Turns up to which a pair is interpolated."""
-    attention_factor: float | None = None
+    attention_factor: Annotated[float, Gt(0), Le(2**10)] | None = None
     """Factor of queries and keys; None: 0.1 ln(factor) + 1."""
 
     def frequencies(self, base: float, size: int, ids: Int[Array, "#batch length"]) -> tuple[Frequencies, float]:

@@ -1,4 +1,4 @@
-"""An experiment on disk: read from its Python file, written as plain JSON, compared field by field.
+"""An experiment on disk: read from its Python file or written as one, written as plain JSON, compared field by field.
 
 The class of a part comes from the experiment's file; the JSON has its name and fields. A class may have two attributes:
 
@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from cattrs.preconf.json import make_converter
 
-from transformer_jax.data.fields import check_ranges, declared, fields, is_config, join
+from transformer_jax.data.fields import TYPE_NAMES, check_ranges, declared, fields, is_config, join
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.runs.imported_files import make_importable
 from transformer_jax.training.experiment import Experiment
@@ -147,11 +147,57 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
     return experiment
 
 
+def experiment_source(experiment: Experiment, name: str) -> str:
+    """The Python file that makes an experiment, for people to read and change; sizes follow from the vocabularies."""
+    sizes = {size: 0 for size in ("vocab_size", "source_vocab_size", "num_outputs") if hasattr(experiment.model, size)}
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **sizes))
+    modules: dict[str, set[str]] = {}
+    parts = {field: expression(value, modules) for field, value, _ in declared(experiment) if is_config(value)}
+    modules.setdefault("transformer_jax", set()).update(("Experiment", "run_experiment"))
+    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(modules.items())]
+    lines = [
+        f'"""The published model {json.dumps(name)[1:-1]}, as it was imported."""',
+        "",
+        *imports,
+        "",
+        "",
+        "def experiment() -> Experiment:",
+        "    return Experiment(",
+        *(f"        {field}={text}," for field, text in parts.items()),
+        "    )",
+        "",
+        "",
+        "run_experiment(__file__)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def expression(value: Any, modules: dict[str, set[str]]) -> str:
+    """Python for a value, the fields of dataclasses that differ from their defaults; adds what has to be imported."""
+    if not is_config(value):
+        return repr(value)
+    kind = type(value)
+    modules.setdefault(kind.__module__, set()).add(kind.__name__)
+    given = [
+        f"{field.name}={expression(getattr(value, field.name), modules)}"
+        for field in dataclasses.fields(value)
+        if field.init and getattr(value, field.name) != _default(field)
+    ]
+    return f"{kind.__name__}({', '.join(given)})"
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
 def needed(kind: Any) -> str:
     """Describes the values of a field of this type."""
     arguments, origin = typing.get_args(kind), typing.get_origin(kind)
-    if kind in WORDS:
-        return WORDS[kind]
+    if kind in TYPE_NAMES:
+        return TYPE_NAMES[kind]
     if origin is Annotated:
         return needed(arguments[0])
     if origin is Literal:
@@ -162,9 +208,6 @@ def needed(kind: Any) -> str:
         several = arguments[-1] is Ellipsis
         return f"values that are each {needed(arguments[0])}" if several else ", then ".join(map(needed, arguments))
     return getattr(kind, "__name__", str(kind))
-
-
-WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
 
 
 def _plain(value: Any, path: str) -> Any:

@@ -1,32 +1,23 @@
-"""Published models become runs, and runs become published models."""
+"""Published models become runs."""
 
 import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from transformer_jax.data.fields import declared, is_config
-from transformer_jax.data.labels import Labels
-from transformer_jax.data.published_tokenizer import PublishedTokenizer
-from transformer_jax.data.subwords import SubwordTokenizer
-from transformer_jax.data.tokenizers import Tokenizer, write_whole
-from transformer_jax.data.vocabulary import Vocabulary, save_tokenizers
-from transformer_jax.interop.published import CONFIG, open_published, write_published
-from transformer_jax.interop.stablehlo import export_programs
-from transformer_jax.interop.tensor_files import Tensor, write_directory
-from transformer_jax.models.decoder_only import DecoderOnlyConfig
-from transformer_jax.models.encoder_only import EncoderOnlyConfig
-from transformer_jax.nn.parameters import named_parameters
-from transformer_jax.runs.published_generation import FILE as GENERATION
-from transformer_jax.runs.published_run import experiment_for, vocabularies_for
+from transformer_jax.data.lines import is_inside
+from transformer_jax.data.tokenizers import write_whole
+from transformer_jax.data.vocabulary import save_tokenizers
+from transformer_jax.interop.hub import local_directory
+from transformer_jax.interop.published import open_published
+from transformer_jax.parallel.mesh import MeshConfig, local_mesh
+from transformer_jax.runs.experiment_file import experiment_source
+from transformer_jax.runs.published_run import experiment_for
 from transformer_jax.runs.run import PUBLISHED, SOURCE, Run, open_checkpoints, write_experiment
-from transformer_jax.tasks.question_answering import QuestionAnswering
-from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.step import abstract_model, model_shardings
 
 ORIGIN = "origin.json"
 KEPT = ("*.json", "*.md", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -34,16 +25,16 @@ KEPT = ("*.json", "*.md", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 LARGEST_KEPT = 1_000_000
 
 
-def import_run(directory: Path, target: Path, *, ignore: Collection[str] = ()) -> Run:
-    """Writes a run directory whose one checkpoint, of step 0, has the parameters of a published model.
+def import_run(place: str | Path, target: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Run:
+    """Writes a run directory whose one checkpoint, of step 0, has the parameters of a published model, in float32.
 
-    Raises ValueError or OSError, and leaves nothing behind, where that cannot be.
+    The model is in a directory, has a name on the hub, or is a GGUF file. `dtype` becomes `model.dtype`. Raises
+    ValueError or OSError, and leaves nothing behind, where that cannot be.
     """
     if target.exists():
         raise ValueError(f"{target} is there already; choose another directory")
-    published = open_published(directory, ignore=ignore)
-    experiment = experiment_for(published, ignore=ignore)
-    vocabularies = vocabularies_for(experiment, published)
+    published = open_published(local_directory(str(place)), dtype=dtype, ignore=ignore)
+    experiment, vocabularies = experiment_for(published, ignore=ignore)
     # Where it was read from is no part of the run.
     tokenizer: Any = dataclasses.replace(experiment.data.tokenizer, **{"path": ""})
     experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, tokenizer=tokenizer))
@@ -52,216 +43,40 @@ def import_run(directory: Path, target: Path, *, ignore: Collection[str] = ()) -
     experiment = dataclasses.replace(experiment, model=experiment.task.resolve(experiment.model, data, sizes))
     target.mkdir(parents=True)
     try:
-        origin = keep_origin(directory, target / PUBLISHED)
+        origin = keep_origin(str(place), published.directory, target / PUBLISHED)
         save_tokenizers(data, kinds, vocabularies, target / "tokenizer")
-        (target / SOURCE).write_text(experiment_source(experiment, directory.resolve().name), encoding="utf-8")
+        (target / SOURCE).write_text(experiment_source(experiment, origin["name"]), encoding="utf-8")
         fingerprints = {feature: vocabulary.fingerprint for feature, vocabulary in vocabularies.items()}
         with open_checkpoints(target, experiment) as checkpoints:
             state = {"imported": origin, "tokenizers": fingerprints}
-            checkpoints.save(0, model=published.parameters(), optimizer={}, state=state)
+            where = model_shardings(abstract_model(published.config), local_mesh(MeshConfig()))
+            checkpoints.save(0, model=published.parameters(where), optimizer={}, state=state)
         write_experiment(target, experiment, target / SOURCE)
+        return Run.open(target)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    return Run.open(target)
 
 
-def keep_origin(directory: Path, target: Path) -> dict[str, Any]:
-    """Copies configuration, model card and licence; returns (and writes) the hashes of all files."""
+def keep_origin(place: str, directory: Path, target: Path) -> dict[str, Any]:
+    """Copies configuration, model card and licence; returns (and writes) the name and the hashes of all files.
+
+    `place` is what was asked for, `directory` where its files are. Of a GGUF file, the hash is its own.
+    """
     target.mkdir()
-    files = {path.name: _sha256(path) for path in sorted(directory.iterdir()) if path.is_file()}
+    asked = Path(place).expanduser()
+    sources = [asked] if asked.is_file() else [path for path in sorted(directory.iterdir()) if path.is_file()]
+    files = {path.name: _sha256(path) for path in sources}
     for path in sorted({path for pattern in KEPT for path in directory.glob(pattern) if path.is_file()}):
-        if _is_inside(path, directory) and path.stat().st_size <= LARGEST_KEPT:
+        if is_inside(path, directory) and path.stat().st_size <= LARGEST_KEPT:
             shutil.copyfile(path, target / path.name)
-    origin = {"name": directory.resolve().name, "sha256": files}
+    origin: dict[str, Any] = {"name": asked.resolve().name if asked.exists() else place, "sha256": files}
+    if not asked.exists():  # a name on the hub, whose directory is called as its revision
+        origin["revision"] = directory.name
     write_whole(target / ORIGIN, json.dumps(origin, indent=1).encode())
     return origin
-
-
-def _is_inside(path: Path, directory: Path) -> bool:
-    """Whether a file is no link to elsewhere; those of the hub's cache are links to the blobs beside its snapshots."""
-    home = directory.resolve()
-    places = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
-    return any(path.resolve().is_relative_to(place) for place in places)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def experiment_source(experiment: Experiment, name: str) -> str:
-    """The Python file that makes an experiment, for people to read and change; sizes follow from the vocabularies."""
-    sizes = {size: 0 for size in ("vocab_size", "source_vocab_size", "num_outputs") if hasattr(experiment.model, size)}
-    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **sizes))
-    modules: dict[str, set[str]] = {}
-    parts = {field: expression(value, modules) for field, value, _ in declared(experiment) if is_config(value)}
-    modules.setdefault("transformer_jax", set()).update(("Experiment", "run_experiment"))
-    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(modules.items())]
-    lines = [
-        f'"""The published model {json.dumps(name)[1:-1]}, as it was imported."""',
-        "",
-        *imports,
-        "",
-        "",
-        "def experiment() -> Experiment:",
-        "    return Experiment(",
-        *(f"        {field}={text}," for field, text in parts.items()),
-        "    )",
-        "",
-        "",
-        "run_experiment(__file__)",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def expression(value: Any, modules: dict[str, set[str]]) -> str:
-    """Python for a value, the fields of dataclasses that differ from their defaults; adds what has to be imported."""
-    if not is_config(value):
-        return repr(value)
-    kind = type(value)
-    modules.setdefault(kind.__module__, set()).add(kind.__name__)
-    given = [
-        f"{field.name}={expression(getattr(value, field.name), modules)}"
-        for field in dataclasses.fields(value)
-        if field.init and getattr(value, field.name) != _default(field)
-    ]
-    return f"{kind.__name__}({', '.join(given)})"
-
-
-def _default(field: "dataclasses.Field[Any]") -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def export_run(
-    run: Run, directory: Path, *, checkpoint: str | None = None, family: str = "", dtype: str | None = None
-) -> str:
-    """Writes a run's model as `transformers` reads it, with its tokenizer and a model card; returns the architecture.
-
-    `dtype` None: as it was published, if the run was imported, otherwise float32. Raises ValueError where
-    no family that is known can express the model, and for a directory that is not empty.
-    """
-    _check_empty(directory)
-    steps = run.checkpoint_steps(checkpoint)
-    config, origin = run.experiment.model, _published_config(run)
-    dtype = dtype or origin.get("dtype") or origin.get("torch_dtype")
-    answers = isinstance(run.experiment.task, QuestionAnswering)
-    architecture = (origin.get("architectures") or ["ForQuestionAnswering" if answers else ""])[0]
-    labels = next((kind.names for kind in run.tokenizers.values() if isinstance(kind, Labels)), ())
-    tokenizer = next((kind for kind in run.tokenizers.values() if isinstance(kind, Tokenizer)), None)
-    parameters = named_parameters(run.model_of(steps))
-    architecture = write_published(
-        directory,
-        config,
-        parameters,
-        family=family or origin.get("model_type", ""),
-        architecture=architecture,
-        labels=labels,
-        dtype=np.dtype(_numpy_type(dtype)) if dtype else None,
-        extra=_token_ids(tokenizer, origin),
-    )
-    if tokenizer is not None:
-        write_tokenizer(tokenizer, directory, config)
-    if origin and (generation := run.directory / PUBLISHED / GENERATION).is_file():
-        shutil.copyfile(generation, directory / GENERATION)
-    (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
-    return architecture
-
-
-def export_stablehlo(run: Run, directory: Path, length: int, *, checkpoint: str | None = None) -> list[str]:
-    """Writes a run's model as programs for texts of `length` tokens, its parameters by our names, and its tokenizer.
-
-    Returns the names of the files. Raises ValueError for a directory that is not empty.
-    """
-    _check_empty(directory)
-    parameters = named_parameters(run.model_of(run.checkpoint_steps(checkpoint)))
-    config = run.experiment.model
-    reach, prompted = config.reach(), isinstance(config, DecoderOnlyConfig)
-    new_tokens = length if reach is None else max(min(length, reach - length * prompted), 1)
-    programs = export_programs(config, length, new_tokens=new_tokens)
-    try:
-        contents = {f"{name}.stablehlo": program.serialize() for name, program in programs.items()}
-    except ImportError as error:
-        raise ValueError("programs are written with flatbuffers, which the extra stablehlo installs") from error
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (directory / name).write_bytes(content)
-    write_directory(directory, {name: _tensor(value) for name, value in parameters.items()})
-    facts: dict[str, Any] = {"task": type(run.experiment.task).__name__, "length": length, "new_tokens": new_tokens}
-    for feature, tokenizer in run.tokenizers.items():
-        if isinstance(tokenizer, Tokenizer):
-            tokenizer.save(directory, feature)
-            facts |= {"start": tokenizer.bos_id, "end": tokenizer.eos_id, "padding": tokenizer.pad_id}
-        else:
-            facts[feature] = tokenizer.names
-    (directory / "programs.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return sorted(path.name for path in directory.iterdir())
-
-
-def _tensor(value: Any) -> Tensor:
-    return Tensor(np.dtype(np.float32), value.shape, lambda: np.asarray(value, np.float32))
-
-
-def _check_empty(directory: Path) -> None:
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(f"{directory} is not empty; choose another directory")
-
-
-def _numpy_type(name: str) -> Any:
-    """A NumPy type by its name; ValueError for one that has no place in such a file."""
-    import ml_dtypes
-
-    types = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-    if not isinstance(name, str) or name not in types:
-        raise ValueError(f"a published model's dtype is {', '.join(types)}, not {name}")
-    return types[name]
-
-
-def _published_config(run: Run) -> dict[str, Any]:
-    """config.json of the published model that a run was imported from, if it was; others have another head."""
-    if run.experiment.train.initialize_from:
-        return {}
-    path = run.directory / PUBLISHED / CONFIG
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _token_ids(tokenizer: Vocabulary | None, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of config.json that name special tokens: those of the original, or of the run's tokenizer."""
-    if origin:
-        return {name: value for name, value in origin.items() if name.endswith("token_id")}
-    if not isinstance(tokenizer, Tokenizer):
-        return {}
-    return {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-
-
-def write_tokenizer(tokenizer: Tokenizer, directory: Path, config: Any) -> None:
-    """Writes a tokenizer as it is published, with the special tokens that texts get for a model of this kind."""
-    if isinstance(tokenizer, PublishedTokenizer):
-        tokenizer.write_published(directory)
-    elif isinstance(tokenizer, SubwordTokenizer):
-        around = {EncoderOnlyConfig: (True, True), DecoderOnlyConfig: (True, False)}.get(type(config), (False, True))
-        tokenizer.write_published(directory, *around)
-    else:
-        write_whole(directory / f"tokenizer{tokenizer.suffix}", tokenizer.content)
-
-
-def model_card(run: Run, steps: list[int], architecture: str) -> str:
-    """What the model is and where it came from, as Markdown."""
-    task, step = type(run.experiment.task).__name__, ", ".join(map(str, steps))
-    path = run.directory / PUBLISHED / ORIGIN
-    source = json.loads(path.read_text(encoding="utf-8"))["name"] if path.is_file() else ""
-    lines = [
-        "---",
-        "library_name: transformers",
-        "---",
-        f"# {run.directory.resolve().name}",
-        "",
-        f"`{architecture}` with {run.experiment.model.num_parameters():,} parameters, written by transformer_jax from "
-        f"step {step} of the task {task}.",
-    ]
-    if source:
-        lines += ["", f"Its weights began as those of `{source}`; that model's card and licence apply."]
-    return "\n".join([*lines, ""])

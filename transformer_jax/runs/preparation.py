@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from transformer_jax.data.examples import digest, reasons
@@ -68,8 +67,8 @@ class Prepared:
     """Scores models on the validation examples while training."""
     text: str
     """Fingerprint of the text."""
-    initial: dict[str, np.ndarray]
-    """Parameters of another run to begin from, by name, if any."""
+    origin: Origin | PublishedOrigin | None
+    """What the parameters begin from, if not from random numbers."""
     lock: IO[str] | None
     """The lock file, in the first process: while it is open, no other command trains in the directory."""
 
@@ -165,18 +164,17 @@ def _prepare(
         save_tokenizers(data, kinds, tokenizers, directory / "tokenizer")
         write_whole(directory / TEXT, f"{text}\n".encode())
         if isinstance(origin, PublishedOrigin):
-            keep_origin(origin.published.directory, directory / PUBLISHED)
+            keep_origin(place, origin.published.directory, directory / PUBLISHED)
     if file is not None:
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
     if jax.device_count() > 1:
         print(f"mesh: {described(mesh)}, of {jax.device_count()} devices", flush=True)
-    initial = origin.parameters() if origin else {}
-    if initial:
-        copies = fitting(experiment.model, initial)
-        more = origin.more_taken(experiment.model) if origin else ""
-        print(f"from {place}{more}:\n{table(experiment.model, initial, copies)}", flush=True)
-    return Prepared(run, mesh, encoded, plan, validation, text, initial, lock)
+    if origin is not None:
+        old = origin.shapes()
+        listing = table(experiment.model, old, fitting(experiment.model, old))
+        print(f"from {place}{origin.more_taken(experiment.model)}:\n{listing}", flush=True)
+    return Prepared(run, mesh, encoded, plan, validation, text, origin, lock)
 
 
 def _size(experiment: Experiment) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 from transformer_jax.data.fields import check_ranges
-from transformer_jax.data.tokenizers import TokenizerConfig
+from transformer_jax.data.lines import read_json
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import Stopping
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.published import CONFIG, Published
-from transformer_jax.interop.tensor_files import read_json
 from transformer_jax.tasks.generator import Generation
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.task import Task
@@ -41,19 +41,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
 }
 """Keys that nothing here does, and their values that ask for nothing."""
-TAKEN = """
-bad_words_ids do_sample early_stopping eos_token_id forced_bos_token_id forced_eos_token_id length_penalty max_length
-max_new_tokens min_length min_new_tokens min_p no_repeat_ngram_size num_beams repetition_penalty suppress_tokens
-temperature top_k top_p
-"""
 PASSED = """
-_commit_hash _from_model_config assistant_confidence_threshold assistant_early_exit assistant_lookbehind bos_token_id
-cache_config cache_implementation compile_config decoder_start_token_id disable_compile is_assistant low_memory
-max_matching_ngram_size num_assistant_tokens num_assistant_tokens_schedule output_attentions output_hidden_states
-output_logits output_scores pad_token_id prefill_chunk_size prompt_lookup_num_tokens remove_invalid_values
-return_dict_in_generate target_lookbehind transformers_version use_cache
+_commit_hash _from_model_config assistant_confidence_threshold assistant_early_exit assistant_lookbehind cache_config
+compile_config disable_compile is_assistant low_memory max_matching_ngram_size num_assistant_tokens
+num_assistant_tokens_schedule output_logits prefill_chunk_size prompt_lookup_num_tokens target_lookbehind
 """
-"""Keys that change no token: of speed, of what is returned besides, of special tokens, which the tokenizer knows."""
+"""Keys that, beside those of NO_EFFECT, change no token: of speed, and of what is returned besides."""
 UNSAID_LENGTH = 20
 """The max_length of a file that says nothing of it."""
 UNSAID_TOP_K = 50
@@ -64,56 +57,57 @@ T = TypeVar("T", bound=Task)
 
 
 def with_generation(
-    task: T, published: Published, tokenizer: TokenizerConfig, longest: int, ignore: Collection[str] = ()
+    task: T, published: Published, tokenizer: Tokenizer, longest: int, ignore: Collection[str] = ()
 ) -> T:
-    """The task with what generation_config.json (or, without it, config.json) says; what it leaves out stays as it is.
+    """The task with what generation_config.json (or, without it, config.json) says.
 
+    What the first leaves out is as in transformers: one beam, no sampling. What the second leaves out stays as it is.
     `longest` are the tokens that a text can have here, `tokenizer` names them. Raises ValueError for a key, unless it
     is one to `ignore`, that asks for what the task has no field for.
     """
     if not isinstance(task, Translation | LanguageModelling):
         return task
     path = published.directory / FILE
-    said = read_json(path.read_bytes(), path) if path.is_file() else dict(published.keys)
-    known = {*NEUTRAL, *TAKEN.split()}
-    unknown = said.keys() - known - {*PASSED.split()} if path.is_file() else ()
-    path = path if path.is_file() else published.directory / CONFIG
-    keys = Keys({name: value for name, value in said.items() if name in known and name not in ignore})
+    stated = path.is_file()
+    said = read_json(path, unique=True) if stated else published.keys
+    keys = Keys({name: value for name, value in said.items() if name not in ignore})
+    keys.skip(*PASSED.split())
     try:
-        for name in sorted(unknown):
-            if name not in ignore and said[name] not in (None, False, "", [], {}):
-                raise ValueError(f"{name} is not known here")
         for name, values in NEUTRAL.items():
             keys.only(name, *(values or (None,)))
         _check_length(keys, longest)
-        fields = _beams(keys) | _tokens(keys, said, tokenizer, translates=isinstance(task, Translation))
+        fields = _beams(keys, stated) | _tokens(keys, tokenizer, translates=isinstance(task, Translation))
         if isinstance(task, Translation):
             _check_decoding(keys)
             start = {"target_start": fields.pop("target_start")} if "target_start" in fields else {}
             changes: dict[str, Any] = {"decoding": dataclasses.replace(task.decoding, **fields), **start}
         else:
-            fields |= _generation(keys, task.generation)
+            fields |= _generation(keys, task.generation, stated)
             changes = {"generation": dataclasses.replace(task.generation, **fields)}
+        if stated and (left := keys.left()):
+            raise ValueError(f"{left[0]} is not known here")
         changed = dataclasses.replace(task, **changes)
         check_ranges(changed, "task")
     except (OverflowError, TypeError, ValueError) as error:
+        path = path if stated else published.directory / CONFIG
         raise ValueError(f"{path}: {error}; transformer-jax import --ignore KEY passes over a key") from error
     return changed
 
 
-def _tokens(keys: Keys, said: dict[str, Any], config: TokenizerConfig, *, translates: bool) -> dict[str, Any]:
+def _tokens(keys: Keys, tokenizer: Tokenizer, *, translates: bool) -> dict[str, Any]:
     """The fields that name tokens; ValueError for words of several that may not occur, and for what is no token."""
     end, first = keys.values.get("eos_token_id"), keys.take("forced_bos_token_id", None, int)
     ends, words = end if isinstance(end, list) else [end], keys.take("bad_words_ids", [])
     if any(not isinstance(word, list) or len(word) != 1 for word in words):
         raise ValueError(f"bad_words_ids {words} cannot be expressed here, only words of one token")
-    # Padding and start are never generated, the end always may be.
-    never = [said.get(name) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")]
     suppressed = [*keys.take("suppress_tokens", []), *(token for (token,) in words)]
-    suppressed = [token for token in suppressed if token not in never]
-    if first is None and not suppressed and ends == [None]:
-        return {}
-    tokenizer = config.train([])
+    start = keys.take("decoder_start_token_id", None, int) if translates else None
+    if start not in (None, tokenizer.bos_id):
+        raise ValueError(f"decoder_start_token_id {start} is not {tokenizer.bos_id}, which config.json says")
+    if tokenizer.eos_id in suppressed:
+        raise ValueError(f"suppress_tokens or bad_words_ids have the end token {tokenizer.eos_id}: no text could end")
+    # These are never generated.
+    suppressed = [token for token in suppressed if token not in (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id)]
 
     def names(key: str, tokens: Sequence[Any]) -> tuple[str, ...]:
         for token in tokens:
@@ -140,15 +134,16 @@ def _check_length(keys: Keys, longest: int) -> None:
         raise ValueError(f"max_length {limit} cannot be expressed here, only {longest} or more, which is no limit")
 
 
-def _beams(keys: Keys) -> dict[str, Any]:
+def _beams(keys: Keys, stated: bool) -> dict[str, Any]:
     """The fields of every text, and those of beam search if the file has it."""
-    least = max(keys.take("min_new_tokens", 0), keys.take("min_length", 0) - 1)
+    least = keys.take("min_length", 0) - 1
+    least = keys.take("min_new_tokens", least)
     if keys.take("forced_bos_token_id", None, int) is not None:
         least -= 1  # which counts as generated there
     fields: dict[str, Any] = {"min_length": least} if least > 0 else {}
     if size := keys.take("no_repeat_ngram_size", 0):
         fields["no_repeat_ngram"] = size
-    if "num_beams" not in keys.values:
+    if "num_beams" not in keys.values and not stated:
         return fields
     beams = keys.take("num_beams", 1)
     if beams > 1:
@@ -168,13 +163,13 @@ def _check_decoding(keys: Keys) -> None:
     keys.only("forced_eos_token_id", keys.values.get("eos_token_id"))
 
 
-def _generation(keys: Keys, generation: Generation) -> dict[str, Any]:
+def _generation(keys: Keys, generation: Generation, stated: bool) -> dict[str, Any]:
     """The fields of a continuation alone."""
     keys.only("forced_bos_token_id", None)
     keys.only("forced_eos_token_id", None)
     keys.only("min_length", 0)  # which counts the prompt
     sampling = generation.sampling
-    if keys.take("do_sample", True):
+    if keys.take("do_sample", not stated):
         top_k = keys.take("top_k", UNSAID_TOP_K if "do_sample" in keys.values else sampling.top_k)
         names = ("temperature", "top_p", "min_p")
         rates = {name: float(keys.take(name, getattr(sampling, name))) for name in names}

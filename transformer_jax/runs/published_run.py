@@ -1,18 +1,19 @@
 """From a published model to the experiment that it would have come from, and to a predictor."""
 
 import dataclasses
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
+from transformer_jax.data.lines import own, parsed, read_json
+from transformer_jax.data.pictures import PictureFolders
+from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizer_json import TokenizerJson
 from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.interop.published import Published, open_published
-from transformer_jax.interop.tensor_files import read_json
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
@@ -30,23 +31,52 @@ from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.step import abstract_model, model_shardings
 
+T = TypeVar("T", bound=Task)
 LONGEST = 1024
 """Tokens of a text, where the positions go further."""
 
 
-def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> Experiment:
-    """A task that has the model's head, and the data and model that go with it; the source has no files yet."""
+def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tuple[Experiment, dict[str, Vocabulary]]:
+    """A task that has the model's head, the data and model that go with it, and the vocabularies of its features.
+
+    The source has no files yet.
+    """
     config, task = published.config, task_for(published)
-    reach = config.reach() or config.max_length
-    # A translation may begin with the token of its language.
-    extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
-    length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
-    tokenizer = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
-    task = with_generation(task, published, tokenizer, length + extra, ignore)
-    data = DataConfig(source=Files(features=task.features), tokenizer=tokenizer, max_length=length)
+    data = DataConfig(source=PictureFolders())
+    vocabularies: dict[str, Vocabulary] = {}
+    if config.reads_text:
+        reach = config.reach() or config.max_length
+        # A translation may begin with the token of its language.
+        extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
+        length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
+        files = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
+        tokenizer = files.train([])
+        task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
+        data = DataConfig(source=Files(features=task.features), tokenizer=files, max_length=length)
+        vocabularies |= dict.fromkeys(task.vocabularies(data), tokenizer)
+    labels = tuple(published.labels())
+    kinds = task.vocabularies(data).items()
+    vocabularies |= {name: dataclasses.replace(kind, names=labels) for name, kind in kinds if isinstance(kind, Labels)}
     # The only checkpoint is no step of a training.
     train = TrainConfig(best="", validation_examples=0)
-    return Experiment(task=task, data=data, model=config, train=train)
+    return Experiment(task=task, data=data, model=config, train=train), vocabularies
+
+
+def with_source(task: T, tokenizer: PublishedTokenizer) -> T:
+    """A translation with the tokens around its sources that a published tokenizer puts there; other tasks as they are.
+
+    Raises ValueError where these are others than a translation has places for.
+    """
+    if not isinstance(task, Translation):
+        return task
+    before, behind = tokenizer.around()
+    ends = behind[:1] == [tokenizer.eos_id]
+    last = behind[1:] if ends else behind
+    if len(before) > 1 or len(last) > 1:
+        around = " ".join([*map(tokenizer.piece, before), "...", *map(tokenizer.piece, behind)])
+        raise ValueError(f"its tokenizer has texts read as {around}, with more tokens than a source has here")
+    start, end = ("".join(map(tokenizer.piece, tokens)) for tokens in (before, last))
+    return dataclasses.replace(task, source_start=start, source_end=end, source_eos=ends)
 
 
 def task_for(published: Published) -> Task:
@@ -72,13 +102,10 @@ def task_for(published: Published) -> Task:
 def _text_vectors(directory: Path) -> TextVectors:
     """How a model's own files say that vectors of texts are made (sentence-transformers)."""
     modules, pooling = directory / "modules.json", directory / "1_Pooling" / "config.json"
-    try:
-        pooled = json.loads(pooling.read_text(encoding="utf-8")) if pooling.is_file() else {}
-        kinds = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
-        if not isinstance(pooled, dict) or not all(isinstance(kind, dict) for kind in kinds):
-            raise ValueError("it holds other values than are expected")
-    except (RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{pooling} or {modules} is damaged: {error}") from error
+    pooled = read_json(pooling) if pooling.is_file() else {}
+    kinds = parsed(own(modules).read_bytes(), str(modules)) if modules.is_file() else []
+    if not isinstance(kinds, list) or not all(isinstance(kind, dict) for kind in kinds):
+        raise ValueError(f"{modules} is damaged: it is no list of JSON objects")
     modes = {name for name, value in pooled.items() if name.startswith("pooling_mode_") and value is True}
     if other := modes - {"pooling_mode_mean_tokens", "pooling_mode_cls_token"}:
         raise ValueError(f"{pooling} has {', '.join(sorted(other))}; vectors of texts are the mean or the first here")
@@ -94,25 +121,13 @@ def _text_vectors(directory: Path) -> TextVectors:
 def _stated_length(directory: Path) -> int | None:
     """The longest text that a model for vectors of texts is meant for, if its files say so."""
     path = directory / "sentence_bert_config.json"
-    length = read_json(path.read_bytes(), path).get("max_seq_length") if path.is_file() else None
+    length = read_json(path).get("max_seq_length") if path.is_file() else None
     return length if isinstance(length, int) and length > 0 else None
 
 
-def vocabularies_for(experiment: Experiment, published: Published) -> dict[str, Vocabulary]:
-    """The published tokenizer for every feature of text, and the published labels."""
-    kinds = experiment.task.vocabularies(experiment.data)
-    labels = tuple(published.labels())
-    names = {
-        feature: dataclasses.replace(kind, names=labels) for feature, kind in kinds.items() if isinstance(kind, Labels)
-    }
-    texts = [feature for feature in kinds if feature not in names]
-    return {**dict.fromkeys(texts, experiment.data.tokenizer.train([])), **names} if texts else {**names}
-
-
-def load_published(directory: Path, *, ignore: Collection[str] = ()) -> Any:
-    """The predictor of a published model, on all devices of this process."""
-    published = open_published(directory, ignore=ignore)
-    experiment = experiment_for(published, ignore=ignore)
-    vocabularies = vocabularies_for(experiment, published)
+def load_published(directory: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Any:
+    """The predictor of a published model, on all devices of this process; parameters and products are in `dtype`."""
+    published = open_published(directory, dtype=dtype, ignore=ignore)
+    experiment, vocabularies = experiment_for(published, ignore=ignore)
     shardings = model_shardings(abstract_model(published.config), local_mesh(MeshConfig()))
-    return experiment.task.predictor(published.model(shardings), vocabularies, experiment.data)
+    return experiment.task.predictor(published.model(shardings, dtype), vocabularies, experiment.data)

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from transformer_jax.data.lines import write_whole
+from transformer_jax.data.lines import json_object, write_whole
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import Vocabulary, load_tokenizers
 from transformer_jax.interop.hub import local_directory
@@ -176,28 +176,42 @@ def averaged(checkpoint: str) -> int:
     raise ValueError(f"a checkpoint is last, best, a step or average:N, not {checkpoint!r}")
 
 
-def load(directory: str | os.PathLike[str], checkpoint: str | None = None, *, ignore: Collection[str] = ()) -> Any:
+def load(
+    directory: str | os.PathLike[str],
+    checkpoint: str | None = None,
+    *,
+    dtype: str = "float32",
+    ignore: Collection[str] = (),
+) -> Any:
     """The trained model of a run directory, ready to use; unpacks as `model, tokenizer = load("runs/quickstart")`.
 
     `checkpoint` is last, best, a step or average:N; None takes what the experiment says (`train.checkpoint`).
     Executes the experiment's file in the directory: load only runs that you trust. A directory with a published model
     (config.json and model.safetensors) has no such file, and is loaded as it is, but for keys of its configurations
-    that are to be passed over (`ignore`); so is one of the hub by its name, such as owner/model.
+    that are to be passed over (`ignore`); so is one of the hub by its name, such as owner/model. With `dtype` bfloat16
+    a published model takes half of the memory.
     """
     published = published_directory(str(directory))
     if published is None:
         return Run.open(directory).predictor(checkpoint)
     if checkpoint is not None:
         raise ValueError(f"{directory} is a published model, which has no checkpoint {checkpoint}")
-    return load_published(published, ignore=ignore)
+    return load_published(published, dtype=dtype, ignore=ignore)
 
 
 def published_directory(place: str) -> Path | None:
-    """The directory of the published model that `place` is or names on the hub, or None for a run and anything else."""
-    if Run.exists(Path(place)):
-        return None
+    """The directory of the published model that `place` is or names (`local_directory`), or None for a run.
+
+    Raises ValueError for a directory that is both: a published model holds no code, which the file of a run is.
+    """
     directory = local_directory(place)
-    return directory if is_published(directory) else None
+    if not is_published(directory):
+        return None
+    if Run.exists(directory):
+        raise ValueError(
+            f"{directory} has a config.json and an {EXPERIMENT}: it is a published model or a run, not both"
+        )
+    return directory
 
 
 def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
@@ -209,13 +223,7 @@ def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
 
 def read_tree(directory: Path) -> dict[str, Any]:
     """The saved experiment as plain JSON."""
-    try:
-        tree = json.loads((directory / EXPERIMENT).read_text(encoding="utf-8"))
-        if not isinstance(tree, dict):
-            raise ValueError("it is no JSON object")
-        return tree
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{directory / EXPERIMENT} is damaged: {error}") from error
+    return json_object((directory / EXPERIMENT).read_bytes(), str(directory / EXPERIMENT))
 
 
 def write_experiment(directory: Path, experiment: Experiment, file: Path) -> None:

@@ -35,8 +35,10 @@ def train(prepared: Prepared, *, profile: bool = False) -> bool:
     Ctrl-C came, and FloatingPointError at the step whose loss or gradient is not finite, before any checkpoint.
     """
     agree = Agreement(prepared.mesh) if jax.process_count() > 1 else None
+    # Read before the mesh is set, because another run's parameters are on devices of their own.
+    initial = prepared.origin.parameters() if prepared.origin else {}
     with jax.set_mesh(prepared.mesh), Interrupts(agree) as interrupts:
-        trainer = Trainer(prepared, interrupts, profile=profile)
+        trainer = Trainer(prepared, interrupts, initial, profile=profile)
         finished = trainer.run()
     if interrupts.signal is not None:
         leave()
@@ -47,8 +49,12 @@ def train(prepared: Prepared, *, profile: bool = False) -> bool:
 class Trainer:
     """One run in progress; `run` has the order of events at a step."""
 
-    def __init__(self, prepared: Prepared, interrupts: Interrupts, *, profile: bool = False):
+    def __init__(
+        self, prepared: Prepared, interrupts: Interrupts, initial: dict[str, np.ndarray], *, profile: bool = False
+    ):
         self.prepared = prepared
+        self.initial = initial
+        """Parameters to begin from, which are let go once they are copied."""
         self.experiment = prepared.run.experiment
         self.config = self.experiment.train
         self.interrupts = interrupts
@@ -191,12 +197,13 @@ class Trainer:
 
     def _initialized(self, state: TrainState) -> TrainState:
         """The state before the first step, with the parameters that are copied from another run."""
-        old = self.prepared.initial
+        old = self.initial
         if not old:
             return state
         copies = fitting(self.experiment.model, old)
         where = jax.tree.map(lambda leaf: leaf.sharding, state)
         new = jax.device_put(with_copies(named_parameters(state.model), old, copies), named_parameters(where.model))
+        old.clear()
         # An optimizer may keep a copy of the first parameters.
         init = jax.jit(self.optimizer.init, out_shardings=where.optimizer)
         optimizer = init(partition(new, self.frozen)[0])

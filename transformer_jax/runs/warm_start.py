@@ -16,7 +16,9 @@ from transformer_jax.interop.published import Published, open_published, publish
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.runs.experiment_file import from_tree
+from transformer_jax.runs.published_run import with_source
 from transformer_jax.runs.run import PUBLISHED, Run, published_directory, read_tree
+from transformer_jax.tasks.translation import OF_SOURCES, Translation
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model
 
@@ -70,6 +72,10 @@ class Origin:
         ours = {feature: of_text.get(feature, shared) for feature, kind in kinds.items() if kind == data.tokenizer}
         return {feature: tokenizer for feature, tokenizer in ours.items() if tokenizer is not None}
 
+    def shapes(self) -> dict[str, Any]:
+        """Shape and type of the run's parameters by name."""
+        return named_parameters(abstract_model(self.run.experiment.model))
+
     def parameters(self) -> dict[str, np.ndarray]:
         """The run's parameters by name."""
         model = self.run.model_of(self.steps)
@@ -96,25 +102,36 @@ class PublishedOrigin:
         tokenizer = TokenizerJson(str(self.published.directory), self.published.config.vocab_size).train([])
         return dict.fromkeys(texts, tokenizer)
 
+    def shapes(self) -> dict[str, Any]:
+        """Shape and type of the published parameters by our names."""
+        return named_parameters(abstract_model(self.published.config))
+
     def parameters(self) -> dict[str, np.ndarray]:
-        """The published parameters by our names."""
-        return {name: np.asarray(value) for name, value in self.published.parameters().items()}
+        """The published parameters by our names, on no device."""
+        return self.published.arrays()
 
 
 def with_published(experiment: Experiment, directory: Path) -> Experiment:
-    """The experiment with tokenizer and model of the published model that it begins from, if it begins from one.
+    """The experiment with model and tokenizer of a published model that it begins from, if it begins from one.
+
+    What the tokenizer puts around texts stands around the sources of a translation that says nothing of its own.
 
     Of a model of the same class, fields are the published ones but for `OF_TRAINING`; another keeps its own. For a run
     that exists in `directory` they are what the run has saved.
     """
-    place = experiment.train.initialize_from
+    place, task = experiment.train.initialize_from, experiment.task
+    silent = isinstance(task, Translation) and not (task.source_start or task.source_end)
     if place and Run.exists(directory) and (directory / PUBLISHED).is_dir():
         saved = read_tree(directory)
         config: Any = from_tree(experiment.model, saved["model"])
         tokenizer = from_tree(TokenizerJson(), saved["data"]["tokenizer"])
+        if silent:
+            task = replace(task, **{name: saved["task"][name] for name in OF_SOURCES if name in saved["task"]})
     elif place and (published := published_directory(place)) is not None:
         config = published_config(published)
         tokenizer = TokenizerJson(vocab_size=config.vocab_size)
+        if silent:
+            task = with_source(task, replace(tokenizer, path=str(published)).train([]))
     else:
         return experiment
     model = experiment.model
@@ -123,7 +140,7 @@ def with_published(experiment: Experiment, directory: Path) -> Experiment:
         # The vocabularies' sizes follow from the tokenizer.
         kept |= {name: 0 for name in ("vocab_size", "source_vocab_size") if hasattr(model, name)}
         model = replace(config, **kept)
-    return replace(experiment, model=model, data=replace(experiment.data, tokenizer=tokenizer))
+    return replace(experiment, task=task, model=model, data=replace(experiment.data, tokenizer=tokenizer))
 
 
 class Copy(NamedTuple):

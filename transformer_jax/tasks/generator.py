@@ -243,11 +243,12 @@ class TextGenerator(Predictor):
             self._limits(lengths, [[]] * len(prompts)),
             **generation.settings(),
             end_id=self.end_ids,
+            cut=True,
             **self._bounds(),
         )
         tokens, ends = to_host((result.tokens, result.lengths))
-        lasts = np.maximum(ends[:, 0] - 1, 0)  # without their end tokens
-        decoded = [self.tokenizer.decode(ids[:last].tolist()) for ids, last in zip(tokens[:, 0], lasts, strict=True)]
+        found = [ids[:end].tolist() for ids, end in zip(tokens[:, 0], ends[:, 0], strict=True)]
+        decoded = [self.tokenizer.decode(ids[:-1] if ids[-1:] and ids[-1] in self.end_ids else ids) for ids in found]
         return [cut_at(text, generation.stop)[0] for text in decoded]
 
 
@@ -264,7 +265,8 @@ def _continue(model: DecoderOnly, state: GenerationState, done: Array, steps: Ar
     return continue_generation(model.extend, replace(state, alive=state.alive & ~done), steps)
 
 
-SEARCH = ("beam_size", "alpha", "length_rule", "stopping", "capacity", "end_id", "forbidden", "constraints")
+RULES = ("beam_size", "alpha", "length_rule", "stopping", "cut")
+SEARCH = (*RULES, "capacity", "end_id", "forbidden", "constraints")
 
 
 @partial(jax.jit, static_argnames=SEARCH)

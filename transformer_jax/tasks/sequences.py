@@ -40,9 +40,10 @@ def join_parts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length:
     between, sequences = [tokenizer.eos_id] * tokenizer.between, []
     for text in texts:
         ids = [next(parts) for _ in text]
-        size, special = sum(map(len, ids)), 2 + len(between) * (len(ids) - 1)
-        for _ in range(min(size, size + special - max_length)):
-            max(ids, key=len).pop()
+        sizes, special = [*map(len, ids)], 2 + len(between) * (len(ids) - 1)
+        for _ in range(min(sum(sizes), sum(sizes) + special - max_length)):
+            # Of two that are equally long, the one that was shorter, as in the package tokenizers.
+            max(zip(ids, sizes, strict=True), key=lambda part: (len(part[0]), -part[1]))[0].pop()
         rest = [token for part in ids[1:] for token in [*between, *part]]
         sequences.append(([tokenizer.bos_id, *ids[0], *rest, tokenizer.eos_id], 1 + len(ids[0]) + len(between)))
     return sequences

@@ -39,6 +39,10 @@ class Decoding(BeamSearch):
     """Source tokens that are translated at once."""
 
 
+OF_SOURCES = ("source_start", "source_end", "source_eos")
+"""Fields that say what stands around a source."""
+
+
 @dataclass(frozen=True)
 class Translation(Task):
     """Learns `target` given `source` (Vaswani et al. 2017, section 5)."""
@@ -56,16 +60,18 @@ class Translation(Task):
     source_start: str = ""
     """A token of the vocabulary with which every source begins, such as the code of its language."""
     source_end: str = ""
-    """The same behind the end token of every source, where mBART has the code of its language."""
+    """A token of the vocabulary behind the end token of every source, where mBART has the code of its language."""
+    source_eos: bool = True
+    """Whether every source has an end token, as those of T5Gemma have not."""
     target_start: str = ""
-    """The same of every target, behind its start token."""
+    """A token of the vocabulary behind the start token of every target, such as the code of its language."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """Source tokens and an end token; a start token, target tokens and an end token."""
+        """Source tokens and target tokens, both with their special tokens around them."""
         source, target = tokenizers["source"], tokenizers["target"].for_targets
         sources, targets = ([example[name] for example in examples] for name in self.features)
         return {
-            "source": tokens_of(source, sources, self.source_start, self.source_end),
+            "source": tokens_of(source, sources, self.source_start, self.source_end, eos=self.source_eos),
             "target": [[target.bos_id, *ids] for ids in tokens_of(target, targets, self.target_start)],
         }
 
@@ -105,7 +111,7 @@ class Translation(Task):
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
-        names = {name: getattr(self, name) for name in ("source_start", "source_end", "target_start")}
+        names = {name: getattr(self, name) for name in (*OF_SOURCES, "target_start")}
         both = tokenizers["source"], tokenizers["target"].for_targets
         return Translator(model, *both, self.decoding, max_length=data.max_length, **names)
 
@@ -150,9 +156,11 @@ class TextTokenizers(NamedTuple):
         return self.target.decode(list(ids))
 
 
-def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], start: str = "", end: str = "") -> list[list[int]]:
+def tokens_of(
+    tokenizer: Tokenizer, texts: Sequence[str], start: str = "", end: str = "", *, eos: bool = True
+) -> list[list[int]]:
     """The tokens of texts and the end token, between those of the names `start` and `end`."""
-    first, last = named_tokens(tokenizer, start), [tokenizer.eos_id, *named_tokens(tokenizer, end)]
+    first, last = named_tokens(tokenizer, start), [tokenizer.eos_id] * eos + named_tokens(tokenizer, end)
     return [[*first, *ids, *last] for ids in tokenizer.encode_batch(listed(texts))]
 
 
@@ -174,11 +182,13 @@ class Translator(Predictor):
         max_length: int = 256,
         source_start: str = "",
         source_end: str = "",
+        source_eos: bool = True,
         target_start: str = "",
     ):
         tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
-        self.around = source_start, source_end
-        """The names of the tokens around every source."""
+        self.tokens_of_sources = partial(
+            tokens_of, source_tokenizer, start=source_start, end=source_end, eos=source_eos
+        )
         self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
         self.forbidden = forbidden_tokens(target_tokenizer, decoding, target_tokenizer.eos_id)
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
@@ -230,10 +240,10 @@ class Translator(Predictor):
                     best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
             hypotheses[line] = list(best.values())[:n_best]
             if not hypotheses[line] or not math.isfinite(hypotheses[line][0].score):
-                reason = "its rules rule all out, or " if among is not None or self.decoding.constraints() else ""
-                raise FloatingPointError(
-                    f"line {line + 1} has no translation: {reason}the model's numbers are not finite"
-                )
+                if among is not None or self.decoding.constraints():
+                    reason = "its rules rule all out, or the model's numbers are not finite"
+                    raise ValueError(f"line {line + 1} has no translation: {reason}")
+                raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
         return hypotheses
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -253,7 +263,7 @@ class Translator(Predictor):
         if not source.strip():
             raise ValueError("an empty sentence has no attention; give one with words")
         target = self.translate([source])[0] if target is None else target
-        (source_ids,) = tokens_of(self.tokenizer.source, [source], *self.around)
+        (source_ids,) = self.tokens_of_sources([source])
         target_ids = [*self.target_start, *self.tokenizer.target.encode(target)]
         memory = self.model.encode(jnp.asarray([source_ids]), intermediates=True)
         encoder = memory.intermediates
@@ -276,8 +286,8 @@ class Translator(Predictor):
         return model.encode(tokens, source_lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        """The source tokens of every line and an end token; ValueError for a line that is too long."""
-        return self.refuse_long(tokens_of(self.tokenizer.source, texts, *self.around))
+        """The tokens of every line as a source; ValueError for a line that is too long."""
+        return self.refuse_long(self.tokens_of_sources(texts))
 
     def _choices(self, among: Sequence[str]) -> dict[tuple[int, ...], str]:
         """The texts by their tokens; ValueError for one that cannot be written, and without any."""
