@@ -12,6 +12,7 @@ from . import runs as runs
 from . import tasks as tasks
 from . import training as training
 from .cli.main import run_experiment as run_experiment
+from .data.augmentation import Augmentation as Augmentation
 from .data.config import DataConfig as DataConfig
 from .data.conll import Conll as Conll
 from .data.dates import Dates as Dates
@@ -20,6 +21,7 @@ from .data.labels import Labels as Labels
 from .data.pictures import Digits as Digits
 from .data.pictures import Npz as Npz
 from .data.pictures import PictureFolders as PictureFolders
+from .data.pictures import PictureTable as PictureTable
 from .data.python_docs import PythonDocs as PythonDocs
 from .data.sources import Files as Files
 from .data.sources import Source as Source
@@ -61,7 +63,6 @@ from .runs.run import load as load
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
 from .tasks.generator import Generation as Generation
-from .tasks.image_classification import Augmentation as Augmentation
 from .tasks.image_classification import ImageClassification as ImageClassification
 from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling

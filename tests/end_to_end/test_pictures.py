@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from transformer_jax import load
+from transformer_jax.analysis.picture_attention import overlaid
 from transformer_jax.analysis.plan import make_plan, report, topology
 from transformer_jax.cli.main import main
 from transformer_jax.runs.experiment_file import load_experiment_file
@@ -80,7 +81,7 @@ def test_stop_and_go_on_equals_straight(straight, place):
 def test_a_mesh_gives_the_same_losses(straight, place):
     meshed = train(place, "meshed", "--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2")
     losses = ([row["loss"] for row in rows] for rows in (meshed, straight))
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    np.testing.assert_allclose(*losses, rtol=1e-3)  # Adam magnifies the rounding errors of the first gradients
 
 
 def test_files_are_classified_from_the_command_line_and_from_python(straight, place, tmp_path, capsys):
@@ -94,6 +95,22 @@ def test_files_are_classified_from_the_command_line_and_from_python(straight, pl
     white = io.BytesIO()
     Image.new("RGB", (30, 20), "white").save(white, "JPEG")
     assert predictor.classify([white.getvalue(), np.zeros((8, 8), np.uint8)]) == ["bright", "dark"]
+
+
+def test_attention_is_drawn_over_a_picture(straight, place, tmp_path, capsys):
+    file = str(place / "validation" / "bright" / "1.png")
+    assert main(["attention", str(place / "straight"), file, "--output", str(tmp_path / "maps")]) == 0
+    png = tmp_path / "maps" / "attention.png"
+    assert capsys.readouterr().out == f"{file} -> bright\n{png}\n"
+    drawn = np.asarray(Image.open(png).convert("RGB")).astype(int)
+    assert (drawn[..., 0] - drawn[..., 2] > 60).any(), "the red of what is looked at"
+    assert main(["attention", str(place / "straight"), str(place / "pictures.py")]) == 2
+    assert "is no picture" in capsys.readouterr().err
+
+    picture = np.full((4, 4, 1), 0.5)
+    map_ = overlaid(picture, np.array([[0.0, 0.1], [0.2, 0.4]]))
+    red = map_[..., 0] - map_[..., 2]
+    np.testing.assert_allclose(red[::2, ::2] / red[2, 2], [[0, 0.25], [0.5, 1]], atol=1e-6)
 
 
 def test_a_run_is_exported_to_a_vit_that_is_loaded_without_a_tokenizer(straight, place, tmp_path):
@@ -114,8 +131,8 @@ def test_a_plan_knows_pictures(place):
     devices, _ = topology("cpu:1")
     plan = make_plan(experiment, devices)
     assert (plan.rows, plan.tokens) == (16, 16)
-    pixels, label, example, draws = 16 * 8 * 8 * 3, 16 * 4, 16 * 4, 16 * 4 * 4
-    assert plan.batch_bytes == pixels + label + example + draws
+    pixels, label, example = 16 * 8 * 8 * 3, 16 * 4, 16 * 4
+    assert plan.batch_bytes == pixels + label + example
     assert re.search(r"largest batch: 16 rows\n", report(plan, None, utilisation=0.4))
 
 

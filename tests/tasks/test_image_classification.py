@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transformer_jax.data.augmentation import Augmentation
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.pictures import Digits
 from transformer_jax.models.encoder_only import bert, vit
 from transformer_jax.nn.inputs import Patches
-from transformer_jax.tasks.image_classification import Augmentation, ImageClassification
+from transformer_jax.tasks.image_classification import ImageClassification, mixed
 
 TASK = ImageClassification(image_size=8)
 DATA = DataConfig(source=Digits(), tokens_per_batch=4)
@@ -25,32 +26,8 @@ BATCH: Any = {
     "label": RANDOM.integers(0, 6, 8).astype(np.int32),
     "example": np.array([5, 0, 900, 3, 8, 7, 2, -1], np.int32),
 }
-VIT = vit(d_model=16, num_heads=2, d_ff=24, num_layers=1, input=Patches(4))
+VIT = vit(d_model=16, num_heads=2, d_ff=24, num_layers=2, input=Patches(4))
 MODEL: Any = TASK.resolve(VIT, DATA, {"label": 6}).build(0)
-
-
-def test_draws_depend_on_seed_epoch_and_example_alone():
-    augmentation, examples = Augmentation(shift=2, flip=True, mixup=0.4), BATCH["example"]
-    draws = augmentation.draw(examples, seed=1, epoch=3)
-    np.testing.assert_array_equal(augmentation.draw(examples[::-1][:3], seed=1, epoch=3), draws[::-1][:3])
-    for seed, epoch in ((2, 3), (1, 4)):
-        assert (augmentation.draw(examples, seed=seed, epoch=epoch) != draws).any(axis=1).all()
-    many = augmentation.draw(np.arange(4_000), seed=0, epoch=0)
-    np.testing.assert_allclose(many.mean(axis=0), 0.5, atol=0.03)
-    assert many[:, 3].var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.05), "the variance of Beta(a, a)"
-
-
-def test_pictures_are_moved_and_mirrored_as_their_draws_say():
-    augmentation = Augmentation(shift=2, flip=True)
-    draws, seen = augmentation.draw(np.arange(200), seed=0, epoch=0), set()
-    pixels = np.repeat(BATCH["image"], 25, axis=0)
-    moved = np.asarray(jax.jit(augmentation.moved)(pixels, draws))
-    for picture, found, (down, right, mirror, _) in zip(pixels, moved, draws, strict=True):
-        padded, y, x = np.pad(picture, ((2, 2), (2, 2), (0, 0))), int(down * 5), int(right * 5)
-        expected = padded[y : y + 8, x : x + 8]
-        np.testing.assert_array_equal(found, expected[:, ::-1] if mirror < 0.5 else expected)
-        seen.add((y, x, mirror < 0.5))
-    assert len(seen) > 45, "of 50"
 
 
 def log_softmax(logits):
@@ -77,19 +54,51 @@ def test_losses_and_scores_are_those_of_real_rows(smoothing):
     assert metrics["loss"] == pytest.approx(nll[real].mean())
 
 
+@pytest.mark.parametrize(
+    "how", [Augmentation(mixup=0.4), Augmentation(cutmix=0.4), Augmentation(mixup=2.0, cutmix=0.4)]
+)
+def test_a_picture_is_mixed_with_the_one_before_or_has_a_rectangle_of_it(how):
+    pixels, real = jnp.tile(jnp.arange(256.0)[:, None, None, None], (1, 16, 16, 1)), jnp.ones(256).at[255].set(0)
+    pictures, share = (
+        np.asarray(one) for one in jax.jit(mixed, static_argnums=0)(how, pixels, real, jax.random.key(0))
+    )
+    before = np.roll(np.arange(256), 1)
+    np.testing.assert_array_equal(share[[0, 255]], 1, "the last row is empty, and the first one's partner")
+    np.testing.assert_array_equal(pictures[0], 0)
+    expected = share * np.arange(256) + (1 - share) * before
+    np.testing.assert_allclose(pictures.mean(axis=(1, 2, 3)), expected, rtol=1e-5)
+    cut = np.isin(pictures[1:], np.stack([np.arange(256), before])).all(axis=(1, 2, 3))
+    assert (0.35 < cut.mean() < 0.65) if how.mixup and how.cutmix else cut.all() == bool(how.cutmix)
+    for picture, number in zip(pictures[1:][cut, ..., 0], np.arange(1, 256)[cut], strict=True):
+        other = picture != number
+        assert (other == other.any(axis=1)[:, None] & other.any(axis=0)[None]).all(), "a rectangle"
+    if not how.cutmix:
+        assert share[1:255].var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.2), "the variance of Beta(a, a)"
+
+
 def test_mixed_pictures_have_the_mixed_loss_of_both_labels_in_training_alone():
-    task = replace(TASK, augmentation=Augmentation(mixup=1.0))
-    batch: Any = task.augment(BATCH, {}, seed=0, epoch=0)
-    share = batch["draws"][:, 3].copy()
-    share[[0, 7]] = 1  # the last row is empty, and the partner of the first
-    pixels, label = (BATCH["image"] / 255 - 0.5) / 0.5, BATCH["label"]
-    shares = share.reshape(-1, 1, 1, 1)
-    logs = log_softmax(MODEL(jnp.asarray(shares * pixels + (1 - shares) * np.roll(pixels, 1, axis=0), jnp.float32)))
+    task, key = replace(TASK, augmentation=Augmentation(mixup=1.0)), jax.random.key(0)
+    real, label = jnp.asarray(BATCH["example"] >= 0, jnp.float32), BATCH["label"]
+    pixels, share = mixed(task.augmentation, jnp.asarray(BATCH["image"] / 127.5 - 1, jnp.float32), real, key)
+    logs, share = log_softmax(MODEL(pixels)), np.asarray(share)
     losses = -(share * logs[np.arange(8), label] + (1 - share) * logs[np.arange(8), np.roll(label, 1)])
-    total, weight = jax.jit(task.loss)(MODEL, batch, jax.random.key(0))["loss"]
+    total, weight = jax.jit(task.loss)(MODEL, BATCH, key)["loss"]
     assert weight == 7 and float(total) == pytest.approx(losses[:7].sum(), rel=1e-4)
     plain = TASK.loss(MODEL, BATCH, None)["loss"][0]
-    assert float(task.loss(MODEL, batch, None)["loss"][0]) == pytest.approx(float(plain), rel=1e-6)
+    assert float(task.loss(MODEL, BATCH, None)["loss"][0]) == pytest.approx(float(plain), rel=1e-6)
+
+
+def test_attention_is_that_of_the_class_token_and_its_rollout_a_product():
+    predictor = TASK.predictor(MODEL, {"label": LABELS}, DATA)
+    found = predictor.attention(BATCH["image"][0])
+    encoded = MODEL.encode(jnp.asarray(BATCH["image"][:1]), intermediates=True)
+    weights = np.asarray(encoded.intermediates.attention["self_attention"])[:, 0]
+    np.testing.assert_allclose(found.weights, weights[:, :, 0, 1:].reshape(2, 2, 2, 2), atol=1e-6)
+    one, other = ((layer.mean(axis=0) + np.eye(5)) / 2 for layer in weights)
+    np.testing.assert_allclose(found.rollout[1], (other @ one)[0, 1:].reshape(2, 2), atol=1e-6)
+    mean = TASK.resolve(replace(VIT, pooling="mean", input=Patches(4, class_token=False)), DATA, {"label": 6}).build(0)
+    looks = TASK.predictor(mean, {"label": LABELS}, DATA).attention(BATCH["image"][0])
+    np.testing.assert_allclose(looks.weights.sum(axis=(2, 3)), 1, atol=1e-5)
 
 
 def test_the_predictor_reads_files_bytes_and_arrays(tmp_path):

@@ -1,7 +1,7 @@
 """Pictures: where they come from, and from the bytes of a file to an array of one size."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,22 +10,28 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
+from transformer_jax.data.augmentation import Augmentation, Draws
 from transformer_jax.data.columns import Column
 from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import Example, HeldOut, Source, check_split, digest_files
+from transformer_jax.data.sources import Example, Files, HeldOut, Source, check_split, digest_files
 
 MOST_PIXELS = 2**26
 """Pixels of a file; what claims to have more may be made to exhaust the memory."""
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
 NPY = b"\x93NUMPY"
 """The beginning of an array in NumPy's format."""
 Picture = UInt8[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width"]
+Square = Callable[[Any, int, Draws], Any]
+"""From an image of Pillow, a size and random numbers to a square image of that size."""
 
 
-def picture_column(size: int, channels: int) -> Column:
+def picture_column(size: int, channels: int, augmentation: Augmentation) -> Column:
     """A column of pictures, kept as they are encoded; each counts as one token of a batch."""
     decode = partial(decode_picture, size=size, channels=channels)
-    return Column("uint8", (size, size, channels), varying=False, decode=decode)
+    vary = partial(decode, square=augmentation.square) if augmentation != Augmentation() else None
+    return Column("uint8", (size, size, channels), varying=False, decode=decode, vary=vary)
 
 
 def encode_picture(picture: bytes | Picture) -> bytes:
@@ -37,29 +43,38 @@ def encode_picture(picture: bytes | Picture) -> bytes:
     return file.getvalue()
 
 
-def decode_picture(data: bytes, *, size: int, channels: int) -> UInt8[np.ndarray, "size size channels"]:
-    """The picture, grey for 1 channel or red, green, blue for 3, its middle square scaled to `size`; of an animation
-    the first picture, turned as its camera says, without transparency. ValueError for what cannot be decoded.
+def decode_picture(
+    data: bytes, draws: Draws | None = None, *, size: int, channels: int, square: Square | None = None
+) -> UInt8[np.ndarray, "size size channels"]:
+    """The picture, grey for 1 channel or red, green, blue for 3: its middle square scaled to `size`, or what `square`
+    cuts out by its `draws`; of an animation the first picture, turned as its camera says, without transparency.
+
+    Raises ValueError for what cannot be decoded.
     """
     from PIL import Image, ImageOps
 
     try:
         if data.startswith(NPY):
             array = np.load(io.BytesIO(data), allow_pickle=False)
-            if array.shape == (size, size, channels):
+            if draws is None and array.shape == (size, size, channels):
                 return array
             image = Image.fromarray(array[:, :, 0] if array.shape[2:] == (1,) else array)
         else:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}")
-            image.draft(None, (2 * size, 2 * size))  # large JPEG files are read at a smaller scale
+            if draws is None:
+                image.draft(None, (2 * size, 2 * size))  # large JPEG files are read at a smaller scale
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # of 16 bits
             image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
         if image.mode == "F":
             raise ValueError("its values are floats, whose range is not known")
-        image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (size, size), Image.Resampling.BICUBIC)
+        image = image.convert("L" if channels == 1 else "RGB")
+        if draws is None or square is None:
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        else:
+            image = square(image, size, draws)
         return np.asarray(image).reshape(size, size, channels)
     except Exception as error:  # of many types, whatever the damage is
         raise ValueError(f"no picture: {' '.join(str(error).split())}") from error
@@ -146,3 +161,26 @@ class PictureFolders(HeldOut):
     def fingerprint(self, split: str) -> str:
         files = self.files(split)
         return digest_files(files, tuple(path.parent.name for path in files))
+
+
+@dataclass(frozen=True)
+class PictureTable(Files):
+    """Tables of picture files and their labels; names of files are relative to `directory`, or absolute.
+
+    A file that is missing is an empty picture, to be counted and skipped.
+    """
+
+    features: tuple[str, ...] = ("image", "label")
+
+    def examples(self, split: str) -> Iterator[Example]:
+        return ({**row, "image": self._bytes(row["image"])} for row in super().examples(split))
+
+    def fingerprint(self, split: str) -> str:
+        names = [self._path(row["image"]) for row in super().examples(split)]
+        return digest_files([path for path in names if path.is_file()], (super().fingerprint(split),))
+
+    def _path(self, name: str) -> Path:
+        return Path(self.directory).expanduser().absolute() / name
+
+    def _bytes(self, name: str) -> bytes:
+        return self._path(name).read_bytes() if name and self._path(name).is_file() else b""
