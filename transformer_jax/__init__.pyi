@@ -42,6 +42,7 @@ from .models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from .models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
 from .models.encoder_decoder import base as base
 from .models.encoder_decoder import big as big
+from .models.encoder_only import VIT_SIZES as VIT_SIZES
 from .models.encoder_only import EncoderOnly as EncoderOnly
 from .models.encoder_only import EncoderOnlyConfig as EncoderOnlyConfig
 from .models.encoder_only import bert as bert

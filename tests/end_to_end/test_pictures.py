@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from typing import Any
 
 import jax
 import jax.export
@@ -133,10 +134,8 @@ def test_a_published_model_of_pictures_becomes_a_run_and_goes_back(straight, pla
     assert main(["export", str(place / "straight"), str(tmp_path / "vit")]) == 0
     assert main(["import", str(tmp_path / "vit"), str(tmp_path / "run")]) == 0
     run = Run.open(tmp_path / "run")
-    assert run.experiment.task == ImageClassification(image_size=8) and run.tokenizers["label"].names == (
-        "bright",
-        "dark",
-    )
+    labels: Any = run.tokenizers["label"]
+    assert run.experiment.task == ImageClassification(image_size=8) and labels.names == ("bright", "dark")
     options = ("--data.source.directory", str(place), "--split", "validation")
     assert main(["evaluate", str(tmp_path / "run"), "--data.source.validation", "validation", *options]) == 0
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "again")]) == 0
