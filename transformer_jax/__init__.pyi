@@ -18,6 +18,7 @@ from .data.conll import Conll as Conll
 from .data.dates import Dates as Dates
 from .data.fields import MAY_CHANGE as MAY_CHANGE
 from .data.labels import Labels as Labels
+from .data.pictures import DigitPairs as DigitPairs
 from .data.pictures import Digits as Digits
 from .data.pictures import Npz as Npz
 from .data.pictures import PictureFolders as PictureFolders
@@ -64,6 +65,7 @@ from .runs.run import load as load
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
 from .tasks.generator import Generation as Generation
+from .tasks.image_captioning import ImageCaptioning as ImageCaptioning
 from .tasks.image_classification import ImageClassification as ImageClassification
 from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling

@@ -46,7 +46,7 @@ def experiment() -> Experiment:
         model=vit(
             **VIT_SIZES["S"],
             input=Patches(16, class_token=False),
-            positions=Sinusoidal2D(inclusive=True),
+            positions=Sinusoidal2D(),
             pooling="mean",
             pooler=True,
             dtype="bfloat16",

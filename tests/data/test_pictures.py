@@ -7,7 +7,6 @@ import sys
 import zlib
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,9 +160,6 @@ def test_a_part_of_a_folder_is_held_out(folder):
     parts = [{str(path) for path in source.files(split)} for split in source.splits]
     assert source.splits == ("train", "validation", "test") and all(parts)
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(FORMS) + len(DAMAGED)
-    before = source.fingerprint("train")
-    Path(source.files("train")[0]).write_bytes(b"changed")
-    assert source.fingerprint("train") != before
     with pytest.raises(ValueError, match="no CLASS/NAME"):
         list(PictureFolders(directory=str(folder), train=("elsewhere",)).examples("train"))
 
@@ -179,7 +175,7 @@ def test_arrays_of_a_file_are_read_with_the_names_of_their_labels(tmp_path):
     both = sorted(example["image"].tobytes() for part in parts.values() for example in part)
     assert both == sorted(image.tobytes() for image in images)
     np.savez(tmp_path / "train.npz", images=images.astype(float), labels=labels)
-    with pytest.raises(ValueError, match=r"does not hold .* as many pictures and labels: they are float64"):
+    with pytest.raises(ValueError, match=r"does not hold .* of as many pictures .uint8. and labels: they are float64"):
         list(source.examples("train"))
 
 

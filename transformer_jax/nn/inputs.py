@@ -47,9 +47,6 @@ class Input:
         """Vectors in front of those of the tokens or patches themselves, which a mean leaves out."""
         return 0
 
-    def check(self) -> None:
-        """Raises ValueError for fields that contradict each other."""
-
     def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> Any:
         """The module in front of a stack with these layers, whose embeddings have these sizes."""
         raise NotImplementedError
@@ -97,6 +94,7 @@ class Patches(Input):
         return int(self.class_token) + int(self.distillation_token)
 
     def check(self) -> None:
+        """Raises ValueError for fields that contradict each other."""
         if not self.image_size or not self.channels or self.image_size % self.size:
             raise ValueError(
                 f"model.input needs channels and an image_size that its size {self.size} divides, "
