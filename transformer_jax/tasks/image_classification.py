@@ -118,18 +118,21 @@ class ImageClassification(PictureTask):
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: cross-entropy; also `nll`, without smoothing and mixing, `accuracy` and `top_5`."""
-        pixels, label = batch["image"], batch["label"]
+        pixels, label, share = batch["image"], batch["label"], None
         real = (batch["example"] >= 0).astype(jnp.float32)
-        sums = partial(class_sums, label_smoothing=self.label_smoothing)
         if key is not None and (self.augmentation.mixup or self.augmentation.cutmix):
-            # Of a whole batch, so these draws belong to the step, as those of dropout do.
-            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(pixels), real, key)
-            logits = model(pixels, key=jax.random.fold_in(key, 1))
-            own, other = sums(logits, label, real * share), sums(logits, jnp.roll(label, 1), real * (1 - share))
-            total = own["loss"][0] + other["loss"][0], jnp.sum(real)
-            return {**sums(logits, label, real), "loss": total, "top_5": _top_5(logits, label, real)}
+            # These draws are of a whole batch: they belong to the step, as those of dropout do.
+            mix_key, key = jax.random.split(key)
+            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(pixels), real, mix_key)
         logits = model(pixels, key=key)
-        return {**sums(logits, label, real), "top_5": _top_5(logits, label, real)}
+        sums_of = partial(class_sums, logits, label_smoothing=self.label_smoothing)
+        sums = sums_of(label, real)
+        if share is not None:
+            own, other = sums_of(label, real * share), sums_of(jnp.roll(label, 1), real * (1 - share))
+            sums["loss"] = (own["loss"][0] + other["loss"][0], jnp.sum(real))
+        _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+        among = (best == label[:, None]).any(axis=1)
+        return {**sums, "top_5": (jnp.sum(among * real), jnp.sum(real))}
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         return {"loss": "lower", "accuracy": "higher", "top_5": "higher"}
@@ -168,11 +171,6 @@ def mixed(
     rectangle = inside(y_key, height)[:, :, None] & inside(x_key, width)[:, None, :]
     own = jnp.where(cut[:, None, None], 1.0 - rectangle, share[:, None, None])[..., None]
     return own * pixels + (1 - own) * jnp.roll(pixels, 1, axis=0), own.mean(axis=(1, 2, 3))
-
-
-def _top_5(logits: Array, label: Array, real: Array) -> tuple[Array, Array]:
-    _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    return jnp.sum((best == label[:, None]).any(axis=1) * real), jnp.sum(real)
 
 
 @dataclass(eq=False, repr=False)
