@@ -35,12 +35,12 @@ def picture_column(size: int, channels: int, augmentation: Augmentation) -> Colu
     return Column("uint8", (size, size, channels), varying=False, decode=decode, vary=vary)
 
 
-def encode_picture(picture: bytes | Picture) -> bytes:
-    """The bytes of a file as they are, and an array as a PPM file; ValueError for other channels than 1 or 3."""
+def encode_picture(picture: Path | bytes | Picture) -> bytes:
+    """The bytes of a file, and an array as a PPM file; ValueError for other channels than 1 or 3, OSError of files."""
     from PIL import Image
 
-    if isinstance(picture, bytes):
-        return picture
+    if isinstance(picture, bytes | Path):
+        return picture if isinstance(picture, bytes) else picture.read_bytes()
     if picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(f"no picture: an array of the shape {picture.shape}; channels are 1 or 3")
     file = io.BytesIO()
@@ -172,22 +172,21 @@ class PictureFolders(HeldOut):
         raise ValueError(f"no CLASS/NAME{{{','.join(SUFFIXES)}}} in {', '.join(map(str, folders))}; set data.source")
 
     def examples(self, split: str) -> Iterator[Example]:
-        return ({"image": path.read_bytes(), "label": path.parent.name} for path in self.files(split))
+        return ({"image": path, "label": path.parent.name} for path in self.files(split))
 
 
 @dataclass(frozen=True)
 class PictureTable(Files):
     """Tables of picture files and their labels; names of files are relative to `directory`, or absolute.
 
-    A file that is missing is an empty picture, to be counted and skipped.
+    Files that are missing are counted and skipped.
     """
 
     features: tuple[str, ...] = ("image", "label")
 
     def examples(self, split: str) -> Iterator[Example]:
-        for row in super().examples(split):
-            path = Path(self.directory).expanduser() / row["image"]
-            yield {**row, "image": path.read_bytes() if path.is_file() else b""}
+        directory = Path(self.directory).expanduser()
+        return ({**row, "image": directory / row["image"]} for row in super().examples(split))
 
     def fingerprint(self, split: str) -> str:
         return digest(self.examples(split))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -66,10 +67,10 @@ class PictureTask(Task):
         """The bytes of pictures, None of those that cannot be decoded."""
 
         def sound(example: Example) -> bytes | None:
-            data = encode_picture(example["image"])
             try:
+                data = encode_picture(example["image"])
                 self.decode(data)
-            except ValueError:
+            except (OSError, ValueError):
                 return None
             return data
 
@@ -200,10 +201,7 @@ class PictureReader(Predictor):
     def pixels(self, picture: AnyPicture, line: int = 1) -> UInt8[np.ndarray, "height width channels"]:
         """The pixels that the model reads; ValueError, with the number of the line, for what is no picture."""
         try:
-            if isinstance(picture, str | os.PathLike):
-                with open(picture, "rb") as file:
-                    picture = file.read()
-            return self.decode(encode_picture(picture))
+            return self.decode(encode_picture(Path(picture) if isinstance(picture, str | os.PathLike) else picture))
         except (OSError, ValueError) as error:
             raise ValueError(f"line {line} is {error}") from error
 
