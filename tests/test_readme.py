@@ -104,7 +104,7 @@ def test_a_published_model_works_in_a_project_of_ones_own(tmp_path, monkeypatch)
     write_published(Path("DIR"), config, named_parameters(config.build(0)))
     Path("DIR", "tokenizer.json").write_bytes(ByteBPE(vocab_size=300).train(["to be or not"] * 9).content)
     names: dict = {}
-    exec(next(block for block in BLOCKS if "write_published" in block), names)
+    exec(next(block for block in BLOCKS if "export(model" in block), names)
     before, after = (transformer_jax.load(place).score(["to be or not to be"])[0] for place in ("DIR", "NEW"))
     assert names["before"] > 0 and after > before
 

@@ -50,6 +50,7 @@ from .nn.positions import Relative as Relative
 from .nn.positions import Rotary as Rotary
 from .nn.positions import Sinusoidal as Sinusoidal
 from .parallel.mesh import MeshConfig as MeshConfig
+from .runs.exporting import export as export
 from .runs.run import load as load
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
