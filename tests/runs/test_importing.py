@@ -153,7 +153,7 @@ def test_training_begins_from_an_imported_run(run, tmp_path, monkeypatch, capsys
     (tmp_path / "own.py").write_text(TRAIN.replace("DIRECTORY", repr(str(tmp_path))))
     assert main(["train", "own.py", "--train.initialize-from", str(run), "--workdir", "new"]) == 0
     printed = capsys.readouterr().out
-    assert "taken  encoder/layers/self_attention/query/kernel" in printed
+    assert re.search(r"taken  \d+ parameters as they are", printed)
     assert main(["export", "new", "out", "--dtype", "bfloat16"]) == 0
     assert capsys.readouterr().out == "out: BertForSequenceClassification\n"
     values = json.loads(Path("out/config.json").read_text())
