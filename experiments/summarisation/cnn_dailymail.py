@@ -10,8 +10,8 @@
 
 `--variant files` reads train.jsonl.gz, validation.jsonl.gz and test.jsonl.gz with the fields article and highlights.
 The recipe is that of BART's authors (Lewis et al. 2020), whose large model reaches ROUGE-1/2/L of 44.16, 21.28 and
-40.90 (the last is `rougeLsum` here, whose sentences are lines); the first three sentences, here `lead_...`, reach 40.42,
-17.62 and 36.67. Not measured here yet: no time and no score of our own. A GPU or TPU is needed.
+40.90 (the last is `rougeLsum` here, whose sentences are lines); the first three sentences, here `lead_...`, reach
+40.42, 17.62 and 36.67. Not measured here yet: no time and no score of our own. A GPU or TPU is needed.
 """
 
 from dataclasses import replace

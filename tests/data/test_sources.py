@@ -218,8 +218,8 @@ def test_tables_may_hold_lists_of_texts_and_an_item_is_named_by_its_number(tmp_p
         write(tmp_path / "rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
     else:
         parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    fields = {"features": ("source", "target", "references"), "columns": ("a", "b.0", "b")}
-    assert read(tmp_path, f"rows.{suffix}", **fields) == [
+    features, columns = ("source", "target", "references"), ("a", "b.0", "b")
+    assert read(tmp_path, f"rows.{suffix}", features=features, columns=columns) == [
         {"source": "x", "target": "one", "references": ["one", "other"]},
         {"source": "y", "target": "", "references": []},
     ]

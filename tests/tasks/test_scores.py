@@ -1,5 +1,6 @@
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 
 import pytest
 import sacrebleu
@@ -7,7 +8,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
-from sacrebleu.significance import PairedTest
+from sacrebleu.significance import PairedTest, Result
 
 from transformer_jax.tasks.scores import SCORES, TextScoring, check_scores, compare_texts, text_scores
 
@@ -161,12 +162,12 @@ def test_comet_reads_a_text_a_line_and_means_over_references(monkeypatch, tmp_pa
 
 
 def test_a_comparison_is_sacrebleus_paired_bootstrap():
-    other = [*HYPOTHESES[:2], "A girl ."]
+    other = [*HYPOTHESES[:2], "A girl goes into a house."]
     compared = compare_texts(HYPOTHESES, other, SEVERAL, [*METRICS, "rouge1"], resamples=300)
-    systems = [("one", HYPOTHESES), ("other", other)]
+    systems: list[tuple[str, Sequence[str]]] = [("one", HYPOTHESES), ("other", other)]
     signatures, results = PairedTest(systems, METRICS, STREAMS, test_type="bs", n_samples=300)()
     for name, title in zip(METRICS, ("BLEU", "chrF2", "chrF2++", "TER"), strict=True):
-        pair, found = results[title], compared[name]
+        pair, found = [one for one in results[title] if isinstance(one, Result)], compared[name]
         assert found["scores"] == [result.score for result in pair] and found["p_value"] == pair[1].p_value
         assert found["means"] == [result.mean for result in pair]
         assert found["confidence"] == [result.ci for result in pair]
@@ -181,4 +182,5 @@ def test_the_paired_bootstrap_tells_a_difference_from_none():
     worse = [text.replace("sat", "sit") if n % 2 else text for n, text in enumerate(texts)]
     swapped = [text.replace("sat", "sit") if not n % 2 else text for n, text in enumerate(texts)]
     assert compare_texts(worse, texts, texts, ["rouge1"])["rouge1"]["p_value"] < 0.01
+    assert compare_texts(texts, texts, texts, ["bleu"])["bleu"]["p_value"] == 1
     assert compare_texts(worse, swapped, texts, ["rouge1"])["rouge1"]["p_value"] > 0.3

@@ -65,9 +65,9 @@ def text_scores(
     scores: dict[str, Any] = {}
     for name, metric in text_metrics(names, scoring).items():
         result = metric.corpus_score(list(hypotheses), streams, n_bootstrap=bootstrap)
-        scores[name] = result.score
+        scores[name] = float(result.score)
         if bootstrap > 1:
-            scores |= {f"{name}_mean": result._mean, f"{name}_confidence": result._ci}
+            scores |= {f"{name}_mean": float(result._mean), f"{name}_confidence": float(result._ci)}
         if signature := SCORES[name].signature:
             scores[signature] = str(metric.get_signature())
     return scores
@@ -85,21 +85,22 @@ def compare_texts(
     """Scores of two lists of predictions, and how surely they differ, by sacreBLEU's paired bootstrap (Koehn 2004).
 
     By name of the score: those of both, their means over the resamples with half of the 95 % interval, the p-value of
-    their difference, and the signature.
+    their difference (1 where there is none), and the signature.
     """
     streams = _streams(references, first, second)
     compared: dict[str, dict[str, Any]] = {}
     for name, metric in text_metrics(names, scoring).items():
-        systems = [("first", list(first)), ("second", list(second))]
+        systems: list[tuple[str, Sequence[str]]] = [("first", list(first)), ("second", list(second))]
         test = PairedTest(systems, {name: metric}, streams, test_type="bs", n_samples=resamples)
         signatures, results = test()
         ((title, signature),) = signatures.items()
-        one, other = (result for result in results[title] if not isinstance(result, str))
+        both: list[Any] = results[title]
         compared[name] = {
-            "scores": [one.score, other.score],
-            "means": [one.mean, other.mean],
-            "confidence": [one.ci, other.ci],
-            "p_value": other.p_value,
+            "scores": [float(result.score) for result in both],
+            "means": [float(result.mean) for result in both],
+            "confidence": [float(result.ci) for result in both],
+            # sacreBLEU counts the resamples that differ by more than the texts do: none of two equal lists.
+            "p_value": float(both[1].p_value) if both[0].score != both[1].score else 1.0,
             "signature": str(signature),
         }
     return compared

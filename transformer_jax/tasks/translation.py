@@ -175,9 +175,10 @@ class Translation(Task):
         targets = [example[self.features[1]]]
         for name in self.references:
             more = example.get(name) or []
-            targets += [more] if isinstance(more, str) else more
-            if not isinstance(more, str | list) or not all(isinstance(text, str) for text in targets):
+            several = [more] if isinstance(more, str) else more
+            if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
                 raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
+            targets += several
         return [text for text in dict.fromkeys(targets) if text.strip()]
 
 
