@@ -25,12 +25,13 @@ def scored_examples(run: Run, options: argparse.Namespace) -> tuple[list[Example
         return run.examples(options.split)
     if len(task.features) != 2:
         raise ValueError(f"files give a source and a target, but the task has {', '.join(task.features)}")
-    others = getattr(task, "references", ())[:1]
-    if len(references) > 1 and not others:
-        raise ValueError(f"{type(task).__name__} is scored with one --reference; where task.references is set, several")
-    names = (*task.features, *others)
     rows = zip(*read_aligned([options.source, *references]), strict=True)
-    return [dict(zip(names, (source, right, more), strict=False)) for source, right, *more in rows], {}
+    if len(references) == 1:
+        return [dict(zip(task.features, row, strict=True)) for row in rows], {}
+    name = next(iter(getattr(task, "references", ())), None)
+    if name is None:
+        raise ValueError(f"{type(task).__name__} is scored with one --reference; where task.references is set, several")
+    return [dict(zip((*task.features, name), (source, right[0], right), strict=True)) for source, *right in rows], {}
 
 
 def check_files(parser: Parser, options: argparse.Namespace) -> None:

@@ -124,7 +124,7 @@ def _streams(references: References, *systems: Sequence[str]) -> list[Any]:
     for hypotheses in systems:
         if len(hypotheses) != len(references):
             raise ValueError(f"{len(hypotheses)} predictions, but references for {len(references)}")
-    several = [[one] if isinstance(one, str) else list(dict.fromkeys(one)) for one in references]
+    several = [[one] if isinstance(one, str) else list(one) for one in references]
     return [list(stream) for stream in itertools.zip_longest(*several)]
 
 

@@ -71,7 +71,7 @@ class Translation(Task):
     bootstrap: Annotated[int, Ge(0), MAY_CHANGE] = 0
     """Resamples of the examples for the 95 % interval of each score, 1000 as a rule; 0: no intervals."""
     references: Annotated[tuple[str, ...], MAY_CHANGE] = ("references",)
-    """What examples with several right targets call the others: each a text or a list of texts."""
+    """What examples with several right targets call the others: a text, or a list that may begin with the target."""
     source_prefix: str = ""
     """Text in front of every source, such as the instruction of a T5."""
     source_start: str = ""
@@ -178,8 +178,8 @@ class Translation(Task):
             several = [more] if isinstance(more, str) else more
             if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
                 raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
-            targets += several
-        return [text for text in dict.fromkeys(targets) if text.strip()]
+            targets = several if several is more and several[:1] == targets else [*targets, *several]
+        return [text for text in targets if text.strip()]
 
 
 class Hypothesis(NamedTuple):
