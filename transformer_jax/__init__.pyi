@@ -17,6 +17,7 @@ from .data.conll import Conll as Conll
 from .data.dates import Dates as Dates
 from .data.fields import MAY_CHANGE as MAY_CHANGE
 from .data.labels import Labels as Labels
+from .data.python_docs import DocstringSummaries as DocstringSummaries
 from .data.python_docs import PythonDocs as PythonDocs
 from .data.sources import Files as Files
 from .data.sources import Source as Source
@@ -59,6 +60,7 @@ from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling
 from .tasks.next_sentence import NextSentence as NextSentence
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
+from .tasks.summarisation import Summarisation as Summarisation
 from .tasks.task import Task as Task
 from .tasks.text_vectors import TextVectors as TextVectors
 from .tasks.token_classification import TokenClassification as TokenClassification
