@@ -23,6 +23,7 @@ from .data.pictures import Digits as Digits
 from .data.pictures import Npz as Npz
 from .data.pictures import PictureFolders as PictureFolders
 from .data.pictures import PictureTable as PictureTable
+from .data.python_docs import DocstringSummaries as DocstringSummaries
 from .data.python_docs import PythonDocs as PythonDocs
 from .data.sources import Files as Files
 from .data.sources import Source as Source
@@ -61,6 +62,7 @@ from .nn.positions import Rotary2D as Rotary2D
 from .nn.positions import Sinusoidal as Sinusoidal
 from .nn.positions import Sinusoidal2D as Sinusoidal2D
 from .parallel.mesh import MeshConfig as MeshConfig
+from .runs.exporting import export as export
 from .runs.run import load as load
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
@@ -71,6 +73,7 @@ from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling
 from .tasks.next_sentence import NextSentence as NextSentence
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
+from .tasks.summarisation import Summarisation as Summarisation
 from .tasks.task import Task as Task
 from .tasks.text_vectors import TextVectors as TextVectors
 from .tasks.token_classification import TokenClassification as TokenClassification
