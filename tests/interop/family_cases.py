@@ -20,6 +20,9 @@ BART |= {name.replace("encoder", "decoder"): size for name, size in BART.items()
 MARIAN = {**BART, "pad_token_id": 44, "decoder_start_token_id": 44, "scale_embedding": True}
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8}
 T5 |= {"relative_attention_max_distance": 9, "decoder_start_token_id": 0}
+VIT = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "num_hidden_layers": 2}
+VIT |= {"image_size": 8, "patch_size": 4}
+DINO = {**{key: value for key, value in VIT.items() if key != "intermediate_size"}, "mlp_ratio": 2}
 
 
 def rope(kind="default", theta=10_000.0, **others):
@@ -128,6 +131,18 @@ CASES = {
     "T5GemmaForConditionalGeneration": GEMMA,
     "T5GemmaForConditionalGeneration lopsided": {**GEMMA, "encoder": {"num_hidden_layers": 2, "sliding_window": 3}},
     "MT5ForConditionalGeneration": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "ViTForImageClassification": {**VIT, "num_labels": 3},
+    "ViTForImageClassification tanh": {**VIT, "num_labels": 3, "qkv_bias": False, "hidden_act": "gelu_new"},
+    "ViTModel": {**VIT, "patch_size": 2, "pooler_act": "relu"},
+    "DeiTForImageClassificationWithTeacher": {**VIT, "num_labels": 3},
+    "DeiTForImageClassification": {**VIT, "num_labels": 3, "hidden_act": "relu"},
+    "DeiTModel": {**VIT, "patch_size": 2},
+    "Dinov2ForImageClassification": {**DINO, "num_labels": 3},
+    "Dinov2Model": DINO,
+    "Dinov2Model smaller": {**DINO, "image_size": 28, "qkv_bias": False},
+    "Dinov2Model gated": {**DINO, "use_swiglu_ffn": True, "hidden_act": "silu"},
+    "Dinov2WithRegistersForImageClassification": {**DINO, "num_labels": 3, "num_register_tokens": 2},
+    "Dinov2WithRegistersModel": {**DINO, "image_size": 12, "num_register_tokens": 3},
 }
 
 
@@ -373,4 +388,18 @@ ODD: dict[str, dict[str, Any]] = {
     "T5GemmaForConditionalGeneration without caps": {
         **{**GEMMA, "num_hidden_layers": 2, "attn_logit_softcapping": None, "final_logit_softcapping": None},
     },
+    "ViTForImageClassification as ViT-B/16": {
+        **{**VIT, "num_labels": 5, "image_size": 8, "encoder_stride": 4, "layer_norm_eps": 1e-12, "qkv_bias": True},
+        **{"attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1, "initializer_range": 0.02},
+    },
+    "ViTModel as ViT-B/16-224-in21k": {**VIT, "num_attention_heads": 2, "num_hidden_layers": 3},
+    "DeiTForImageClassificationWithTeacher as DeiT": {
+        **{**VIT, "num_labels": 4, "encoder_stride": 4, "layer_norm_eps": 1e-12, "qkv_bias": True},
+    },
+    "Dinov2Model as DINOv2 small": {
+        **{**DINO, "apply_layernorm": True, "drop_path_rate": 0.0, "layerscale_value": 1.0, "image_size": 20},
+        **{"out_features": ["stage2"], "out_indices": [2], "reshape_hidden_states": True, "mlp_ratio": 4},
+        **{"stage_names": ["stem", "stage1", "stage2"], "hidden_dropout_prob": 0.0, "use_swiglu_ffn": False},
+    },
+    "Dinov2WithRegistersModel as DINOv2 small": {**DINO, "image_size": 20, "num_register_tokens": 4},
 }

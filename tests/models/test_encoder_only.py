@@ -19,6 +19,7 @@ FORMS = {
     **{
         name: EncoderOnlyConfig(**SMALL, positions=kind(), dropout=0.0, max_length=32)
         for name, kind in Position.kinds.items()
+        if not kind.of_patches
     },
 }
 

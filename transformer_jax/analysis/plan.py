@@ -121,7 +121,8 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     sizes = {feature: getattr(config, "vocab_size", 0) or 261 for feature, config in task.vocabularies(data).items()}
     model = task.resolve(experiment.model, data, sizes)
     experiment = replace(experiment, model=model)
-    rows = most_rows(data.max_length, data.tokens_per_batch, data.batch_multiple)
+    longest = task.longest(data)
+    rows = most_rows(longest, data.tokens_per_batch, data.batch_multiple)
     mesh = make_mesh(experiment.mesh, devices)
     check_batches(experiment, mesh)
     with jax.set_mesh(mesh):
@@ -138,7 +139,7 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         experiment=experiment,
         mesh=dict(mesh.shape),
         rows=rows,
-        tokens=rows * data.max_length,
+        tokens=rows * longest,
         parameters=model.num_parameters(),
         parameter_bytes=_bytes(named_parameters(state.model)),
         optimizer_bytes=_bytes((state.optimizer, state.step)),
@@ -184,9 +185,10 @@ def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
         "gradients, activations and workspace": plan.temporary_bytes,
         "in all": plan.bytes,
     }
+    longest = plan.tokens // plan.rows
     lines = [
         f"model: {plan.parameters:,} parameters; mesh: {described(plan.mesh)}, of {plan.available} chips",
-        f"largest batch: {plan.rows:,} rows of {plan.experiment.data.max_length} tokens",
+        f"largest batch: {plan.rows:,} rows" + (f" of {longest} tokens" if longest > 1 else ""),
         f"matrix products of a step: {plan.model_flops / 1e12:,.4g} TFLOP{again}",
         f"memory of a device, {whose}:",
         *(f"  {part:<42} {_readable(size):>12}" for part, size in sizes.items()),

@@ -1,7 +1,7 @@
 """Columns: the arrays that a task encodes of every example, by name."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,8 @@ class Column:
     """False: only predictions in an evaluation read it, from the table; batches do not have it."""
     decode: Callable[[bytes], np.ndarray] | None = field(default=None, repr=False)
     """From the bytes that `encode` gave to the item; the pipeline calls it for every batch."""
+    vary: Callable[[bytes, Iterator[float]], np.ndarray] | None = field(default=None, repr=False)
+    """The same with random changes, by numbers in [0, 1) that belong to the example and the epoch, in training."""
 
     def __post_init__(self) -> None:
         if np.dtype(self.dtype).kind not in "iuf":

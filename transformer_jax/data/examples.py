@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from transformer_jax.data.lines import is_text
 from transformer_jax.data.sources import Example
 
-Kind = Literal["text", "label", "number", "bytes", "array"]
-"""What a task needs: text; the name of a label, which may be a whole number; a finite number; bytes; an array."""
+Kind = Literal["text", "label", "number", "bytes", "array", "image"]
+"""What a task needs: text; the name of a label, which may be a whole number; a finite number; bytes; an array; an
+image, which is a file, its bytes or an array of values from 0 to 255."""
 
 
 def readable(
@@ -50,7 +52,7 @@ def reasons(skipped: Mapping[str, int]) -> str:
 
 
 def digest(examples: Iterable[Any]) -> str:
-    """A hash of examples or other values that are JSON, bytes or arrays."""
+    """A hash of examples or other values that are JSON, bytes, files or arrays."""
     state = hashlib.blake2b(digest_size=12)
     for example in examples:
         state.update(json.dumps(example, sort_keys=True, default=_plain).encode())
@@ -58,7 +60,9 @@ def digest(examples: Iterable[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON of bytes or an array: dtype, shape and hash."""
+    """The JSON of bytes, of a file or of an array: dtype, shape and hash."""
+    if isinstance(value, Path):
+        value = value.read_bytes() if value.is_file() else b""
     array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
     return [str(array.dtype), array.shape, hashlib.blake2b(array.tobytes(), digest_size=12).hexdigest()]
 
@@ -87,6 +91,11 @@ def _number(value: Any) -> float | str | None:
     return number if math.isfinite(number) else None
 
 
+def _image(value: Any) -> Any:
+    pixels = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3)
+    return value if pixels or isinstance(value, bytes | Path) else None
+
+
 def _only(kind: type) -> Callable[[Any], Any]:
     return lambda value: value if isinstance(value, kind) else None
 
@@ -97,6 +106,7 @@ KINDS: dict[Kind, tuple[Callable[[Any], Any], str]] = {
     "number": (_number, "a finite number"),
     "bytes": (_only(bytes), "bytes"),
     "array": (_only(np.ndarray), "an array"),
+    "image": (_image, "a picture's file, its bytes or an array of uint8, [height, width] or [height, width, channels]"),
 }
 """For every kind, the conversion of a value (to None if it cannot be), and its name in messages."""
 

@@ -1,12 +1,15 @@
 """Batches as arrays, prefetched for the device."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from transformer_jax.data.columns import Column, Columns
+from transformer_jax.data.masking import uniform
 from transformer_jax.data.packing import PackedPlan, segments
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.table import Table
@@ -19,6 +22,10 @@ packed plan gives int32: `tokens`, `segments` (from 1) and `positions` (in a seg
 `example` `[rows]` of the first token with its `place` `[rows]` there.
 """
 Plan = BatchPlan | PackedPlan
+MOST_THREADS = 16
+"""Threads that decode a batch each."""
+MOST_DRAWS = 32
+"""Random numbers of an example in an epoch."""
 Augment = Callable[[Batch, int], Batch]
 """From a batch and the number of its epoch to the batch with its random choices."""
 
@@ -39,6 +46,7 @@ def batches(
         return np.concatenate([np.split(rows, num_parts)[part] for part in parts])
 
     def make(position: int) -> Batch:
+        epoch = position // plan.batches_per_epoch
         if isinstance(plan, PackedPlan):
             documents, places = map(own, plan.batch(position))
             numbers, positions = segments(places)
@@ -48,12 +56,20 @@ def batches(
         else:
             bucket, examples = plan.batch(position)
             batch = {"example": own(examples).astype(np.int32)}
-            batch |= table.batch(batch["example"], plan.shapes[bucket].lengths)
-        return augment(batch, position // plan.batches_per_epoch)
+            draws = partial(_draws, plan.seed, epoch) if plan.shuffle else None
+            batch |= table.batch(batch["example"], plan.shapes[bucket].lengths, draws)
+        return augment(batch, epoch)
 
     grain = _grain()
+    # What is decoded anew for every batch takes longer than a small model's step.
+    threads = min(os.cpu_count() or 1, MOST_THREADS) if any(column.decode for column in table.columns.values()) else 1
     positions = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(make)
-    return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+    return iter(positions.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))))
+
+
+def _draws(seed: int, epoch: int, example: int) -> Iterator[float]:
+    """The random numbers of an example in an epoch, on every machine the same."""
+    return iter(uniform(seed, epoch, (example + 1, 0), MOST_DRAWS).tolist())
 
 
 def empty_batch(columns: Columns, rows: int, length: int, *, packed: bool) -> Batch:

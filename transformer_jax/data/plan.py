@@ -36,13 +36,15 @@ class BatchPlan:
         shuffle: bool = True,
     ):
         self.seed, self.shuffle = seed, shuffle
-        sizes = _round_up(lengths.max(axis=1))
+        # Where every example is one item, such as a picture, batches are counted in these.
+        sizes = _round_up(lengths.max(axis=1)) if lengths.max() > 1 else lengths.max(axis=1)
         most_rows(int(sizes.max()), tokens_per_batch, batch_multiple)
         classes, members = np.unique(sizes, return_inverse=True)
         longest = np.zeros((len(classes), lengths.shape[1]), np.int64)
         np.maximum.at(longest, members, lengths)
         # The shape of a bucket from class `start` up to, not including, class `end`, for all [start, end] at once.
-        shapes = _round_up(_longest_between(longest))
+        shapes = _longest_between(longest)
+        shapes = _round_up(shapes) if lengths.max() > 1 else shapes
         rows = tokens_per_batch // np.maximum(shapes.max(axis=-1), 1) // batch_multiple * batch_multiple
         below = np.concatenate([[0], np.cumsum(np.bincount(members))])
         batches = -(-(below[None, :] - below[:, None]) // rows)

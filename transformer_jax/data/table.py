@@ -19,6 +19,7 @@ from transformer_jax.data.sources import Example
 Encoder = Callable[[list[Example]], Mapping[str, Sequence[Any]]]
 """From examples to the values of every column: lists, arrays, numbers or bytes."""
 
+Draws = Callable[[int], Iterator[float]]
 CHUNK = 1_000
 """Examples that are encoded at once, into one Arrow batch."""
 EXAMPLE = "example"
@@ -65,8 +66,13 @@ class Table:
         spans = zip(self._starts[name].tolist(), self._counts[name].tolist(), strict=True)
         return [values[start : start + count].reshape(shape) for start, count in spans]
 
-    def batch(self, examples: Int[np.ndarray, " rows"], lengths: Sequence[int]) -> dict[str, np.ndarray]:
-        """The columns of some examples as arrays of these lengths, padded with 0; -1 is an empty row."""
+    def batch(
+        self, examples: Int[np.ndarray, " rows"], lengths: Sequence[int], draws: Draws | None = None
+    ) -> dict[str, np.ndarray]:
+        """The columns of some examples as arrays of these lengths, padded with 0; -1 is an empty row.
+
+        With `draws`, which gives the random numbers of an example, columns with `vary` are varied.
+        """
         arrays: dict[str, np.ndarray] = {}
         for (name, column), length in zip(self._batched.items(), lengths, strict=True):
             array = arrays[name] = column.zeros(len(examples), length)
@@ -78,11 +84,15 @@ class Table:
                 real = offsets < counts[:, None]
                 rows[real] = values[(starts[:, None] + offsets)[real]]
             else:
-                for row, start, count in zip(rows, starts.tolist(), counts.tolist(), strict=True):
+                spans = zip(rows, examples.tolist(), starts.tolist(), counts.tolist(), strict=True)
+                for row, example, start, count in spans:
+                    value = values[start : start + count]
                     if column.decode is None:
-                        row[:count] = values[start : start + count]
+                        row[:count] = value
+                    elif count and draws and column.vary:
+                        row[:] = column.vary(value.tobytes(), draws(example)).reshape(-1)
                     elif count:
-                        row[:] = column.decode(values[start : start + count].tobytes()).reshape(-1)
+                        row[:] = column.decode(value.tobytes()).reshape(-1)
             if column.varying:
                 arrays[f"{name}_length"] = (counts // column.size).astype(np.int32)
         return arrays
@@ -183,7 +193,13 @@ def encode_table(
 
 
 def _fits(row: Sequence[Any], columns: Iterable[Column], max_length: int | None, skipped: Counter[str]) -> bool:
-    """Whether every column of varying length has 1 to `max_length` items; the reason is counted."""
+    """Whether every column of varying length has 1 to `max_length` items; the reason is counted.
+
+    So is a column that `encode` gave as None, because its value cannot be decoded.
+    """
+    if any(value is None for value in row):
+        skipped["undecodable"] += 1
+        return False
     sizes = [len(value) for value, column in zip(row, columns, strict=True) if column.varying and column.batched]
     if sizes and min(sizes) == 0:
         skipped["empty"] += 1

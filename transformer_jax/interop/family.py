@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.rules import Rule, pattern_of
+from transformer_jax.nn.inputs import Patches
 
 OURS_ALONE = ("attention_kernel", "dtype", "head", "initializer", "num_outputs", "output_bias", "remat", "unroll")
-OURS_ALONE += ("vocab_multiple",)
+OURS_ALONE += ("stochastic_depth", "vocab_multiple")
 """Fields that no other implementation has to know, and those that follow from a model's parameters alone."""
-POOLER = ("pooling", "pooler_activation", "pooler_norm", "pooled_tokens", "head_dropout")
+POOLER = ("pooler", "pooling", "pooler_activation", "pooler_norm", "pooled_tokens", "head_dropout")
 """Fields of heads that see more than tokens."""
 
 
@@ -110,6 +111,8 @@ def _canonical(config: Any) -> dict[str, Any]:
     if "encoder" in fields:
         fields |= {"encoder": _canonical(config.encoder) if config.encoder else None}
         fields |= {"num_decoder_layers": config.decoder_layers}
+    if isinstance(patches := fields["input"], Patches):  # their mean and deviation stand in another file
+        fields["input"] = dataclasses.replace(patches, mean=(), std=())
     unused = [*OURS_ALONE]
     unused += ["source_vocab_size"] if fields.get("share_embeddings") else []
     unused += [] if "local" in config.pattern else ["window", "local_positions"]

@@ -20,6 +20,8 @@ from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.family import Architecture, CannotExpressError, Family
 from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
 from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, write_directory
+from transformer_jax.interop.vit import PREPROCESSOR, preprocessor, with_preprocessor
+from transformer_jax.nn.inputs import Patches
 from transformer_jax.nn.parameters import replace_parameters
 
 LOG = logging.getLogger(__name__)
@@ -185,7 +187,7 @@ def _described(directory: Path, ignore: Collection[str]) -> tuple[dict[str, Any]
     architecture = _architecture(family, values, tensors)
     keys = Keys({name: value for name, value in values.items() if name not in ignore}, tensors.keys())
     try:
-        config = _with_head(family.to_config(keys), architecture, tensors)
+        config = with_preprocessor(_with_head(family.to_config(keys), architecture, tensors), directory)
         _check_config(config, keys, family, len(tensors))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{directory / CONFIG}: {error}") from error
@@ -308,6 +310,8 @@ def write_published(
     write_directory(directory, written)
     content = json.dumps(values | dict(extra or {}), indent=2, sort_keys=True, ensure_ascii=False)
     (directory / CONFIG).write_text(content + "\n", encoding="utf-8")
+    if isinstance(getattr(config, "input", None), Patches):
+        (directory / PREPROCESSOR).write_text(preprocessor(config), encoding="utf-8")
     return kind.name
 
 

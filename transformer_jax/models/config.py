@@ -1,8 +1,8 @@
-"""The configuration of a model over tokens, which the three variants extend."""
+"""The configuration of a model, which the three variants extend."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.embedding import Embedding
-from transformer_jax.nn.inputs import Lengths, TokenInput
+from transformer_jax.nn.inputs import Input, Lengths, TokenIds, TokenInput
 from transformer_jax.nn.layer import TransformerLayer
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import named_parameters
@@ -22,7 +22,7 @@ from transformer_jax.nn.stack import Intermediates
 
 @dataclass(frozen=True)
 class TransformerConfig(LayerConfig):
-    """A model over tokens; its stack is described by the fields of `LayerConfig`."""
+    """A model; its stack is described by the fields of `LayerConfig`."""
 
     layer: ClassVar[type[TransformerLayer]] = TransformerLayer
     """The class of the layers; a subclass of one's own has another."""
@@ -36,11 +36,18 @@ class TransformerConfig(LayerConfig):
     """A norm behind the embeddings."""
     vocab_multiple: Annotated[int, Ge(1), Le(2**20)] = 8
     """Embedding tables have a multiple of this many rows; those without a token are masked."""
+    input: Input = field(default_factory=TokenIds)
+    """What the encoder reads: TokenIds, or Patches of pictures; on the command line tokens, patches."""
 
     @property
     def embedding_width(self) -> int:
         """Width of the embeddings."""
         return self.d_model if self.embedding_size is None else self.embedding_size
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the model has an embedding of tokens."""
+        return True
 
     @classmethod
     def upgraded(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,26 +71,29 @@ class TransformerConfig(LayerConfig):
         width = self.embedding_width if layers is None else self.embedding_size or layers.d_model
         return Embedding(vocab_size, width, **arguments, dtype=self.dtype, initializer=self.init, rngs=rngs)
 
-    def make_token_input(
-        self, layers: LayerConfig | None = None, *, token_types: int = 0, rngs: nnx.Rngs
-    ) -> TokenInput:
-        """The input of a stack with these layers, by default its own."""
-        layers = self if layers is None else layers
-        width = self.embedding_size or layers.d_model
-        sizes = replace(layers.sizes(), d_model=width)
-        return TokenInput(layers, sizes, norm=self.embedding_norm, token_types=token_types, rngs=rngs)
+    def make_token_input(self, *, rngs: nnx.Rngs) -> TokenInput:
+        """The input of a stack with these layers that reads tokens."""
+        return self._make_input(TokenIds(), self, rngs=rngs)
+
+    def make_encoder_input(self, layers: LayerConfig | None = None, *, token_types: int = 0, rngs: nnx.Rngs) -> Any:
+        """The input of an encoder with these layers, by default its own, of the kind that `input` names."""
+        return self._make_input(self.input, layers or self, token_types=token_types, rngs=rngs)
+
+    def _make_input(self, kind: Input, layers: LayerConfig, *, token_types: int = 0, rngs: nnx.Rngs) -> Any:
+        sizes = replace(layers.sizes(), d_model=self.embedding_size or layers.d_model)
+        return kind.make(layers, sizes, norm=self.embedding_norm, token_types=token_types, rngs=rngs)
 
     def check(self) -> None:
         """Raises ValueError for a configuration that cannot be built."""
         super().check()
-        if self.vocab_size < 1:
+        if self.reads_text and self.vocab_size < 1:
             raise ValueError(f"model.vocab_size must be positive, not {self.vocab_size}")
         if self.initializer == "t5" and self.attention_scale is None:
             raise ValueError("model.initializer t5 needs model.attention_scale 1: it draws for scores of that scale")
 
     def reach(self) -> int | None:
         """The longest text that the model's positions have room for; None: any."""
-        return self.positions.reach(self.sizes())
+        return self.positions.reach(self.sizes()) if self.reads_text else None
 
     def build(self, seed: int) -> Any:
         """The model with fresh parameters, the same for the same seed."""

@@ -108,7 +108,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Any, Any, Any]:
         """The output of the decoder's stack, its cache and intermediates."""
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
-        x, _ = self.decoder_input(tokens, self.embedding, positions=positions, key=input_key)
+        x, *_ = self.decoder_input(tokens, self.embedding, positions=positions, key=input_key)
         masks = {
             "mask": AttentionMask(causal=True, query_segments=segments, key_segments=segments),
             "memory_mask": AttentionMask(key_lengths=memory_lengths),

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.models.config import Encoded, changed
 from transformer_jax.models.decoder import Decoder, DecoderCache, DecoderConfig
-from transformer_jax.nn.inputs import Lengths, Tokens
+from transformer_jax.nn.inputs import Lengths, TokenIds, Tokens
 from transformer_jax.nn.mask import EMPTY
 from transformer_jax.nn.positions import Learned, Rotary
 from transformer_jax.nn.stack import Stack
@@ -18,6 +18,12 @@ from transformer_jax.nn.stack import Stack
 @dataclass(frozen=True)
 class DecoderOnlyConfig(DecoderConfig):
     """A model of the next token."""
+
+    def check(self) -> None:
+        """Raises ValueError for a configuration that cannot be built."""
+        super().check()
+        if not isinstance(self.input, TokenIds):
+            raise ValueError("model.input is of models with an encoder; this one reads tokens")
 
     def build(self, seed: int) -> "DecoderOnly":
         """The model with fresh parameters, the same for the same seed."""

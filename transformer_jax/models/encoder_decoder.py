@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from transformer_jax.models.config import Encoded, changed
 from transformer_jax.models.decoder import Decoder, DecoderCache, DecoderConfig
 from transformer_jax.nn.config import LayerConfig
-from transformer_jax.nn.inputs import Lengths, Tokens
+from transformer_jax.nn.inputs import Lengths, Pixels, TokenIds, Tokens
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.stack import Stack
 
@@ -41,6 +41,11 @@ class EncoderDecoderConfig(DecoderConfig):
         """Layers of the decoder."""
         return self.num_layers if self.num_decoder_layers is None else self.num_decoder_layers
 
+    @property
+    def reads_source(self) -> bool:
+        """Whether the encoder reads tokens."""
+        return isinstance(self.input, TokenIds)
+
     def build(self, seed: int) -> "EncoderDecoder":
         """The model with fresh parameters, the same for the same seed."""
         return EncoderDecoder(self, rngs=nnx.Rngs(params=seed))
@@ -50,6 +55,8 @@ class EncoderDecoderConfig(DecoderConfig):
         super().check()
         if self.decoder_layers < 1:
             raise ValueError(f"model.num_decoder_layers must be positive, not {self.decoder_layers}")
+        if not self.reads_source:
+            return
         if not self.share_embeddings and self.source_vocab_size < 1:
             raise ValueError("model.source_vocab_size must be positive when embeddings are not shared")
         if self.share_embeddings and self.embedding_size is None and self.encoder_layers.d_model != self.d_model:
@@ -61,6 +68,8 @@ class EncoderDecoderConfig(DecoderConfig):
     def reach(self) -> int | None:
         """The longest text that the positions of both sides have room for; None: any."""
         encoder = self.encoder_layers
+        if not self.reads_source:
+            return super().reach()
         return min(filter(None, (super().reach(), encoder.positions.reach(encoder.sizes()))), default=None)
 
 
@@ -84,8 +93,9 @@ class EncoderDecoder(Decoder):
         super().__init__(config, rngs=rngs)
         encoder, decoder = config.encoder_layers, replace(config, num_layers=config.decoder_layers)
         make = partial(config.make_embedding, rngs=rngs)
-        self.source_embedding = None if config.share_embeddings else make(config.source_vocab_size, encoder)
-        self.encoder_input = config.make_token_input(encoder, rngs=rngs)
+        separate = config.reads_source and not config.share_embeddings
+        self.source_embedding = make(config.source_vocab_size, encoder) if separate else None
+        self.encoder_input = config.make_encoder_input(encoder, rngs=rngs)
         self.encoder = Stack(encoder, layer=config.layer, rngs=rngs)
         self.decoder_input = config.make_token_input(rngs=rngs)
         reads: dict[str, Any] = {"causal": True, "cross_attention": True, "memory_dim": encoder.d_model}
@@ -93,7 +103,7 @@ class EncoderDecoder(Decoder):
 
     def __call__(
         self,
-        source: Tokens,
+        source: Tokens | Pixels,
         target: Int[Array, "batch target"],
         *,
         source_lengths: Lengths | None = None,
@@ -109,18 +119,20 @@ class EncoderDecoder(Decoder):
 
     def encode(
         self,
-        source: Tokens,
+        source: Tokens | Pixels,
         *,
         source_lengths: Lengths | None = None,
         key: PRNGKeyArray | None = None,
         intermediates: bool = False,
     ) -> Encoded:
-        """The memory that the decoder attends to."""
+        """The memory that the decoder attends to; `source` and its lengths are what `model.input` reads."""
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
         embedding = self.source_embedding or self.embedding
-        x, lengths = self.encoder_input(source, embedding, lengths=source_lengths, key=input_key)
+        given = {} if source_lengths is None else {"lengths": source_lengths}
+        x, lengths, positions = self.encoder_input(source, embedding, **given, key=input_key)
+        places = {} if positions is None else {"positions": positions}
         mask = AttentionMask(key_lengths=lengths)
-        vectors, _, inside = self.encoder(x, mask=mask, key=stack_key, intermediates=intermediates)
+        vectors, _, inside = self.encoder(x, mask=mask, **places, key=stack_key, intermediates=intermediates)
         return Encoded(vectors, lengths, inside)
 
     def decode(

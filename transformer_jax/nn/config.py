@@ -60,6 +60,12 @@ class LayerConfig:
     """Dropout on attention weights."""
     feed_forward_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Dropout inside the feed-forward network, behind its activation (T5, BART)."""
+    stochastic_depth: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Probability with which the last layer's sub-layers are left out of an example in training; it rises evenly from 0
+    in the first layer (Huang et al. 2016)."""
+    layer_scale: Annotated[float, Gt(0)] | None = None
+    """What the output of every sub-layer is multiplied by, in each dimension, to begin with; it is learnt (Touvron et
+    al. 2021, "CaiT"). None: it is not scaled."""
     activation: str = "relu"
     """relu, gelu, gelu_tanh or silu."""
     gated: bool = False
@@ -95,7 +101,8 @@ class LayerConfig:
     """auto: what suits the device and the length; splash (TPU) or cudnn (NVIDIA) where possible; xla: plain formula."""
     positions: Position = field(default_factory=Sinusoidal)
     """Where tokens stand: Sinusoidal or Learned (added to embeddings), Rotary, Relative (T5) or Alibi (in
-    self-attention), NoPositions, or a kind of one's own; on the command line sinusoidal, learned, rotary, ..., none."""
+    self-attention), NoPositions, or a kind of one's own; on the command line sinusoidal, learned, rotary, ..., none.
+    Patches of pictures may have any, and Sinusoidal2D or Rotary2D."""
     local_positions: Position | None = None
     """The same for local layers; None: no other."""
     pattern: tuple[str, ...] = ("global",)
@@ -147,6 +154,11 @@ class LayerConfig:
             raise ValueError(f"model.local_positions acts in attention; {self.local_positions} is added to embeddings")
         if self.parallel and self.norm_placement != "pre":
             raise ValueError(f"model.parallel needs model.norm_placement pre, not {self.norm_placement!r}")
+        if (self.stochastic_depth or self.layer_scale) and self.norm_placement in ("both", "output"):
+            raise ValueError(
+                "model.stochastic_depth and model.layer_scale act on a sub-layer's output, which "
+                f"model.norm_placement {self.norm_placement} would normalise; use pre or post"
+            )
         if self.parallel_norm and not self.parallel:
             raise ValueError("model.parallel_norm is of parallel branches; set model.parallel as well")
 

@@ -1,10 +1,17 @@
-"""Inputs: from the columns of a batch to the vectors and lengths that a stack takes."""
+"""Inputs: from the columns of a batch to the vectors and lengths that a stack takes.
 
+A kind of input is a small dataclass, the field `model.input` of a model with an encoder; it makes the input's module.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
+from annotated_types import Ge, Gt, Le
 from flax import nnx
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.embedding import Embedding
@@ -14,6 +21,95 @@ from transformer_jax.parallel.axes import constrain
 
 Tokens = Int[Array, "batch length"]
 Lengths = Int[Array, " batch"]
+Pixels = UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]
+"""Values from 0 to 255, or floats that are normalised already."""
+
+
+class Read(NamedTuple):
+    """The output of an input."""
+
+    vectors: Vectors
+    lengths: Lengths | None = None
+    """Vectors of each row that are no padding; None: all."""
+    positions: PositionIds | None = None
+    """Where the vectors stand; None: at 0, 1, 2, ..."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A kind of input."""
+
+    kinds: ClassVar[Mapping[str, type["Input"]]]
+    """The kinds by name, as the command line has them."""
+
+    @property
+    def first(self) -> int:
+        """Vectors in front of those of the tokens or patches themselves, which a mean leaves out."""
+        return 0
+
+    def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> Any:
+        """The module in front of a stack with these layers, whose embeddings have these sizes."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TokenIds(Input):
+    """Tokens of text, which the model's embedding turns into vectors."""
+
+    def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> "TokenInput":
+        if layers.positions.of_patches:
+            raise ValueError(f"model.positions {layers.positions} are of patches, and tokens are in no grid")
+        return TokenInput(layers, sizes, norm=norm, token_types=token_types, rngs=rngs)
+
+
+@dataclass(frozen=True)
+class Patches(Input):
+    """Squares of pictures (Dosovitskiy et al. 2021, "ViT"), each mapped to a vector."""
+
+    size: Annotated[int, Ge(1), Le(1024)] = 16
+    """Pixels of a patch along each side."""
+    image_size: Annotated[int, Ge(0), Le(2**14)] = 0
+    """Pixels along each side of the pictures for which a learned table of positions is made; those of pictures of
+    another size are interpolated. 0: filled in by the task."""
+    channels: Annotated[int, Ge(0), Le(16)] = 0
+    """3 for colours, 1 for grey; 0: filled in by the task."""
+    class_token: bool = True
+    """A learned vector in front of the patches, which stands for the picture."""
+    distillation_token: bool = False
+    """Another behind that, from which a teacher's labels are predicted (Touvron et al. 2021, "DeiT")."""
+    registers: Annotated[int, Ge(0), Le(1024)] = 0
+    """Learned vectors without positions between those and the patches (Darcet et al. 2024)."""
+    mean: tuple[float, ...] = (0.5,)
+    """Subtracted from values between 0 and 1; one number for all channels, or one for each."""
+    std: tuple[Annotated[float, Gt(0)], ...] = (0.5,)
+    """What the difference is divided by."""
+
+    @property
+    def first(self) -> int:
+        return self.placed + self.registers
+
+    @property
+    def placed(self) -> int:
+        """Those of the vectors in front that have positions."""
+        return int(self.class_token) + int(self.distillation_token)
+
+    def check(self) -> None:
+        """Raises ValueError for fields that contradict each other."""
+        if not self.image_size or not self.channels or self.image_size % self.size:
+            raise ValueError(
+                f"model.input needs channels and an image_size that its size {self.size} divides, "
+                f"not {self.channels} and {self.image_size}; image tasks fill in what is 0"
+            )
+        if {len(self.mean), len(self.std)} - {1, self.channels}:
+            raise ValueError(f"model.input.mean and std have 1 or {self.channels} numbers, not {self.mean}, {self.std}")
+
+    def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> "PatchInput":
+        if token_types or sizes.d_model != layers.d_model:
+            raise ValueError("patches have no model.token_types and no model.embedding_size")
+        return PatchInput(layers, self, norm=norm, rngs=rngs)
+
+
+Input.kinds = {"tokens": TokenIds, "patches": Patches}
 
 
 class TokenInput(nnx.Module):
@@ -44,8 +140,8 @@ class TokenInput(nnx.Module):
         positions: PositionIds | None = None,
         token_types: Tokens | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Vectors, Lengths | None]:
-        """Vectors of tokens, and the lengths of their rows without padding (None: all), as a stack takes them.
+    ) -> Read:
+        """Vectors of tokens, with the lengths of their rows and the positions that are given.
 
         `positions` default to 0, 1, 2, ..., `token_types` to 0; `key` turns dropout on.
         """
@@ -58,4 +154,60 @@ class TokenInput(nnx.Module):
             x = x + jnp.take(table, kinds, axis=0, mode="clip").astype(x.dtype)
         x = x if self.norm is None else self.norm(x)
         x = dropout(constrain(x, ("batch", "length", "embed")), self.dropout, key)
-        return x if self.projection is None else self.projection(x), lengths
+        return Read(x if self.projection is None else self.projection(x), lengths, positions)
+
+
+class PatchInput(nnx.Module):
+    """Patches through a linear map, a class token and registers in front, positions; then, where wanted, a norm.
+
+    The map is a convolution whose stride is the size of its window.
+    """
+
+    def __init__(self, config: LayerConfig, patches: Patches, *, norm: bool = False, rngs: nnx.Rngs):
+        patches.check()
+        width, side = config.d_model, patches.image_size // patches.size
+
+        def learned(count: int) -> nnx.Param | None:
+            table = config.init.table(rngs.params(), (count, width), "tokens", width)
+            return nnx.Param(table, axes=("replicated", "embed")) if count else None
+
+        shape = ((patches.size, patches.size, patches.channels), (width,), ("replicated",) * 3 + ("embed",))
+        self.projection = Linear(*shape, dtype=config.dtype, draw=config.init.kernel, rngs=rngs)
+        self.class_token, self.registers = learned(int(patches.class_token)), learned(patches.registers)
+        self.distillation_token = learned(int(patches.distillation_token))
+        self.patches, self.kind, self.trained = patches, config.positions, (side, side)
+        sizes = replace(config.sizes(), max_length=patches.placed + side**2)
+        self.positions = PositionParameters.of(self.kind.input_parameters(sizes, config.init, rngs))
+        self.norm = config.make_norm(width) if norm else None
+        self.dropout = config.dropout
+
+    def __call__(self, pixels: Pixels, embedding: Any = None, *, key: PRNGKeyArray | None = None) -> Read:
+        """Vectors of the class token, the registers and the patches, row by row; `embedding` is not read.
+
+        `key` turns dropout on. Raises ValueError for pictures that are no whole patches.
+        """
+        size, (batch, height, width, channels) = self.patches.size, pixels.shape
+        if height % size or width % size or channels != self.patches.channels:
+            expected = f"multiples of {size}, and {self.patches.channels} channels"
+            raise ValueError(f"pictures are [batch, height, width, channels] with {expected}, not {pixels.shape}")
+        grid, first = (height // size, width // size), self.patches.placed
+        x = self.normalised(pixels).reshape(batch, grid[0], size, grid[1], size, channels)
+        x = self.projection(jnp.moveaxis(x, 3, 2).reshape(batch, -1, size, size, channels))
+
+        def repeated(tokens: nnx.Param | None) -> list[Array]:
+            return [] if tokens is None else [jnp.broadcast_to(tokens[...].astype(x.dtype), (batch, *tokens.shape))]
+
+        x = jnp.concatenate([*repeated(self.class_token), *repeated(self.distillation_token), x], axis=1)
+        table = self.kind.resized(PositionParameters.arrays(self.positions), self.trained, grid, first)
+        x = self.kind.add(x, self.kind.grid(*grid, first), table)
+        x = jnp.concatenate([x[:, :first], *repeated(self.registers), x[:, first:]], axis=1)
+        x = x if self.norm is None else self.norm(x)
+        x = dropout(constrain(x, ("batch", "length", "embed")), self.dropout, key)
+        return Read(x, None, self.kind.grid(*grid, self.patches.first))
+
+    def normalised(self, pixels: Pixels) -> Float[Array, "batch height width channels"]:
+        """Values from 0 to 255 as a model reads them; floats as they are."""
+        if jnp.issubdtype(pixels.dtype, jnp.floating):
+            return pixels
+        mean, std = (jnp.asarray(of).reshape(1, 1, 1, -1) for of in (self.patches.mean, self.patches.std))
+        return (pixels.astype(jnp.float32) / 255 - mean) / std

@@ -5,14 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.nn.attention import Attention, Memory, Weights
 from transformer_jax.nn.cache import KeyValueCache
 from transformer_jax.nn.config import EVERYWHERE, PLACEMENTS, LayerConfig, LayerKind
 from transformer_jax.nn.feed_forward import FeedForward
-from transformer_jax.nn.linear import dropout
+from transformer_jax.nn.linear import drop_rows, dropout
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.positions import TokenPositions, Vectors
@@ -54,6 +55,14 @@ class TransformerLayer(nnx.Module):
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.feed_forward_norm = norm(before and not config.parallel_norm)
         self.feed_forward_output_norm = norm(after)
+
+        def scale(wanted: bool = True) -> nnx.Param | None:
+            value = config.layer_scale if wanted else None
+            return None if value is None else nnx.Param(jnp.full(config.d_model, value), axes=("embed",))
+
+        self.self_attention_layer_scale = scale()
+        self.cross_attention_layer_scale = scale(cross_attention)
+        self.feed_forward_layer_scale = scale()
         self.kind = kind
         self.post_norm = config.norm_placement == "post"
         self.parallel = config.parallel
@@ -69,11 +78,13 @@ class TransformerLayer(nnx.Module):
         positions: TokenPositions | None = None,
         cache: KeyValueCache | None = None,
         key: PRNGKeyArray | None = None,
+        drop: Float[Array, ""] | None = None,
         intermediates: bool = False,
     ) -> tuple[Vectors, KeyValueCache | None, dict[str, Weights]]:
         """The layer's output, its cache, and with `intermediates` the weights of its attentions by name.
 
-        `positions` are those of the tokens of `x`. With a `cache`, they follow those in it. `key` turns dropout on.
+        `positions` are those of the tokens of `x`. With a `cache`, they follow those in it. `key` turns dropout on;
+        `drop` is then the probability with which a row leaves a sub-layer out.
         """
         keys = [None] * 5 if key is None else list(jax.random.split(key, 5))
         inside: dict[str, Weights] = {}
@@ -84,21 +95,23 @@ class TransformerLayer(nnx.Module):
             nonlocal cache
             arguments: dict[str, Any] = {"mask": mask, "positions": positions, "cache": cache}
             y, cache, weights = self.self_attention(h, **arguments, key=keys[0], intermediates=intermediates)
-            return dropped_out(y, "self_attention", weights, keys[1])
+            return finished(y, "self_attention", weights, keys[1])
 
         def attend_memory(h: Vectors) -> Vectors:
             attention: Any = self.cross_attention
             y, _, weights = attention(h, memory, mask=memory_mask, key=keys[2], intermediates=intermediates)
-            return dropped_out(y, "cross_attention", weights, keys[3])
-
-        def dropped_out(y: Vectors, name: str, weights: Weights | None, key: PRNGKeyArray | None) -> Vectors:
-            if weights is not None:
-                inside[name] = weights
-            return dropout(y, self.dropout, key)
+            return finished(y, "cross_attention", weights, keys[3])
 
         def feed_forward(h: Vectors) -> Vectors:
             inner = None if keys[4] is None else jax.random.fold_in(keys[4], 1)
-            return dropout(self.feed_forward(h, key=inner), self.dropout, keys[4])
+            return finished(self.feed_forward(h, key=inner), "feed_forward", None, keys[4])
+
+        def finished(y: Vectors, name: str, weights: Weights | None, key: PRNGKeyArray | None) -> Vectors:
+            if weights is not None:
+                inside[name] = weights
+            y, scale = dropout(y, self.dropout, key), getattr(self, f"{name}_layer_scale")
+            y = y if scale is None else y * scale[...].astype(y.dtype).reshape(1, 1, -1)
+            return y if key is None or drop is None else drop_rows(y, drop, jax.random.fold_in(key, 2))
 
         reads_memory = self.cross_attention is not None and memory is not None
         x = self.combine(x, attend_self, attend_memory if reads_memory else None, feed_forward)

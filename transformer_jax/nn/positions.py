@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -48,6 +49,8 @@ class Position:
 
     kinds: ClassVar[Mapping[str, type["Position"]]]
     """The kinds by name, as the command line has them."""
+    of_patches: ClassVar[bool] = False
+    """Whether positions are places in a grid of patches, and no text has them."""
 
     def reach(self, sizes: Sizes) -> int | None:
         """The number of positions that there are; None: any number."""
@@ -76,6 +79,20 @@ class Position:
     def bias(self, query: PositionIds, key: KeyIds, sizes: Sizes, parameters: Arrays) -> Bias | None:
         """A bias added to the attention scores of queries and keys at these positions."""
         return None
+
+    def grid(self, rows: int, columns: int, first: int) -> PositionIds:
+        """The positions of `first` tokens and, behind them, of a picture's patches, row by row.
+
+        Places in a grid are `row * GRID + column`, and -1 of the tokens in front.
+        """
+        if not self.of_patches:
+            return jnp.arange(first + rows * columns, dtype=jnp.int32)[None]
+        patches = np.arange(rows)[:, None] * GRID + np.arange(columns)
+        return jnp.asarray(np.concatenate([np.full(first, -1), patches.reshape(-1)]), jnp.int32)[None]
+
+    def resized(self, parameters: Arrays, old: tuple[int, int], new: tuple[int, int], first: int) -> Arrays:
+        """The parameters of `add` for another grid of patches (rows, columns) than that they were made for."""
+        return parameters
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,8 @@ class Learned(Position):
 
     offset: Annotated[int, Ge(0), Le(2**20)] = 0
     """Rows of the table in front of the first position, as RoBERTa (2) and BART (2) have them."""
+    antialias: bool = False
+    """Of patches: a table is resized through a filter, as in DINOv2 with registers."""
 
     def reach(self, sizes: Sizes) -> int | None:
         """As far as the table goes."""
@@ -130,6 +149,36 @@ class Learned(Position):
         # Padding may stand past the end; it is masked, and must be finite for that.
         rows = jnp.take(table, jnp.broadcast_to(ids, x.shape[:2]) + self.offset, axis=0, mode="clip")
         return x + rows.astype(x.dtype)
+
+    def resized(self, parameters: Arrays, old: tuple[int, int], new: tuple[int, int], first: int) -> Arrays:
+        """The table of another grid, interpolated (Dosovitskiy et al. 2021, section 3.2)."""
+        if old == new:
+            return parameters
+        table, first = parameters["table"], self.offset + first
+        grid = table[first:].reshape(*old, -1)
+        if self.antialias:
+            grid = jax.image.resize(grid, (*new, grid.shape[-1]), "cubic")
+        else:
+            grid = jnp.einsum("ir,jc,rcd->ijd", bicubic(old[0], new[0]), bicubic(old[1], new[1]), grid)
+        return {"table": jnp.concatenate([table[:first], grid.reshape(-1, table.shape[1])])}
+
+
+@dataclass(frozen=True)
+class Sinusoidal2D(Position):
+    """Sinusoids of a patch's column and row, each in half of the vector, added to patches; other tokens have none.
+
+    As in github.com/google-research/big_vision.
+    """
+
+    of_patches: ClassVar[bool] = True
+
+    def add(self, x: Vectors, ids: PositionIds, parameters: Arrays) -> Vectors:
+        """The vectors plus the sinusoids of their places; ValueError for a width that 4 does not divide."""
+        row, column = jnp.divmod(ids, GRID)
+        half = x.shape[-1] // 2
+        halves = [sinusoids(one, half, interleaved=False, inclusive=True) for one in (column, row)]
+        table = jnp.where(ids[..., None] < 0, 0, jnp.concatenate(halves, axis=-1))
+        return x + jnp.broadcast_to(table.astype(x.dtype), x.shape)
 
 
 @dataclass(frozen=True)
@@ -175,6 +224,26 @@ class Rotary(Position):
 
 
 @dataclass(frozen=True)
+class Rotary2D(Rotary):
+    """Queries and keys of patches: half of the pairs rotated by the row, half by the column; other tokens by nothing.
+
+    The formula is that of Qwen2-VL (Wang et al. 2024, section 2.1).
+    """
+
+    of_patches: ClassVar[bool] = True
+
+    def tables(self, ids: PositionIds, sizes: Sizes, parameters: Arrays) -> tuple[Array, Array]:
+        """As for text; ValueError for a number of rotated elements that 4 does not divide."""
+        size = int(sizes.head_dim * self.fraction)
+        if size % 4 or not size:
+            raise ValueError(f"rotary positions in two dimensions need a head_dim that 4 divides, not {size}")
+        frequencies, magnitude = self.scaling.frequencies(self.base, size // 2, ids)
+        halves = [one[..., None, None].astype(jnp.float32) for one in jnp.divmod(jnp.maximum(ids, 0), GRID)]
+        angles = jnp.concatenate([half * frequencies[:, None, None] for half in halves], axis=-1)
+        return jnp.sin(angles) * magnitude, jnp.cos(angles) * magnitude
+
+
+@dataclass(frozen=True)
 class Relative(Position):
     """A trained bias of the scores for each head and distance (Raffel et al. 2020, "T5", section 2.1).
 
@@ -217,8 +286,10 @@ class Alibi(Position):
 
 Position.kinds = {
     "sinusoidal": Sinusoidal,
+    "sinusoidal_2d": Sinusoidal2D,
     "learned": Learned,
     "rotary": Rotary,
+    "rotary_2d": Rotary2D,
     "relative": Relative,
     "alibi": Alibi,
     "none": NoPositions,
@@ -280,6 +351,24 @@ def sinusoids(
     if not interleaved:
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*ids.shape, d_model)
+
+
+GRID = 2**15
+"""Most columns of a grid of patches."""
+
+
+def bicubic(old: int, new: int) -> Float[np.ndarray, "new old"]:
+    """The matrix that resizes by cubic convolution (Keys 1981, a = -0.75) without a filter, edge elements repeated.
+
+    As PyTorch's `interpolate` in the mode bicubic, with which published models are resized.
+    """
+    a, centres, matrix = -0.75, (np.arange(new) + 0.5) * old / new - 0.5, np.zeros((new, old), np.float32)
+    for tap in range(-1, 3):
+        place = np.floor(centres) + tap
+        x = np.abs(centres - place)
+        weights = np.where(x <= 1, ((a + 2) * x - (a + 3)) * x**2 + 1, a * (((x - 5) * x + 8) * x - 4))
+        np.add.at(matrix, (np.arange(new), np.clip(place, 0, old - 1).astype(int)), weights)
+    return matrix
 
 
 def alibi_slopes(num_heads: int) -> Float[np.ndarray, " heads"]:

@@ -87,7 +87,7 @@ class Stack(nnx.Module):
         self.position_bias = self._parameters(config.positions if used else None, config, rngs)
         self.local_position_bias = self._parameters(config.local_positions, config, rngs)
         self.final_norm = config.make_norm(config.d_model) if config.final_norm else None
-        self.remat, self.unroll = config.remat, config.unroll
+        self.remat, self.unroll, self.stochastic_depth = config.remat, config.unroll, config.stochastic_depth
 
     def __call__(
         self,
@@ -111,6 +111,7 @@ class Stack(nnx.Module):
         def run(x: Vectors, layers: Any, tokens: Any, memories: Any, keys: Any) -> tuple[Vectors, Any, Any]:
             caches, inside = {}, {}
             for name, layer in layers.items():
+                key, drop = keys.get(name, (None, None))
                 x, caches[name], weights = layer(
                     x,
                     memories.get(name, memory),
@@ -118,7 +119,8 @@ class Stack(nnx.Module):
                     memory_mask=memory_mask,
                     positions=positions_of[layer.kind.name],
                     cache=tokens.get(name),
-                    key=keys.get(name),
+                    key=key,
+                    drop=drop,
                     intermediates=intermediates,
                 )
                 inside[name] = Intermediates(x, weights) if intermediates else None
@@ -127,7 +129,9 @@ class Stack(nnx.Module):
         # Inside a loop nothing can be merged with what is recomputed, so that needs no barrier there.
         repeated = jax.checkpoint(run, prevent_cse=self.unroll) if self.remat else run
         run = jax.checkpoint(run) if self.remat else run
-        keys = None if key is None else jax.random.split(key, self.num_layers)
+        # The random draws of each layer: a key, and how probably a row leaves a sub-layer out.
+        rates = jnp.linspace(0, self.stochastic_depth, self.num_layers) if self.stochastic_depth else None
+        keys = None if key is None else (jax.random.split(key, self.num_layers), rates)
         first, scanned, last = (self._group(group, cache, keys) for group in (self.first, self.scanned, self.last))
         layers, tokens, *others = scanned
         shared = layers if self.shared_layers else None
@@ -170,13 +174,14 @@ class Stack(nnx.Module):
         tokens = {name: tokens for name, (tokens, _) in caches.items()}
         return StackCache(tokens, {name: read for name, (_, read) in caches.items() if read is not None})
 
-    def _group(self, group: Any, cache: StackCache | None, keys: Array | None) -> tuple[Any, Any, Any, Any]:
-        """The layers of a group by name, and their caches, memories and keys."""
+    def _group(self, group: Any, cache: StackCache | None, keys: Any) -> tuple[Any, Any, Any, Any]:
+        """The layers of a group by name, and their caches, memories, and keys with rates."""
         tokens, memories = ({}, {}) if cache is None else cache
         names = [name for name, _ in group]
-        split = {} if keys is None else {name: _every(keys, numbers) for name, numbers in group}
+        some = {} if keys is None else dict(group)
+        split = {name: jax.tree.map(lambda of, n=numbers: _every(of, n), keys) for name, numbers in some.items()}
         if group != self.scanned:
-            split = {name: key[0] for name, key in split.items()}
+            split = {name: jax.tree.map(lambda of: of[0], of) for name, of in split.items()}
         layers = {name: getattr(self, name) for name in names}
         caches, read = ({name: table[name] for name in names if name in table} for table in (tokens, memories))
         return layers, caches, read, split

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
+from transformer_jax.data.pictures import PictureFolders
 from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.sources import Files
 from transformer_jax.data.tokenizer_json import TokenizerJson
@@ -18,6 +19,7 @@ from transformer_jax.parallel.mesh import MeshConfig, local_mesh
 from transformer_jax.runs.published_generation import with_generation
 from transformer_jax.runs.sentence_files import longest_text, read_pooling
 from transformer_jax.tasks.classification import Classification
+from transformer_jax.tasks.image_classification import ImageClassification
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
 from transformer_jax.tasks.next_sentence import NextSentence
@@ -39,19 +41,21 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tup
     The source has no files yet.
     """
     config, task = published.config, task_for(published)
-    reach = config.reach() or config.max_length
-    # A translation may begin with the token of its language.
-    extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
-    length = max(min(reach - extra, longest_text(published.directory) or LONGEST), 1)
-    files = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
-    tokenizer = files.train([])
-    task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
-    data = DataConfig(source=Files(features=task.features), tokenizer=files, max_length=length)
+    data = DataConfig(source=PictureFolders())
+    vocabularies: dict[str, Vocabulary] = {}
+    if config.reads_text:
+        reach = config.reach() or config.max_length
+        # A translation may begin with the token of its language.
+        extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
+        length = max(min(reach - extra, longest_text(published.directory) or LONGEST), 1)
+        files = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
+        tokenizer = files.train([])
+        task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
+        data = DataConfig(source=Files(features=task.features), tokenizer=files, max_length=length)
+        vocabularies |= dict.fromkeys(task.vocabularies(data), tokenizer)
     labels = tuple(published.labels())
-    vocabularies: dict[str, Vocabulary] = {
-        feature: dataclasses.replace(kind, names=labels) if isinstance(kind, Labels) else tokenizer
-        for feature, kind in task.vocabularies(data).items()
-    }
+    kinds = task.vocabularies(data).items()
+    vocabularies |= {name: dataclasses.replace(kind, names=labels) for name, kind in kinds if isinstance(kind, Labels)}
     # The only checkpoint is no step of a training.
     train = TrainConfig(best="", validation_examples=0)
     return Experiment(task=task, data=data, model=config, train=train), vocabularies
@@ -81,6 +85,8 @@ def task_for(published: Published) -> Task:
         return LanguageModelling()
     if isinstance(config, EncoderDecoderConfig):
         return Translation()
+    if not config.reads_text:
+        return ImageClassification(image_size=config.input.image_size, channels=config.input.channels)
     if config.head == "language_model":
         return MaskedLanguageModelling()
     if config.head == "pretraining":

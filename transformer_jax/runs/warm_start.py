@@ -25,7 +25,7 @@ from transformer_jax.training.step import abstract_model
 PREFIX = ("layers", "vocab", "positions")
 """Axes along which the common beginning is taken; all others have to be equal."""
 OF_TRAINING = ("head", "num_outputs", "dropout", "attention_dropout", "feed_forward_dropout", "head_dropout", "dtype")
-OF_TRAINING += ("attention_kernel", "initializer", "remat", "unroll", "vocab_multiple")
+OF_TRAINING += ("attention_kernel", "initializer", "remat", "stochastic_depth", "unroll", "vocab_multiple")
 """Fields of a model that say how it is trained, rather than what a published one computes."""
 LEAST = 0.01
 """The share of a model's values that has to fit."""
@@ -97,8 +97,10 @@ class PublishedOrigin:
 
     def tokenizers(self, data: DataConfig, kinds: Mapping[str, VocabularyConfig]) -> dict[str, Vocabulary]:
         """The published tokenizer for the features of text in `kinds`."""
+        if not (texts := [feature for feature, kind in kinds.items() if kind == data.tokenizer]):
+            return {}  # a model of pictures has none
         tokenizer = TokenizerJson(str(self.published.directory), self.published.config.vocab_size).train([])
-        return {feature: tokenizer for feature, kind in kinds.items() if kind == data.tokenizer}
+        return dict.fromkeys(texts, tokenizer)
 
     def shapes(self) -> dict[str, Any]:
         """Shape and type of the published parameters by our names."""

@@ -20,7 +20,7 @@ from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
 from transformer_jax.nn.named import choose
-from transformer_jax.tasks.losses import cross_entropy
+from transformer_jax.tasks.losses import class_sums
 from transformer_jax.tasks.predictor import Predictor, listed
 from transformer_jax.tasks.scores import LABEL_SCORES, NUMBER_SCORES, agreement_scores
 from transformer_jax.tasks.sequences import join_parts, token_types
@@ -87,11 +87,7 @@ class Classification(Task):
         if self.regression:
             errors = jnp.square(outputs[:, 0] - label)
             return {"loss": (jnp.sum(jnp.where(weights > 0, errors, 0)), count)}
-        settings = {"vocab_size": outputs.shape[-1], "label_smoothing": self.label_smoothing}
-        losses, plain = cross_entropy(outputs[:, None], label[:, None], **settings)
-        right = (jnp.argmax(outputs, axis=-1) == label).astype(jnp.float32)
-        rows = {"loss": losses[:, 0], "nll": plain[:, 0], "accuracy": right}
-        return {name: (jnp.sum(values * weights), count) for name, values in rows.items()}
+        return class_sums(outputs, label, weights, label_smoothing=self.label_smoothing)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "Classifier":
         """The model with `classify`, `probabilities` and `embed`."""
@@ -132,32 +128,46 @@ class PairClassification(Classification):
 
 
 @dataclass(eq=False, repr=False)
-class Classifier(Predictor):
-    """Labels (or, without `labels`, numbers) for texts, which are cut off at `max_length` tokens as in training."""
+class LabelPredictor(Predictor):
+    """Labels (or, without `labels`, numbers) for what `outputs` takes."""
 
     labels: Labels | None
-    _: KW_ONLY
-    parts: int
-    """Texts that belong together: 2 of a model of pairs."""
 
-    def classify(self, texts: Sequence[Text]) -> list[Any]:
-        """The most probable label of every text, or its number."""
-        outputs = self.outputs(texts)
+    def classify(self, items: Sequence[Any]) -> list[Any]:
+        """The most probable label of every item, or its number."""
+        outputs = self.outputs(items)
         if self.labels is None:
             return outputs[:, 0].tolist()
         return [self.labels.names[best] for best in outputs.argmax(axis=1)]
 
-    def predict(self, lines: Sequence[str]) -> list[str]:
-        """The labels or numbers of `classify` as text; a line has the parts of a pair with a tab between them."""
-        return [str(label) for label in self.classify([line.split("\t", self.parts - 1) for line in listed(lines)])]
-
-    def probabilities(self, texts: Sequence[Text]) -> list[dict[str, float]]:
+    def probabilities(self, items: Sequence[Any]) -> list[dict[str, float]]:
         """The probability of every label, most probable first; ValueError for a model of numbers."""
         if self.labels is None:
             raise ValueError("a model of numbers has no probabilities; use classify")
         names = self.labels.names
-        rows = np.asarray(jax.nn.softmax(self.outputs(texts), axis=-1))
+        rows = np.asarray(jax.nn.softmax(self.outputs(items), axis=-1))
         return [{names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")} for row in rows]
+
+    def predict(self, lines: Sequence[str]) -> list[str]:
+        """The labels or numbers of `classify` as text."""
+        return [str(label) for label in self.classify(listed(lines))]
+
+    def outputs(self, items: Sequence[Any]) -> Float[np.ndarray, "items outputs"]:
+        """The model's predictions, before any softmax."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False, repr=False)
+class Classifier(LabelPredictor):
+    """Labels or numbers for texts, which are cut off at `max_length` tokens as in training."""
+
+    _: KW_ONLY
+    parts: int
+    """Texts that belong together: 2 of a model of pairs."""
+
+    def predict(self, lines: Sequence[str]) -> list[str]:
+        """The labels or numbers of `classify` as text; a line has the parts of a pair with a tab between them."""
+        return [str(label) for label in self.classify([line.split("\t", self.parts - 1) for line in listed(lines)])]
 
     def outputs(self, texts: Sequence[Text]) -> Float[np.ndarray, "texts outputs"]:
         """The model's predictions, before any softmax."""

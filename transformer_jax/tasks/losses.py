@@ -42,6 +42,21 @@ def label_sums(
     return {"loss": (jnp.sum(losses * weights), count), "accuracy": (jnp.sum(right * weights), count)}
 
 
+def class_sums(
+    logits: Float[Array, "batch outputs"],
+    labels: Int[Array, " batch"],
+    weights: Float[Array, " batch"],
+    *,
+    label_smoothing: float = 0.0,
+) -> dict[str, tuple[Float[Array, ""], Float[Array, ""]]]:
+    """Sums and weights of `loss`, of `nll`, without label smoothing, and of `accuracy`, for one label in each row."""
+    settings = {"vocab_size": logits.shape[-1], "label_smoothing": label_smoothing}
+    losses, plain = cross_entropy(logits[:, None], labels[:, None], **settings)
+    right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    rows, count = {"loss": losses[:, 0], "nll": plain[:, 0], "accuracy": right}, jnp.sum(weights)
+    return {name: (jnp.sum(values * weights), count) for name, values in rows.items()}
+
+
 LARGE_VOCABULARY, CHUNK = 16_384, 64
 """With so many tokens or more, logits exist for only so many positions of each row at a time, by default."""
 

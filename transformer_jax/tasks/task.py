@@ -112,6 +112,11 @@ class Task:
         """Sums and weights of `loss` (what is differentiated) and other metrics; `key=None` is evaluation."""
         raise NotImplementedError
 
+    def longest(self, data: DataConfig) -> int:
+        """Tokens of the longest example that there may be."""
+        varying = self.packed or any(column.varying for column in self.columns.values())
+        return data.max_length if varying else max(column.tokens for column in self.columns.values())
+
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
         """Tokens by which speed is measured: of packed rows all, or else the real ones of the last column that varies.
 

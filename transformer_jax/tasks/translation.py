@@ -115,15 +115,10 @@ class Translation(Task):
 
     def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
-        target, lengths = batch["target"], batch["target_length"]
-        # The last column sees itself as its next token; it is past every length and weighs nothing.
-        labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
+        target = batch["target"]
         logits = model(batch["source"], target, source_lengths=batch["source_length"], key=key)
-        vocab_size = model.embedding.vocab_size
-        smoothed, plain = cross_entropy(logits, labels, vocab_size=vocab_size, label_smoothing=self.label_smoothing)
-        weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
-        tokens = jnp.sum(weights)
-        return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
+        settings = {"vocab_size": model.embedding.vocab_size, "label_smoothing": self.label_smoothing}
+        return target_sums(logits, target, batch["target_length"], **settings)
 
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
         """Target tokens that are predicted."""
@@ -180,6 +175,16 @@ class Translation(Task):
                 raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
             targets = several if several is more and several[:1] == targets else [*targets, *several]
         return [text for text in targets if text.strip()]
+
+
+def target_sums(logits: Array, target: Array, lengths: Array, *, vocab_size: int, label_smoothing: float) -> Sums:
+    """`loss`, with label smoothing, and `nll`, without, of the tokens of targets that follow their first ones."""
+    # The last column sees itself as its next token; it is past every length and weighs nothing.
+    labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
+    smoothed, plain = cross_entropy(logits, labels, vocab_size=vocab_size, label_smoothing=label_smoothing)
+    weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
+    tokens = jnp.sum(weights)
+    return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
 
 
 class Hypothesis(NamedTuple):
@@ -371,27 +376,37 @@ class Translator(Predictor):
 
 @partial(jax.jit, static_argnames=("decoding", "start", "longest", "end_id", "forbidden"))
 def _search(
-    model: EncoderDecoder,
-    source: Array,
-    lengths: Array,
-    *,
-    decoding: Decoding,
-    start: tuple[int, ...],
-    end_id: int,
-    forbidden: tuple[int, ...],
-    longest: int = 0,
-    among: OneOf | None = None,
+    model: EncoderDecoder, source: Array, lengths: Array, *, decoding: Decoding, longest: int = 0, **settings: Any
 ) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
     capacity = longest or decoding.limit(source.shape[1])
     limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
+    limits = jnp.where(lengths > 0, limits, 0)
+    memory = model.encode(source, source_lengths=lengths)
+    return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
+
+
+def search_memory(
+    model: EncoderDecoder,
+    memory: Encoded,
+    limits: Array,
+    *,
+    capacity: int,
+    decoding: BeamSearch,
+    start: tuple[int, ...],
+    end_id: int,
+    forbidden: tuple[int, ...],
+    among: OneOf | None = None,
+) -> BeamResult:
+    """Texts behind the tokens `start`, given what the encoder has read: each of `limits` tokens at most, at most
+    `capacity` of them."""
     return beam_search(
         model.extend,
         DecoderCache.take,
-        model.start_cache(model.encode(source, source_lengths=lengths), capacity + len(start) - 1),
-        jnp.broadcast_to(jnp.array(start, jnp.int32), (source.shape[0], len(start))),
+        model.start_cache(memory, capacity + len(start) - 1),
+        jnp.broadcast_to(jnp.array(start, jnp.int32), (len(limits), len(start))),
         **decoding.settings(),
-        max_new_tokens=jnp.where(lengths > 0, limits, 0),
+        max_new_tokens=limits,
         capacity=capacity,
         end_id=end_id,
         forbidden=forbidden,

@@ -1,0 +1,192 @@
+"""Pictures: where they come from, and from the bytes of a file to an array of one size."""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from annotated_types import Ge
+from jaxtyping import UInt8
+
+from transformer_jax.data.augmentation import Augmentation, Draws
+from transformer_jax.data.columns import Column
+from transformer_jax.data.examples import digest
+from transformer_jax.data.lines import existing, file_lines
+from transformer_jax.data.sources import Example, Files, HeldOut, Source, check_split
+
+MOST_PIXELS = 2**26
+"""Pixels of a file; what claims to have more may be made to exhaust the memory."""
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+Picture = UInt8[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width"]
+Square = Callable[[Any, int, Draws], Any]
+"""From an image of Pillow, a size and random numbers to a square image of that size."""
+
+
+def picture_column(size: int, channels: int, augmentation: Augmentation) -> Column:
+    """A column of pictures, kept as they are encoded; each counts as one token of a batch."""
+    decode = partial(decode_picture, size=size, channels=channels)
+    vary = partial(decode, square=augmentation.square) if augmentation != Augmentation() else None
+    return Column("uint8", (size, size, channels), varying=False, decode=decode, vary=vary)
+
+
+def encode_picture(picture: Path | bytes | Picture) -> bytes:
+    """The bytes of a file, and an array as a PPM file; ValueError for other channels than 1 or 3, OSError of files."""
+    from PIL import Image
+
+    if isinstance(picture, bytes | Path):
+        return picture if isinstance(picture, bytes) else picture.read_bytes()
+    if picture.shape[2:] not in ((), (1,), (3,)):
+        raise ValueError(f"no picture: an array of the shape {picture.shape}; channels are 1 or 3")
+    file = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture).save(file, "PPM")
+    return file.getvalue()
+
+
+def decode_picture(
+    data: bytes, draws: Draws | None = None, *, size: int, channels: int, square: Square | None = None
+) -> UInt8[np.ndarray, "size size channels"]:
+    """The picture, grey for 1 channel or red, green, blue for 3: its middle square scaled to `size`, or what `square`
+    cuts out by its `draws`; of an animation the first picture, turned as its camera says, without transparency.
+
+    Raises ValueError for what cannot be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}")
+        if draws is None:
+            image.draft(None, (2 * size, 2 * size))  # large JPEG files are read at a smaller scale
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # of 16 bits
+            image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+        if image.mode == "F":
+            raise ValueError("its values are floats, whose range is not known")
+        image = image.convert("L" if channels == 1 else "RGB")
+        if draws is None or square is None:
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        else:
+            image = square(image, size, draws)
+        return np.asarray(image).reshape(size, size, channels)
+    except Exception as error:  # of many types, whatever the damage is
+        raise ValueError(f"no picture: {' '.join(str(error).split())}") from error
+
+
+@dataclass(frozen=True)
+class Digits(Source):
+    """1,797 handwritten digits of 8 x 8 pixels in 16 shades of grey, which scikit-learn brings along.
+
+    Every fifth is for test and every tenth for validation (Alpaydin and Kaynak 1998, the test part of their data).
+    """
+
+    def examples(self, split: str) -> Iterator[Example]:
+        from sklearn.datasets import load_digits
+
+        check_split(self, split)
+        digits: Any = load_digits()
+        part = np.arange(len(digits.target)) % 10
+        wanted = {"train": ~np.isin(part, (3, 4, 9)), "validation": part == 3, "test": np.isin(part, (4, 9))}[split]
+        images = np.round(digits.images[wanted] * (255 / 16)).astype(np.uint8)[..., None]
+        for image, label in zip(images, digits.target[wanted], strict=True):
+            yield {"image": image, "label": int(label)}
+
+
+@dataclass(frozen=True)
+class DigitPairs(Source):
+    """Pictures of two of these digits, beside or above each other, with a `caption`, such as "three left of seven"."""
+
+    count: Annotated[int, Ge(1)] = 10_000
+    """Pictures to learn from; a tenth as many for validation, and for test."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        digits, random = [*Digits().examples(split)], np.random.default_rng(self.splits.index(split))
+        for _ in range(self.count if split == "train" else -(-self.count // 10)):
+            pair = [digits[number] for number in random.integers(len(digits), size=2)]
+            picture, beside = np.zeros((16, 16), np.uint8), random.random() < 0.5
+            canvas = picture.T if beside else picture  # of one above the other
+            for row, digit, column in zip((0, 8), pair, random.choice((0, 4, 8), size=2), strict=True):
+                pixels = digit["image"][..., 0]
+                canvas[row : row + 8, column : column + 8] = pixels.T if beside else pixels
+            one, other = (NAMES[digit["label"]] for digit in pair)
+            yield {"image": picture, "caption": f"{one} {'left of' if beside else 'above'} {other}"}
+
+
+@dataclass(frozen=True)
+class Npz(HeldOut):
+    """Files of NumPy with an array of pictures `[pictures, height, width(, channels)]` and one of labels."""
+
+    train: tuple[str, ...] = ("train.npz",)
+    arrays: tuple[str, str] = ("images", "labels")
+    """The names of both arrays in a file."""
+    classes: str = ""
+    """A file with the name of the label of every number, one a line; empty: numbers are names."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The examples of a split; ValueError for files that hold something else."""
+        belongs = self.belongs(split)
+        names = [*file_lines(existing(Path(self.directory).expanduser() / self.classes))] if self.classes else []
+        for path in self.files(split):
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    images, labels = (np.asarray(file[name]) for name in self.arrays)
+                if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
+                    raise ValueError(f"they are {images.dtype} {images.shape} and {labels.shape}")
+            except (EOFError, KeyError, OSError, ValueError, TypeError) as error:
+                wanted = f"{' and '.join(self.arrays)} of as many pictures (uint8) and labels"
+                raise ValueError(f"{path} does not hold {wanted}: {error}") from error
+            for image, label in zip(images, labels.tolist(), strict=True):
+                if belongs(image.tobytes().hex()):
+                    yield {"image": image, "label": names[label] if names else label}
+
+
+@dataclass(frozen=True)
+class PictureFolders(HeldOut):
+    """Folders with a folder of picture files for each class; other files are passed over."""
+
+    held_out: ClassVar[tuple[str, ...]] = ("validation", "test")
+
+    train: tuple[str, ...] = ("train",)
+    """Folders to learn from; `.` for the directory itself."""
+    validation: tuple[str, ...] = ()
+    """Folders for validation."""
+    test: tuple[str, ...] = ()
+    """Folders for the final score."""
+    holdout: float = 0.0
+    """Share of the training files held out for validation, and as much for test, unless those have folders."""
+
+    def files(self, split: str) -> list[Path]:
+        """The picture files of a split in the order of their names; ValueError for none."""
+        check_split(self, split)
+        belongs, directory = self.belongs(split), Path(self.directory).expanduser().absolute()
+        folders = [directory / name for name in getattr(self, split) or self.train]
+        paths = [path for folder in folders for path in sorted(folder.glob("*/*")) if path.suffix.lower() in SUFFIXES]
+        if files := [path for path in paths if belongs(path.relative_to(directory).as_posix())]:
+            return files
+        raise ValueError(f"no CLASS/NAME{{{','.join(SUFFIXES)}}} in {', '.join(map(str, folders))}; set data.source")
+
+    def examples(self, split: str) -> Iterator[Example]:
+        return ({"image": path, "label": path.parent.name} for path in self.files(split))
+
+
+@dataclass(frozen=True)
+class PictureTable(Files):
+    """Tables of picture files and their labels; names of files are relative to `directory`, or absolute.
+
+    Files that are missing are counted and skipped.
+    """
+
+    features: tuple[str, ...] = ("image", "label")
+
+    def examples(self, split: str) -> Iterator[Example]:
+        directory = Path(self.directory).expanduser()
+        return ({**row, "image": directory / row["image"]} for row in super().examples(split))
+
+    def fingerprint(self, split: str) -> str:
+        return digest(self.examples(split))

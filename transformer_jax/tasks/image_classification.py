@@ -1,0 +1,262 @@
+"""Classification of pictures by an encoder-only model (Dosovitskiy et al. 2021)."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from annotated_types import Ge, Le, Lt
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from transformer_jax.data.augmentation import Augmentation
+from transformer_jax.data.columns import Column, Columns
+from transformer_jax.data.config import DataConfig
+from transformer_jax.data.examples import Kind
+from transformer_jax.data.labels import Labels
+from transformer_jax.data.pictures import Picture, decode_picture, encode_picture, picture_column
+from transformer_jax.data.sources import Example
+from transformer_jax.data.vocabulary import VocabularyConfig
+from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.nn.inputs import Patches
+from transformer_jax.parallel.distributed import to_host
+from transformer_jax.tasks.classification import LabelPredictor
+from transformer_jax.tasks.losses import class_sums
+from transformer_jax.tasks.predictor import Predictor
+from transformer_jax.tasks.sequences import array_width
+from transformer_jax.tasks.task import Sums, Task, Tokenizers, means_of, resolved
+
+AnyPicture = str | os.PathLike[str] | bytes | Picture
+"""A picture: the name of a file, its bytes, or an array of values from 0 to 255."""
+Pixels = Float[Array, "batch height width channels"]
+
+
+@dataclass(frozen=True)
+class PictureTask(Task):
+    """Learns something of an `image`: bytes of a file, or an array. In a batch a picture counts as one token."""
+
+    image_size: Annotated[int, Ge(1), Le(2**14)] = 224
+    """Pixels along each side, to which pictures are scaled; their middle square is taken."""
+    channels: Literal[1, 3] = 3
+    """3 for colours, 1 for grey."""
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the target probability that is spread over all labels."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Random changes of the pictures to learn from."""
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return {**super().kinds, "image": "image"}
+
+    @property
+    def decode(self) -> Callable[[bytes], np.ndarray]:
+        """From the bytes of a picture to its pixels."""
+        return partial(decode_picture, size=self.image_size, channels=self.channels)
+
+    @property
+    def columns(self) -> Columns:
+        """The picture, decoded by the pipeline."""
+        return {"image": picture_column(self.image_size, self.channels, self.augmentation)}
+
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
+        """The bytes of pictures, None of those that cannot be decoded."""
+
+        def sound(example: Example) -> bytes | None:
+            try:
+                data = encode_picture(example["image"])
+                self.decode(data)
+            except (OSError, ValueError):
+                return None
+            return data
+
+        with ThreadPoolExecutor() as threads:
+            return {"image": [*threads.map(sound, examples)]}
+
+    def patches(self, model: Any) -> Patches:
+        """The model's input with what follows from the task; ValueError for a model that reads no such pictures."""
+        patches = getattr(model, "input", None)
+        if not isinstance(patches, Patches):
+            raise ValueError(f"{type(self).__name__} needs a model of pictures: vit(), or model.input Patches")
+        if patches.channels not in (0, self.channels):
+            raise ValueError(f"model.input.channels follow from task.channels, {self.channels}; leave them out")
+        if self.image_size % patches.size:
+            raise ValueError(f"model.input.size {patches.size} does not divide task.image_size {self.image_size}")
+        # A learned table of positions that was made for another size is interpolated.
+        return replace(patches, image_size=patches.image_size or self.image_size, channels=self.channels)
+
+
+@dataclass(frozen=True)
+class ImageClassification(PictureTask):
+    """Learns the `label` of an `image`."""
+
+    features: ClassVar[tuple[str, ...]] = ("image", "label")
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return {**super().kinds, "label": "label"}
+
+    @property
+    def columns(self) -> Columns:
+        """The picture, decoded by the pipeline, and the label's id."""
+        return {**super().columns, "label": Column(varying=False)}
+
+    def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
+        return {"label": Labels()}
+
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
+        """The bytes of pictures, None of those that cannot be decoded, and the ids of their labels."""
+        labels = [tokenizers["label"].id(example["label"]) for example in examples]
+        return {**super().encode(tokenizers, examples, max_length=max_length), "label": labels}
+
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
+        changes = {"head": "sequence", "num_outputs": vocab_sizes["label"], "input": self.patches(model)}
+        return resolved(self, model, EncoderOnlyConfig, data, 0, **changes)
+
+    def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`: cross-entropy; also `nll`, without smoothing and mixing, `accuracy` and `top_5`."""
+        pixels, label, share = batch["image"], batch["label"], None
+        real = (batch["example"] >= 0).astype(jnp.float32)
+        if key is not None and (self.augmentation.mixup or self.augmentation.cutmix):
+            # These draws are of a whole batch: they belong to the step, as those of dropout do.
+            mix_key, key = jax.random.split(key)
+            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(pixels), real, mix_key)
+        logits = model(pixels, key=key)
+        sums_of = partial(class_sums, logits, label_smoothing=self.label_smoothing)
+        sums = sums_of(label, real)
+        if share is not None:
+            own, other = sums_of(label, real * share), sums_of(jnp.roll(label, 1), real * (1 - share))
+            sums["loss"] = (own["loss"][0] + other["loss"][0], jnp.sum(real))
+        _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+        among = (best == label[:, None]).any(axis=1)
+        return {**sums, "top_5": (jnp.sum(among * real), jnp.sum(real))}
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        return {"loss": "lower", "accuracy": "higher", "top_5": "higher"}
+
+    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
+        """The loss without smoothing; how often the label is the most probable or among five, in percent."""
+        means = means_of(sums)
+        return {"loss": means["nll"], "accuracy": 100 * means["accuracy"], "top_5": 100 * means["top_5"]}
+
+    def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "ImageClassifier":
+        """The model with `classify`, `probabilities`, `embed` and `attention`."""
+        labels, sizes = tokenizers["label"], {"max_length": data.max_length, "tokens_per_batch": data.tokens_per_batch}
+        return ImageClassifier(model, labels, labels, decode=self.decode, **sizes)
+
+    def samples(self, predictor: "ImageClassifier", examples: Sequence[Example]) -> list[str]:
+        """The labels of pictures, and the most probable ones."""
+        found = predictor.classify([example["image"] for example in examples])
+        return [f"{example['label']}  -> {label}" for example, label in zip(examples, found, strict=True)]
+
+
+def mixed(
+    how: Augmentation, pixels: Pixels, real: Float[Array, " batch"], key: PRNGKeyArray
+) -> tuple[Pixels, Float[Array, " batch"]]:
+    """Pictures mixed with those of the row before, unless one of both is empty, and their own shares of the mixture."""
+    cut_key, share_key, y_key, x_key = jax.random.split(key, 4)
+    rows, height, width, _ = pixels.shape
+    cut = jax.random.bernoulli(cut_key, bool(how.cutmix) / (bool(how.cutmix) + bool(how.mixup)), (rows,))
+    alpha = jnp.where(cut, how.cutmix, how.mixup)
+    share = jnp.where(real * jnp.roll(real, 1) > 0, jax.random.beta(share_key, alpha, alpha), 1.0)
+
+    def inside(key: PRNGKeyArray, length: int) -> Array:
+        """Where the rectangle is along one side."""
+        distance = jnp.arange(length)[None] + 0.5 - length * jax.random.uniform(key, (rows, 1))
+        return jnp.abs(distance) < length / 2 * jnp.sqrt(1 - share)[:, None]
+
+    rectangle = inside(y_key, height)[:, :, None] & inside(x_key, width)[:, None, :]
+    own = jnp.where(cut[:, None, None], 1.0 - rectangle, share[:, None, None])[..., None]
+    return own * pixels + (1 - own) * jnp.roll(pixels, 1, axis=0), own.mean(axis=(1, 2, 3))
+
+
+@dataclass(eq=False, repr=False)
+class PictureReader(Predictor):
+    """A model of pictures, which are decoded and scaled as in training."""
+
+    _: KW_ONLY
+    decode: Callable[[bytes], UInt8[np.ndarray, "height width channels"]]
+    """From the bytes of a file to the pixels of a picture."""
+
+    def embed(self, pictures: Sequence[AnyPicture]) -> list[list[float]]:
+        """A vector for every picture: that from which the head predicts."""
+        return self.each(_pooled, pictures).tolist()
+
+    def each(self, program: Callable[..., Array], pictures: Sequence[AnyPicture], **settings: Any) -> np.ndarray:
+        """The rows of a program's output for pictures, so many at a time as a batch of training has."""
+        if isinstance(pictures, str | bytes):
+            raise TypeError("give a list of pictures, as in [picture], not one")
+        rows = min(self.tokens_per_batch, array_width(max(len(pictures), 1)))
+        rows, found = rows + -rows % self.row_multiple, []
+        for start in range(0, len(pictures), rows):
+            pixels = np.stack([self.pixels(one, start + n) for n, one in enumerate(pictures[start : start + rows], 1)])
+            filled = np.pad(pixels, ((0, rows - len(pixels)), (0, 0), (0, 0), (0, 0)))
+            found.append(to_host([self.run(program, filled, **settings)])[0][: len(pixels)])
+        return np.concatenate(found) if found else np.zeros((0, 1), np.float32)
+
+    def pixels(self, picture: AnyPicture, line: int = 1) -> UInt8[np.ndarray, "height width channels"]:
+        """The pixels that the model reads; ValueError, with the number of the line, for what is no picture."""
+        try:
+            return self.decode(encode_picture(Path(picture) if isinstance(picture, str | os.PathLike) else picture))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"line {line} is {error}") from error
+
+
+class PictureAttention(NamedTuple):
+    """Where a model looks in a picture."""
+
+    pixels: UInt8[np.ndarray, "height width channels"]
+    """The picture as the model reads it."""
+    weights: Float[np.ndarray, "layers heads rows columns"]
+    """The attention of the class token to every patch or, in a model without one, the mean of that of all patches."""
+    rollout: Float[np.ndarray, "layers rows columns"]
+    """The same from the picture up to each layer, residual connections counted (Abnar and Zuidema 2020)."""
+
+
+@dataclass(eq=False, repr=False)
+class ImageClassifier(PictureReader, LabelPredictor):
+    """Labels for pictures; a line to predict for is the name of a file."""
+
+    def outputs(self, items: Sequence[AnyPicture]) -> Float[np.ndarray, "pictures outputs"]:
+        """The model's predictions, before any softmax; ValueError for a model without labels."""
+        if not self.tokenizer.names:
+            raise ValueError("this model has no labels; use embed")
+        return self.each(_outputs, items)
+
+    def attention(self, picture: AnyPicture) -> PictureAttention:
+        """Where the class token looks in a picture, by layer and head."""
+        pixels = self.pixels(picture)
+        weights = np.asarray(_attention(self.model, jnp.asarray(pixels[None])))[:, 0]
+        patches = self.model.encoder_input.patches
+        rows, columns = (side // patches.size for side in pixels.shape[:2])
+        rolled, rollout = np.eye(weights.shape[-1]), []
+        for layer in weights.mean(axis=1):
+            rolled = (layer + np.eye(len(layer))) / 2 @ rolled
+            rollout.append(rolled)
+
+        def looks(of: np.ndarray) -> np.ndarray:
+            of = of[..., :1, :] if patches.class_token else of[..., patches.first :, :]
+            return of[..., patches.first :].mean(axis=-2).reshape(*of.shape[:-2], rows, columns)
+
+        return PictureAttention(pixels, looks(weights), looks(np.stack(rollout).astype(np.float32)))
+
+
+@jax.jit
+def _outputs(model: EncoderOnly, pixels: Array) -> Array:
+    return model(pixels)
+
+
+@jax.jit
+def _pooled(model: EncoderOnly, pixels: Array) -> Array:
+    encoded = model.encode(pixels)
+    return encoded.vectors[:, 0] if model.pooler is None else model.pooler(encoded)
+
+
+@jax.jit
+def _attention(model: EncoderOnly, pixels: Array) -> Array:
+    inside: Any = model.encode(pixels, intermediates=True).intermediates
+    return inside.attention["self_attention"]
