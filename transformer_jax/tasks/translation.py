@@ -380,7 +380,8 @@ def _search(
 ) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
     capacity = longest or decoding.limit(source.shape[1])
-    limits = jnp.where(lengths > 0, longest or jnp.minimum(lengths + decoding.extra_length, capacity), 0)
+    limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
+    limits = jnp.where(lengths > 0, limits, 0)
     memory = model.encode(source, source_lengths=lengths)
     return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
 
