@@ -54,6 +54,23 @@ def test_stop_and_go_on_equals_straight(straight, experiment_file, tmp_path, cap
     assert "finished" in capsys.readouterr().out
 
 
+def test_a_row_is_the_mean_of_its_steps_though_the_run_stopped_between(uninterrupted, experiment_file, tmp_path):
+    run, every_step = tmp_path / "run", rows(uninterrupted)
+    arguments = ["train", str(experiment_file), "--workdir", str(run), "--train.evaluate-every", "0"]
+    arguments += ["--train.log-every", "5"]
+    for stop in ("3", "7", "12"):
+        assert main([*arguments, "--train.stop-after", stop]) == 0
+    written, before = rows(run), 0
+    assert [row["step"] for row in written] == [5, 10, 12]
+    for row in written:
+        steps, before = every_step[before : row["step"]], row["step"]
+        tokens = [step["tokens"] for step in steps]
+        assert (row["steps_averaged"], row["tokens"]) == (len(steps), sum(tokens))
+        for name in ("loss", "nll"):
+            expected = np.average([step[name] for step in steps], weights=tokens)
+            np.testing.assert_allclose(row[name], expected, rtol=1e-6, err_msg=name)
+
+
 def test_dropout_draws_from_another_key_than_the_parameters(straight):
     saved = read_facts(straight / "checkpoints" / "12")["state"]["key"]
     assert saved != jax.random.key_data(jax.random.key(0)).tolist()

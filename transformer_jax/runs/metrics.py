@@ -1,4 +1,20 @@
-"""The metrics of a run in progress, written to `metrics.jsonl` and TensorBoard files and shown on the console."""
+"""The metrics of a run in progress, written to `metrics.jsonl` and TensorBoard files and shown on the console.
+
+The columns of a row:
+
+step                  updates made so far
+steps_averaged        steps since the row before, which the columns up to `mfu` are about
+loss, nll, ...        the task's metrics: means over those steps, weighted by what each is a mean of (a loss: tokens)
+gradient_norm         mean over those steps
+tokens                tokens of those steps, all together
+tokens_per_second     of those steps, without evaluations and checkpoints
+mfu                   share of the chips' peak, if that is known
+learning_rate         of the last step
+peak_memory           the most bytes that a device ever held or, if devices do not tell, the process
+validation_...        scores after the last step, where it was evaluated
+
+In rows of version 0.1.0, which have no `steps_averaged`, all but `tokens_per_second` and `mfu` are of the last step.
+"""
 
 import json
 import math

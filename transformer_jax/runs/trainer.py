@@ -21,6 +21,7 @@ from transformer_jax.runs.profiling import Profiler
 from transformer_jax.runs.run import VALIDATION, open_checkpoints
 from transformer_jax.runs.warm_start import fitting, with_copies
 from transformer_jax.tasks.task import COUNTS
+from transformer_jax.training.means import Means
 from transformer_jax.training.step import TrainState, abstract_state, device_batches, init_state, make_update
 from transformer_jax.training.throughput import Throughput
 
@@ -64,6 +65,7 @@ class Trainer:
         self.key = jax.random.fold_in(jax.random.key(self.config.seed, impl=self.config.random_bits), DROPOUT)
         dtype = getattr(self.experiment.model, "dtype", "float32")
         self.throughput = Throughput(prepared.mesh.devices.flat, dtype)
+        self.means = Means()
 
     def run(self) -> bool:
         """Makes steps, each followed by what is due: a row of metrics, an evaluation, a checkpoint.
@@ -121,8 +123,8 @@ class Trainer:
             self._record(log, step, metrics)
             self.throughput.pause()
             return {}
-        values = self._fetch(step, metrics)
-        speed, scores = self.throughput.lap(), {}
+        self._fetch(step, metrics)
+        row, scores = self._row(step, metrics), {}
         self.throughput.pause()
         try:
             with self.interrupts.giving_up():
@@ -134,16 +136,21 @@ class Trainer:
         except Exception:
             save()  # training is not lost with the scores
             raise
-        log.write(values | speed | scores)
+        log.write(row | scores)
         return scores
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
-        values = self._fetch(step, metrics)
+        self._fetch(step, metrics)
         if self._due(step, self.config.log_every) or step == self.config.steps:
-            log.write(values | self.throughput.lap())
+            log.write(self._row(step, metrics))
 
-    def _fetch(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
-        """Waits for the row of a step; FloatingPointError when its loss or gradient is not finite."""
+    def _row(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
+        """The row of the steps since the one before."""
+        means = self.means.row() | {"learning_rate": float(metrics["learning_rate"])}
+        return {"step": step, **means, **self.throughput.lap()}
+
+    def _fetch(self, step: int, metrics: Mapping[str, Array]) -> None:
+        """Waits for the metrics of a step and adds them up; FloatingPointError for a loss or gradient not finite."""
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(values[name]):
@@ -152,7 +159,7 @@ class Trainer:
                     "optimizer.learning_rate, a longer optimizer.warmup_steps or optimizer.clip_norm may help"
                 )
         self.throughput.tokens += values["tokens"]
-        return {"step": step, **values, "tokens": int(values["tokens"])}
+        self.means.add(values)
 
     def _save(
         self, checkpoints: Checkpoints, state: TrainState, step: int, scores: Mapping[str, float] | None = None
@@ -161,7 +168,7 @@ class Trainer:
             step,
             model=named_parameters(state.model),
             optimizer=named_leaves(state.optimizer),
-            state=self._facts(),
+            state=self._facts() | {"means": self.means.state()},
             metrics=scores or None,
         )
 
@@ -191,6 +198,7 @@ class Trainer:
                 raise ValueError(f"checkpoint {newest.step} was trained on other {name}; use another --workdir")
         saved = newest.optimizer or {}
         optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), [saved[name] for name in leaves])
+        self.means = Means(newest.state.get("means"))
         print(f"going on from step {newest.step:,}", flush=True)
         step = jax.device_put(np.int32(newest.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, newest.model), optimizer, step), newest.step
