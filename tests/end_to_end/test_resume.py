@@ -1,6 +1,7 @@
 """A run that was ended in any way goes on as if it had not been: the numbers are equal, not close."""
 
 import fcntl
+import re
 import signal
 import time
 
@@ -54,14 +55,16 @@ def test_stop_and_go_on_equals_straight(straight, experiment_file, tmp_path, cap
     assert "finished" in capsys.readouterr().out
 
 
-def test_a_row_is_the_mean_of_its_steps_though_the_run_stopped_between(uninterrupted, experiment_file, tmp_path):
+def test_a_row_is_the_mean_of_its_steps_though_the_run_stopped_between(
+    uninterrupted, experiment_file, tmp_path, capsys
+):
     run, every_step = tmp_path / "run", rows(uninterrupted)
     arguments = ["train", str(experiment_file), "--workdir", str(run), "--train.evaluate-every", "0"]
     arguments += ["--train.log-every", "5"]
     for stop in ("3", "7", "12"):
         assert main([*arguments, "--train.stop-after", stop]) == 0
     written, before = rows(run), 0
-    assert [row["step"] for row in written] == [5, 10, 12]
+    assert [row["step"] for row in written] == [1, 5, 10, 12]
     for row in written:
         steps, before = every_step[before : row["step"]], row["step"]
         tokens = [step["tokens"] for step in steps]
@@ -69,6 +72,11 @@ def test_a_row_is_the_mean_of_its_steps_though_the_run_stopped_between(uninterru
         for name in ("loss", "nll"):
             expected = np.average([step[name] for step in steps], weights=tokens)
             np.testing.assert_allclose(row[name], expected, rtol=1e-6, err_msg=name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if re.match(r"compil|step .* gradient", line)]
+    assert re.match(r"compiling a step of \d+ rows, source \d+, target \d+", shown[0])
+    assert re.match(r"compiled in \d+\.\d s", shown[1])
+    steps = [line.split("/")[0].split()[-1] for line in shown if line.startswith("step")]
+    assert steps == ["1", "4", "5", "8", "10", "12"], "the first step of every start, and every row"
 
 
 def test_dropout_draws_from_another_key_than_the_parameters(straight):

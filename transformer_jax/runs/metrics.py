@@ -7,7 +7,7 @@ steps_averaged        steps since the row before, which the columns up to `mfu` 
 loss, nll, ...        the task's metrics: means over those steps, weighted by what each is a mean of (a loss: tokens)
 gradient_norm         mean over those steps
 tokens                tokens of those steps, all together
-tokens_per_second     of those steps, without evaluations and checkpoints
+tokens_per_second     of those steps, without compilations, evaluations and checkpoints
 mfu                   share of the chips' peak, if that is known
 learning_rate         of the last step
 peak_memory           the most bytes that a device ever held or, if devices do not tell, the process
@@ -21,7 +21,8 @@ import math
 import numbers
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class MetricsLog:
         self._file = (directory / METRICS).open("a", encoding="utf-8")
         self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step + 1)
         self._total_steps = total_steps
-        self._begin_step, self._began, self._compiling = resume_step, time.monotonic(), True
+        self._paced: tuple[int, float] | None = None
         self._console = console or Console(file=sys.stdout)
         self._bar: Progress | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -105,24 +106,46 @@ class MetricsLog:
             if name != "step" and math.isfinite(value):  # tensorboardX warns on stderr of others
                 group = "validation" if name.startswith(_VALIDATION) else "train"
                 self._tensorboard.add_scalar(f"{group}/{name.removeprefix(_VALIDATION)}", value, step)
-        place = f"step {step:>{len(f'{self._total_steps:,}')},}/{self._total_steps:,}"
+        self.show(row)
+        scores = {name.removeprefix(_VALIDATION): row[name] for name in row if name.startswith(_VALIDATION)}
+        if scores:
+            values = [f"{name} {value:.4g}" for name, value in scores.items()]
+            self.message("  ".join([self._place(step), "validation", *values]))
+
+    def show(self, row: Row) -> None:
+        """Shows the values of `row["step"]`, and writes nothing."""
+        if not self._enabled:
+            return
+        step = int(row["step"])
         values = [shown(row[name]) for name, shown in _SHOWN.items() if name in row]
-        text = "  ".join([place, *values, f"ETA {self._time_left(step)}"])
+        text = "  ".join([self._place(step), *values, *self._time_left(step)])
         if self._bar:
             self._bar.update(self._task, completed=step, description=text)
         else:
             self.message(text)
-        scores = {name.removeprefix(_VALIDATION): row[name] for name in row if name.startswith(_VALIDATION)}
-        if scores:
-            self.message("  ".join([place, "validation", *(f"{name} {value:.4g}" for name, value in scores.items())]))
 
-    def _time_left(self, step: int) -> str:
-        """Estimates it from the pace since the first row: compilation comes before that."""
-        now, steps = time.monotonic(), max(step - self._begin_step, 1)
-        seconds = (now - self._began) / steps * (self._total_steps - step)
-        if self._compiling:
-            self._begin_step, self._began, self._compiling = step, now, False
-        return str(timedelta(seconds=round(seconds)))
+    def _place(self, step: int) -> str:
+        return f"step {step:>{len(f'{self._total_steps:,}')},}/{self._total_steps:,}"
+
+    def _time_left(self, step: int) -> list[str]:
+        """The time left by the pace since the first row, which has none to go by."""
+        now, paced = time.monotonic(), self._paced
+        self._paced = paced or (step, now)
+        if paced is None or step == paced[0]:
+            return []
+        seconds = (now - paced[1]) / (step - paced[0]) * (self._total_steps - step)
+        return [f"ETA {timedelta(seconds=round(seconds))}"]
+
+    @contextmanager
+    def announced(self, begins: str, ends: str) -> Iterator[None]:
+        """Says that something `begins` and, with the time it took, that it `ends`; the pace leaves that time out."""
+        self.message(begins)
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        if self._enabled and self._paced:
+            self._paced = self._paced[0], self._paced[1] + seconds
+        self.message(f"{ends} in {seconds:.1f} s")
 
     def message(self, text: str) -> None:
         """Prints a line, above the progress bar on a terminal."""

@@ -2,7 +2,8 @@
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -66,6 +67,8 @@ class Trainer:
         dtype = getattr(self.experiment.model, "dtype", "float32")
         self.throughput = Throughput(prepared.mesh.devices.flat, dtype)
         self.means = Means()
+        self.start, self.compiled = 0, set[tuple[tuple[str, tuple[int, ...]], ...]]()
+        self.evaluated = False
 
     def run(self) -> bool:
         """Makes steps, each followed by what is due: a row of metrics, an evaluation, a checkpoint.
@@ -78,6 +81,7 @@ class Trainer:
         last = min(steps, self.config.stop_after or steps)
         with open_checkpoints(run.directory, self.experiment) as checkpoints:
             state, start = self._restore(checkpoints)
+            self.start = start
             if start >= last:
                 what = "finished" if start >= steps else "stopped as train.stop_after says"
                 print(f"this run has {what}: {start} of {steps} steps", flush=True)
@@ -86,10 +90,16 @@ class Trainer:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 profiler = Profiler(run.directory, start, enabled=self.profile)
                 batches = device_batches(task, run.tokenizers, table, plan, mesh, seed=seed, start=start, stop=last)
+                self.throughput.resume()
                 for step, batch in enumerate(batches, start + 1):
                     self.throughput.add(self.flops, state, batch, self.key)
                     profiler.before(step - 1)
-                    state, metrics = self.update(state, batch, self.key)
+                    unseen = self._unseen(batch)
+                    if unseen and waiting is not None:  # its row need not wait for a compilation
+                        self._record(log, *waiting)
+                        waiting = None
+                    with self._compiling(log, unseen) if unseen else nullcontext():
+                        state, metrics = self.update(state, batch, self.key)
                     if waiting is not None:
                         self._record(log, *waiting)
                     waiting = step, metrics
@@ -110,6 +120,23 @@ class Trainer:
                         break
         return step >= steps
 
+    @contextmanager
+    def _compiling(self, log: MetricsLog, shapes: str) -> Iterator[None]:
+        """Announces a compilation, which is no part of the speed; the call of a compiled step would return at once."""
+        self.throughput.pause()
+        with log.announced(f"compiling a step of {shapes}", "compiled"):
+            yield
+        self.throughput.resume()
+
+    def _unseen(self, batch: Mapping[str, Array]) -> str:
+        """The shapes of a batch that need a program of their own, in words; empty if it is compiled already."""
+        shapes = tuple((name, array.shape) for name, array in batch.items())
+        if shapes in self.compiled:
+            return ""
+        self.compiled.add(shapes)
+        sizes = [f"{name} {'x'.join(map(str, shape[1:]))}" for name, shape in shapes if len(shape) > 1]
+        return f"{shapes[0][1][0]} rows, {', '.join(sizes)}"
+
     def _pause(
         self, log: MetricsLog, state: TrainState, step: int, metrics: Mapping[str, Array], save: Callable[[], None]
     ) -> dict[str, Any]:
@@ -127,7 +154,9 @@ class Trainer:
         row, scores = self._row(step, metrics), {}
         self.throughput.pause()
         try:
-            with self.interrupts.giving_up():
+            first = nullcontext() if self.evaluated else log.announced("evaluating for the first time", "evaluated")
+            self.evaluated = True
+            with first, self.interrupts.giving_up():
                 for name, value in evaluate(state.model).items():
                     if isinstance(value, numbers.Real) and name not in COUNTS:
                         scores[VALIDATION + name] = float(value)
@@ -141,8 +170,12 @@ class Trainer:
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
         self._fetch(step, metrics)
-        if self._due(step, self.config.log_every) or step == self.config.steps:
+        if self._due(step, self.config.log_every) or step in (1, self.config.steps):
             log.write(self._row(step, metrics))
+        elif step == self.start + 1:  # a sign of life; the row will be that of a run that was never stopped
+            log.show(
+                {"step": step} | {name: float(metrics[name]) for name in ("loss", "gradient_norm", "learning_rate")}
+            )
 
     def _row(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
         """The row of the steps since the one before."""
@@ -188,6 +221,7 @@ class Trainer:
         leaves = named_leaves(fresh.optimizer)
         newest = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=leaves)
         if newest is None:
+            print("drawing the first parameters", flush=True)
             return self._initialized(init_state(config, self.optimizer, self.config.seed, mesh, self.frozen)), 0
         refused = refused_changes(newest.state["experiment"], self.experiment)
         if refused:

@@ -12,7 +12,7 @@ from transformer_jax.parallel.chips import chip_of
 
 
 class Throughput:
-    """Speed since the last row of metrics; evaluations and checkpoints are left out."""
+    """Speed since the last row of metrics; compilations, evaluations and checkpoints are left out."""
 
     def __init__(self, devices: Iterable[Any], dtype: str = "float32"):
         self._devices = list(devices)
