@@ -15,7 +15,7 @@ from transformer_jax.runs.checkpoint_folder import read_facts
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 
-TIMINGS = ("tokens_per_second", "peak_memory")
+TIMINGS = ("tokens_per_second", "memory", "peak_memory")
 
 
 def rows(directory):

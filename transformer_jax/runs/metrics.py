@@ -10,7 +10,8 @@ tokens                tokens of those steps, all together
 tokens_per_second     of those steps, without compilations, evaluations and checkpoints
 mfu                   share of the chips' peak, if that is known
 learning_rate         of the last step
-peak_memory           the most bytes that a device ever held or, if devices do not tell, the process
+memory                bytes that a device holds now or, if devices do not tell, the process: what grows is a leak
+peak_memory           the most that it ever held
 validation_...        scores after the last step, where it was evaluated
 
 In rows of version 0.1.0, which have no `steps_averaged`, all but `tokens_per_second` and `mfu` are of the last step.
@@ -42,7 +43,8 @@ _SHOWN: dict[str, Callable[[float], str]] = {
     "learning_rate": "lr {:.2e}".format,
     "tokens_per_second": "{:>7,.0f} tokens/s".format,
     "mfu": "MFU {:5.1%}".format,
-    "peak_memory": lambda size: f"{size / 2**30:.1f} GiB",
+    "memory": lambda size: f"{size / 2**30:.2f} GiB",
+    "peak_memory": lambda size: f"peak {size / 2**30:.2f}",
 }
 
 
