@@ -89,6 +89,13 @@ def refusal(place, capfd):
         (["--train.checkpoint", "bset"], "a checkpoint is last, best, a step or average:N, not 'bset'"),
         (["--train.checkpoint", "average:9"], "needs more than train.keep 3"),
         (["--train.checkpoint", "average:3"], "needs more than the 1 that 1 steps with train.save_every 1000 leave"),
+        (
+            ["--train.save-every", "epoch", "--train.steps", "2", "--train.checkpoint", "average:3"],
+            "needs more than the 2 that 2 steps with train.save_every epoch leave",
+        ),
+        (["--train.save-every", "epochs"], "--train.save-every needs a whole number or 'epoch', not 'epochs'"),
+        (["--train.evaluate-every", "-1"], "train.evaluate_every must be at least 0, not -1"),
+        (["--train.patience", "3"], "train.patience needs validation examples"),
         (["--train.checkpoint", "best"], "train.checkpoint best needs validation examples"),
         (["--task.label-smoothing", "1"], "task.label_smoothing must be at least 0 and below 1, not 1.0"),
         (["--task.scores", "blue"], "unknown score 'blue'; known: bleu"),

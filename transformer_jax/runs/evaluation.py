@@ -44,13 +44,14 @@ class Evaluation:
         self.plan = evaluation_plan(run.experiment, lengths, num_shards("batch", mesh))
         self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
-    def __call__(self, model: Any) -> dict[str, Any]:
-        """The metrics by name, and `COUNTS`; all processes call this together."""
+    def __call__(self, model: Any, *, predictions: bool = True) -> dict[str, Any]:
+        """The metrics by name, and `COUNTS`; without `predictions` those of the loss. All processes call it together."""
         task, data = self.run.experiment.task, self.run.experiment.data
-        predictor = task.predictor(model, self.run.tokenizers, data)
         with jax.set_mesh(self.mesh):
-            metrics = task.loss_metrics(self.sums(model), self.examples)
-            return {"examples": len(self.examples)} | metrics | task.evaluate(predictor, self.examples)
+            found = {"examples": len(self.examples)} | task.loss_metrics(self.sums(model), self.examples)
+            if predictions:
+                found |= task.evaluate(task.predictor(model, self.run.tokenizers, data), self.examples)
+            return found
 
     def sums(self, model: Any) -> dict[str, tuple[float, float]]:
         """The sums and weights of the task's loss and other metrics over all examples."""

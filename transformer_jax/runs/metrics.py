@@ -3,6 +3,7 @@
 The columns of a row:
 
 step                  updates made so far
+epoch                 how often they have gone through the training examples
 steps_averaged        steps since the row before, which the columns up to `mfu` are about
 loss, nll, ...        the task's metrics: means over those steps, weighted by what each is a mean of (a loss: tokens)
 gradient_norm         mean over those steps

@@ -41,7 +41,7 @@ from transformer_jax.runs.run import (
     write_experiment,
 )
 from transformer_jax.runs.warm_start import Origin, PublishedOrigin, fitting, table
-from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
 
@@ -154,6 +154,8 @@ def _prepare(
     encoded = training_table(run, text)
     print(encoded.report("train"), flush=True)
     plan = _plan(experiment, encoded)
+    if experiment.train.save_every == "epoch":
+        _check_saved(experiment.train, plan.batches_per_epoch)
     validation = None
     for split in data.source.splits:
         if split == "validation":
@@ -215,17 +217,27 @@ def check_train(experiment: Experiment) -> None:
     if train.best and train.best.removeprefix(VALIDATION) not in known:
         names = [VALIDATION + name for name in known]
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
-    needed, saved = averaged(train.checkpoint), math.ceil(train.steps / (train.save_every or train.steps))
-    if needed > train.keep:
+    if averaged(train.checkpoint) > train.keep:
         raise ValueError(f"train.checkpoint {train.checkpoint} needs more than train.keep {train.keep}; raise that")
-    if needed > saved:
+    if train.save_every != "epoch":
+        _check_saved(train, train.save_every)
+    scored = train.best and train.validation_examples and "validation" in data.source.splits
+    if train.checkpoint == "best" and not scored:
+        raise ValueError("train.checkpoint best needs validation examples, train.validation_examples and train.best")
+    if train.patience and not (scored and train.evaluate_every):
+        raise ValueError(
+            "train.patience needs validation examples, train.validation_examples, train.evaluate_every and train.best"
+        )
+
+
+def _check_saved(train: TrainConfig, save_every: int) -> None:
+    """Raises ValueError if a checkpoint every so many steps leaves too few to average."""
+    saved = math.ceil(train.steps / (save_every or train.steps))
+    if averaged(train.checkpoint) > saved:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {saved} that {train.steps} steps with "
             f"train.save_every {train.save_every} leave; lower train.save_every, or set train.checkpoint to last"
         )
-    scored = train.best and train.validation_examples and "validation" in data.source.splits
-    if train.checkpoint == "best" and not scored:
-        raise ValueError("train.checkpoint best needs validation examples, train.validation_examples and train.best")
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:
@@ -254,10 +266,13 @@ def _check_checkpoints(directory: Path) -> None:
 
     Training would begin anew and drop those metrics.
     """
-    made = max((row["step"] for row in read_metrics(directory)), default=0)
+    rows = read_metrics(directory)
+    made = max((row["step"] for row in rows), default=0)
     folder, train = directory / "checkpoints", read_tree(directory)["train"]
     # Metrics are written before the checkpoint of their step, which a killed process may not have begun.
-    first = min(filter(None, (train["save_every"], train["stop_after"], train["steps"] - 1)), default=0)
+    epoch = round(rows[-1]["step"] / rows[-1]["epoch"]) if rows and "epoch" in rows[-1] else 0
+    save_every = epoch if train["save_every"] == "epoch" else train["save_every"]
+    first = min(filter(None, (save_every, train["stop_after"], train["steps"] - 1)), default=0)
     if made > first and not (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(
             f"the run in {directory} made {made:,} steps, but {folder} has no checkpoint; is its disk mounted? "

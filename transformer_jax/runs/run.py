@@ -216,9 +216,13 @@ def published_directory(place: str) -> Path | None:
 
 def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
     """The checkpoints of a run, kept as its experiment says."""
-    best = experiment.train.best
-    higher = experiment.task.metrics().get(best.removeprefix(VALIDATION)) == "higher"
-    return Checkpoints(directory / "checkpoints", keep=experiment.train.keep, best=best, higher_is_better=higher)
+    train, higher = experiment.train, higher_is_better(experiment)
+    return Checkpoints(directory / "checkpoints", keep=train.keep, best=train.best, higher_is_better=higher)
+
+
+def higher_is_better(experiment: Experiment) -> bool:
+    """Whether higher values of the metric `train.best` are better."""
+    return experiment.task.metrics().get(experiment.train.best.removeprefix(VALIDATION)) == "higher"
 
 
 def read_tree(directory: Path) -> dict[str, Any]:

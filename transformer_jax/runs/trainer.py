@@ -16,12 +16,14 @@ from transformer_jax.parallel.distributed import Agreement, is_first, leave
 from transformer_jax.runs.checkpoint import Checkpoints
 from transformer_jax.runs.experiment_file import to_tree
 from transformer_jax.runs.interrupts import Interrupted, Interrupts
-from transformer_jax.runs.metrics import MetricsLog
+from transformer_jax.runs.metrics import MetricsLog, read_metrics
+from transformer_jax.runs.patience import Patience
 from transformer_jax.runs.preparation import Prepared, refused_changes
 from transformer_jax.runs.profiling import Profiler
 from transformer_jax.runs.run import VALIDATION, open_checkpoints
 from transformer_jax.runs.warm_start import fitting, with_copies
 from transformer_jax.tasks.task import COUNTS
+from transformer_jax.training.experiment import Interval
 from transformer_jax.training.means import Means
 from transformer_jax.training.step import TrainState, abstract_state, device_batches, init_state, make_update
 from transformer_jax.training.throughput import Throughput
@@ -69,6 +71,7 @@ class Trainer:
         self.means = Means()
         self.start, self.compiled = 0, set[tuple[tuple[str, tuple[int, ...]], ...]]()
         self.evaluated = False
+        self.patience = Patience(self.experiment)
 
     def run(self) -> bool:
         """Makes steps, each followed by what is due: a row of metrics, an evaluation, a checkpoint.
@@ -86,6 +89,9 @@ class Trainer:
                 what = "finished" if start >= steps else "stopped as train.stop_after says"
                 print(f"this run has {what}: {start} of {steps} steps", flush=True)
                 return start >= steps
+            if self.patience.exhausted:
+                print(f"this run has finished: {self.patience}; a higher train.patience goes on", flush=True)
+                return True
             with MetricsLog(run.directory, total_steps=steps, resume_step=start, enabled=is_first()) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 profiler = Profiler(run.directory, start, enabled=self.profile)
@@ -110,15 +116,17 @@ class Trainer:
                         save = partial(self._save, checkpoints, state, step)
                         scores = self._pause(log, state, *waiting, save)
                         waiting = None
-                        ending = ending or self.interrupts.signal is not None
+                        ending = ending or self.interrupts.signal is not None or self.patience.exhausted
                         if ending or self._due(step, self.config.save_every):
                             save(scores)
-                        if ending and step < steps:
+                        if self.patience.exhausted:
+                            log.message(f"finished and saved at step {step:,}: {self.patience}")
+                        elif ending and step < steps:
                             log.message(f"stopped and saved at step {step:,}; the same command goes on from there")
                         self.throughput.resume()
                     if ending:
                         break
-        return step >= steps
+        return step >= steps or self.patience.exhausted
 
     @contextmanager
     def _compiling(self, log: MetricsLog, shapes: str) -> Iterator[None]:
@@ -157,7 +165,7 @@ class Trainer:
             first = nullcontext() if self.evaluated else log.announced("evaluating for the first time", "evaluated")
             self.evaluated = True
             with first, self.interrupts.giving_up():
-                for name, value in evaluate(state.model).items():
+                for name, value in evaluate(state.model, predictions=self._predicted(step)).items():
                     if isinstance(value, numbers.Real) and name not in COUNTS:
                         scores[VALIDATION + name] = float(value)
         except Interrupted:
@@ -166,6 +174,7 @@ class Trainer:
             save()  # training is not lost with the scores
             raise
         log.write(row | scores)
+        self.patience.add(scores)
         return scores
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
@@ -180,7 +189,8 @@ class Trainer:
     def _row(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
         """The row of the steps since the one before."""
         means = self.means.row() | {"learning_rate": float(metrics["learning_rate"])}
-        return {"step": step, **means, **self.throughput.lap()}
+        epoch = step / self.prepared.plan.batches_per_epoch
+        return {"step": step, "epoch": epoch, **means, **self.throughput.lap()}
 
     def _fetch(self, step: int, metrics: Mapping[str, Array]) -> None:
         """Waits for the metrics of a step and adds them up; FloatingPointError for a loss or gradient not finite."""
@@ -233,6 +243,9 @@ class Trainer:
         saved = newest.optimizer or {}
         optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), [saved[name] for name in leaves])
         self.means = Means(newest.state.get("means"))
+        for row in read_metrics(self.prepared.run.directory):
+            if row["step"] <= newest.step:
+                self.patience.add(row)
         print(f"going on from step {newest.step:,}", flush=True)
         step = jax.device_put(np.int32(newest.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, newest.model), optimizer, step), newest.step
@@ -251,8 +264,19 @@ class Trainer:
         optimizer = init(partition(new, self.frozen)[0])
         return TrainState(replace_parameters(state.model, new), optimizer, state.step)
 
-    def _due(self, step: int, every: int) -> bool:
-        return every > 0 and step % every == 0
+    def _interval(self, every: Interval) -> int:
+        """The number of steps."""
+        return self.prepared.plan.batches_per_epoch if every == "epoch" else every
+
+    def _due(self, step: int, every: Interval) -> bool:
+        steps = self._interval(every)
+        return steps > 0 and step % steps == 0
+
+    def _predicted(self, step: int) -> bool:
+        """Whether the evaluation after this step makes predictions."""
+        if step == self.config.steps:
+            return True
+        return step // self._interval(self.config.evaluate_every) % self.config.predict_every == 0
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
