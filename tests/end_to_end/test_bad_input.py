@@ -86,7 +86,7 @@ def refusal(place, capfd):
         (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate"),
         (["--train.steps", "-1"], "train.steps must be at least 1 and below 2147483648, not -1"),
         (["--train.seed", "-1"], "train.seed must be at least 0 and below 9223372036854775808, not -1"),
-        (["--train.checkpoint", "bset"], "a checkpoint is last, best, a step or average:N, not 'bset'"),
+        (["--train.checkpoint", "bset"], "a checkpoint is last, best, ema, a step or average:N, not 'bset'"),
         (["--train.checkpoint", "average:9"], "needs more than train.keep 3"),
         (["--train.checkpoint", "average:3"], "needs more than the 1 that 1 steps with train.save_every 1000 leave"),
         (
@@ -96,6 +96,7 @@ def refusal(place, capfd):
         (["--train.save-every", "epochs"], "--train.save-every needs a whole number or 'epoch', not 'epochs'"),
         (["--train.evaluate-every", "-1"], "train.evaluate_every must be at least 0, not -1"),
         (["--train.patience", "3"], "train.patience needs validation examples"),
+        (["--train.checkpoint", "ema"], "train.checkpoint ema needs optimizer.ema"),
         (["--train.checkpoint", "best"], "train.checkpoint best needs validation examples"),
         (["--task.label-smoothing", "1"], "task.label_smoothing must be at least 0 and below 1, not 1.0"),
         (["--task.scores", "blue"], "unknown score 'blue'; known: bleu"),

@@ -20,7 +20,7 @@ from transformer_jax.models.encoder_only import bert
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.runs.evaluation import PROBES, Evaluation, encoded_examples
 from transformer_jax.runs.preparation import prepare
-from transformer_jax.runs.run import Run
+from transformer_jax.runs.run import Run, Steps
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
 from transformer_jax.tasks.next_sentence import NextSentence

@@ -37,5 +37,5 @@ def main(arguments: Sequence[str]) -> None:
     if options.json:
         print(json.dumps({name: as_json(value) for name, value in scores.items()}, ensure_ascii=False, allow_nan=False))
         return
-    for name, value in {**scores, "checkpoint": ", ".join(map(str, steps))}.items():
+    for name, value in {**scores, "checkpoint": str(steps)}.items():
         print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")

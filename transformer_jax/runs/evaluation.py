@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,7 +45,7 @@ class Evaluation:
         self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
     def __call__(self, model: Any, *, predictions: bool = True) -> dict[str, Any]:
-        """The metrics by name, and `COUNTS`; without `predictions` those of the loss. All processes call it together."""
+        """The metrics by name, and `COUNTS`; without `predictions` the loss's. All processes call this together."""
         task, data = self.run.experiment.task, self.run.experiment.data
         with jax.set_mesh(self.mesh):
             found = {"examples": len(self.examples)} | task.loss_metrics(self.sums(model), self.examples)
@@ -67,7 +67,7 @@ class Evaluation:
         return totals
 
 
-def evaluate(run: Run, steps: list[int], examples: list[Example]) -> dict[str, Any]:
+def evaluate(run: Run, steps: Sequence[int], examples: list[Example]) -> dict[str, Any]:
     """Scores of the mean of the parameters at these steps, computed on all devices of this process."""
     mesh = local_mesh(run.experiment.mesh)
     return Evaluation(run, encoded_examples(run, examples), mesh)(run.model_of(steps, mesh))

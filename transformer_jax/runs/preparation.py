@@ -24,7 +24,7 @@ from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, tr
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
-from transformer_jax.runs.checkpoint import storable
+from transformer_jax.runs.checkpoint import EMA, storable
 from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.imported_files import imported_files
@@ -219,6 +219,8 @@ def check_train(experiment: Experiment) -> None:
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
     if averaged(train.checkpoint) > train.keep:
         raise ValueError(f"train.checkpoint {train.checkpoint} needs more than train.keep {train.keep}; raise that")
+    if train.checkpoint == EMA and not experiment.optimizer.ema:
+        raise ValueError("train.checkpoint ema needs optimizer.ema, such as 0.999")
     if train.save_every != "epoch":
         _check_saved(train, train.save_every)
     scored = train.best and train.validation_examples and "validation" in data.source.splits

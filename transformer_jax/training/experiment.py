@@ -44,7 +44,7 @@ class TrainConfig:
     validation_examples: Annotated[int, Ge(0), MAY_CHANGE] = 500
     """Validation examples that are scored at an evaluation, the first ones; 0: none."""
     checkpoint: Annotated[str, MAY_CHANGE] = "last"
-    """Checkpoint that is evaluated and used by default: last, best, a step, or average:N."""
+    """Checkpoint that is evaluated and used by default: last, best, ema (`optimizer.ema`), a step, or average:N."""
     initialize_from: str = ""
     """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are copied; empty: none. Its file is executed.
     Or the directory of a published model, whose sizes and forms replace those of `model` as well."""

@@ -23,6 +23,7 @@ from transformer_jax.data.fields import check_ranges
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import matching
 from transformer_jax.training.lora import LoraConfig, adapted, factor_names
+from transformer_jax.training.moving_average import averaged
 
 Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
@@ -60,6 +61,8 @@ class OptimizerConfig:
     """Each layer's learning rate is this times that of the layer above: below 1 to fine-tune."""
     clip_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients of a larger norm are scaled down to it; 0: never."""
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Decay of a moving average of the parameters, such as 0.999, which `--checkpoint ema` takes; 0: none is kept."""
     frozen: tuple[str, ...] = ()
     """Names of parameters that are not trained; patterns such as encoder/* match many."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -123,7 +126,8 @@ def make_optimizer(
     if config.layer_decay < 1:
         parts.append(_by_layer(config.layer_decay, numbers))
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
-    return adapted(optimizer, config.lora, maps, seed) if maps else optimizer
+    optimizer = adapted(optimizer, config.lora, maps, seed) if maps else optimizer
+    return averaged(optimizer, config.ema) if config.ema else optimizer
 
 
 def untrained(config: OptimizerConfig, axes: Axes) -> tuple[str, ...]:
