@@ -125,7 +125,7 @@ def test_a_text_is_tokenised_once_for_checks_evaluations_and_the_result(tmp_path
     monkeypatch.setattr(Run, "model_of", lambda *_: model)
     assert prepared.validation is not None and prepared.validation(model)["examples"] == 40
     assert prepared.validation(model)["examples"] == 40
-    show_result(prepared.run, [1], ONE, samples=2)
+    show_result(prepared.run, Steps([1]), ONE, samples=2)
     # The first ones tell whether a table on disk is the right one.
     for split in dates.splits:
         sources = [example["source"] for example in dates.examples(split)]
