@@ -51,6 +51,8 @@ class Translation(Task):
 
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Share of the target probability that is spread over all tokens."""
+    z_loss: Annotated[float, Ge(0)] = 0.0
+    """Weight of the squared log-normaliser in the loss, such as 1e-4; in `loss`, not in `nll`."""
     decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How translations are searched."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
@@ -100,7 +102,8 @@ class Translation(Task):
         labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
         logits = model(batch["source"], target, source_lengths=batch["source_length"], key=key)
         vocab_size = model.embedding.vocab_size
-        smoothed, plain = cross_entropy(logits, labels, vocab_size=vocab_size, label_smoothing=self.label_smoothing)
+        extra = {"label_smoothing": self.label_smoothing, "z_loss": self.z_loss}
+        smoothed, plain = cross_entropy(logits, labels, vocab_size=vocab_size, **extra)
         weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
         tokens = jnp.sum(weights)
         return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
