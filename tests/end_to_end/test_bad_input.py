@@ -95,6 +95,7 @@ def refusal(place, capfd):
         ),
         (["--train.save-every", "epochs"], "--train.save-every needs a whole number or 'epoch', not 'epochs'"),
         (["--train.evaluate-every", "-1"], "train.evaluate_every must be at least 0, not -1"),
+        (["--train.log-to", "tensorbord"], "--train.log-to needs values that are each 'tensorboard' or 'wandb'"),
         (["--train.patience", "3"], "train.patience needs validation examples"),
         (["--train.checkpoint", "ema"], "train.checkpoint ema needs optimizer.ema"),
         (["--train.checkpoint", "best"], "train.checkpoint best needs validation examples"),

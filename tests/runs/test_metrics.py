@@ -3,8 +3,9 @@ import json
 import math
 import re
 import struct
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tensorboardX.proto import event_pb2
 
 from transformer_jax.runs import metrics
 from transformer_jax.runs.metrics import METRICS, MetricsLog, as_json, read_metrics
+from transformer_jax.runs.trackers import wandb
 
 ROW = {"loss": 1 / 3, "tokens": 4096, "learning_rate": 4.1e-4, "tokens_per_second": 21_300.0}
 
@@ -92,6 +94,44 @@ def test_tensorboard_gets_every_value_and_forgets_what_a_resumed_run_repeats(tmp
             data = data[16 + length :]
     assert values == {("train/loss", 300): 0.5, ("validation/bleu", 300): 40.0}
     assert purged == [201]
+
+
+class FakeWandb(ModuleType):
+    """Remembers what Weights & Biases would have got."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.begun, self.rows, self.finished = [], [], 0
+
+    def init(self, **settings):
+        self.begun.append(settings)
+        return self
+
+    def define_metric(self, name, *, step_metric):
+        assert (name, step_metric) == ("*", "step")
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_weights_and_biases_gets_finite_values_in_one_run_that_goes_on(tmp_path, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for step in (100, 200):
+        with log_of(tmp_path, step - 100, log_to=("wandb",), experiment={"class": "Experiment"}) as log:
+            log.write({"step": step, "loss": 0.5, "nll": math.nan, "validation_bleu": 40.0})
+    assert fake.rows == [{"step": step, "train/loss": 0.5, "validation/bleu": 40.0} for step in (100, 200)]
+    assert fake.finished == 2
+    first, second = fake.begun
+    assert first == second, "the same id"
+    assert (first["name"], first["resume"], first["config"]) == (tmp_path.name, "allow", {"class": "Experiment"})
+    assert not (tmp_path / "tensorboard").exists()
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"train.log_to wandb needs a package: pip install 'transformer-jax\[wandb\]'"):
+        wandb()
 
 
 def test_a_log_file_gets_aligned_plain_lines_and_stderr_stays_clean(tmp_path, capsys):

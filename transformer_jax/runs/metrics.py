@@ -1,4 +1,4 @@
-"""The metrics of a run in progress, written to `metrics.jsonl` and TensorBoard files and shown on the console.
+"""The metrics of a run in progress, written to `metrics.jsonl`, given to trackers and shown on the console.
 
 The columns of a row:
 
@@ -23,16 +23,18 @@ import math
 import numbers
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from transformer_jax.data.lines import write_whole
+from transformer_jax.runs.trackers import TRACKERS, by_group
 
 METRICS = "metrics.jsonl"
 Row = Mapping[str, float | int]
@@ -53,8 +55,9 @@ class MetricsLog:
     """Writes and shows the rows of one run; to be used as a context manager.
 
     Every row goes to `directory/metrics.jsonl`, one JSON object a line, where a number reads back exactly and one that
-    is not finite is null; and to `directory/tensorboard/`. A terminal shows a progress bar, with a line that stays for
-    every evaluation (a row that has `validation_...`); any other output gets a line a row. Nothing goes to stderr.
+    is not finite is null; and to the trackers that `log_to` names, with the `experiment` as plain JSON. A terminal
+    shows a progress bar, with a line that stays for every evaluation (a row that has `validation_...`); any other
+    output gets a line a row. Nothing goes to stderr.
 
     A run that goes on at `resume_step` drops the rows after that step, so that the file holds each step once. `enabled`
     is False on all processes but the first: they write and show nothing.
@@ -68,16 +71,16 @@ class MetricsLog:
         resume_step: int = 0,
         console: Console | None = None,
         enabled: bool = True,
+        log_to: Sequence[str] = ("tensorboard",),
+        experiment: Mapping[str, Any] = MappingProxyType({}),
     ):
         self._enabled = enabled
         if not enabled:
             return
-        from tensorboardX import SummaryWriter
-
         directory.mkdir(parents=True, exist_ok=True)
         _keep_until(directory, resume_step)
         self._file = (directory / METRICS).open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step + 1)
+        self._trackers = [TRACKERS[name](directory, resume_step, experiment) for name in log_to]
         self._total_steps = total_steps
         self._paced: tuple[int, float] | None = None
         self._console = console or Console(file=sys.stdout)
@@ -96,7 +99,8 @@ class MetricsLog:
             if self._bar:
                 self._bar.stop()
             self._file.close()
-            self._tensorboard.close()
+            for tracker in self._trackers:
+                tracker.close()
 
     def write(self, row: Row) -> None:
         """Writes and shows the values of `row["step"]`."""
@@ -105,10 +109,8 @@ class MetricsLog:
         self._file.write(json.dumps({name: as_json(value) for name, value in row.items()}, allow_nan=False) + "\n")
         self._file.flush()
         step = int(row["step"])
-        for name, value in row.items():
-            if name != "step" and math.isfinite(value):  # tensorboardX warns on stderr of others
-                group = "validation" if name.startswith(_VALIDATION) else "train"
-                self._tensorboard.add_scalar(f"{group}/{name.removeprefix(_VALIDATION)}", value, step)
+        for tracker in self._trackers:
+            tracker.write(step, by_group(row))
         self.show(row)
         scores = {name.removeprefix(_VALIDATION): row[name] for name in row if name.startswith(_VALIDATION)}
         if scores:

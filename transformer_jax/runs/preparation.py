@@ -40,6 +40,7 @@ from transformer_jax.runs.run import (
     read_tree,
     write_experiment,
 )
+from transformer_jax.runs.trackers import wandb
 from transformer_jax.runs.warm_start import Origin, PublishedOrigin, fitting, table
 from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.optimizer import depends_on_steps, untrained
@@ -219,6 +220,8 @@ def check_train(experiment: Experiment) -> None:
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
     if averaged(train.checkpoint) > train.keep:
         raise ValueError(f"train.checkpoint {train.checkpoint} needs more than train.keep {train.keep}; raise that")
+    if "wandb" in train.log_to:
+        wandb()
     if train.checkpoint == EMA and not experiment.optimizer.ema:
         raise ValueError("train.checkpoint ema needs optimizer.ema, such as 0.999")
     if train.save_every != "epoch":

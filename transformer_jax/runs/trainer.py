@@ -92,7 +92,14 @@ class Trainer:
             if self.patience.exhausted:
                 print(f"this run has finished: {self.patience}; a higher train.patience goes on", flush=True)
                 return True
-            with MetricsLog(run.directory, total_steps=steps, resume_step=start, enabled=is_first()) as log:
+            with MetricsLog(
+                run.directory,
+                total_steps=steps,
+                resume_step=start,
+                enabled=is_first(),
+                log_to=self.config.log_to,
+                experiment=to_tree(self.experiment),
+            ) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 profiler = Profiler(run.directory, start, enabled=self.profile)
                 batches = device_batches(task, run.tokenizers, table, plan, mesh, seed=seed, start=start, stop=last)

@@ -29,6 +29,8 @@ class TrainConfig:
     """Micro-batches per batch, to save memory; the numbers stay the same but for dropout."""
     log_every: Annotated[int, Ge(1), MAY_CHANGE] = 100
     """Steps between rows of metrics.jsonl."""
+    log_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], MAY_CHANGE] = ("tensorboard",)
+    """What shows the metrics beside metrics.jsonl: tensorboard (files in the run), wandb (Weights & Biases)."""
     evaluate_every: Annotated[Interval, MAY_CHANGE] = 1_000
     """Steps between evaluations on the validation examples, or epoch; 0: only at the end."""
     predict_every: Annotated[int, Ge(1), MAY_CHANGE] = 1
