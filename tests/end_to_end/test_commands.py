@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from transformer_jax.cli.main import main
 
 
@@ -44,3 +46,24 @@ def test_other_training_text_is_refused_and_the_run_stays_as_it_is(experiment_fi
     assert main(arguments) == 2
     assert "other training text" in capsys.readouterr().err
     assert (tmp_path / "run" / "experiment.json").read_bytes() == before
+
+
+def test_runs_are_evaluated_together(straight, experiment_file, tmp_path, capsys):
+    other = str(tmp_path / "other")
+    options = ["--train.seed", "1", "--train.steps", "4", "--model.d-model", "8"]
+    assert main(["train", str(experiment_file), "--workdir", other, *options]) == 0
+    capsys.readouterr()
+
+    def loss(*runs):
+        assert main(["evaluate", *runs, "--json", "--data.source.count", "9"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    alone, twice, both = (loss(str(straight), *more) for more in ([], [str(straight)], [other]))
+    assert twice["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    assert both["ensemble"] == {str(straight): [12], other: [4]}
+    assert alone["loss"] != pytest.approx(both["loss"], rel=1e-3) and "bleu" in both
+    changed = [*options, "--data.tokenizer.mask", "True"]
+    third = str(tmp_path / "third")
+    assert main(["train", str(experiment_file), "--workdir", third, *changed]) == 0
+    assert main(["evaluate", str(straight), third]) == 2
+    assert "an ensemble has one vocabulary" in capsys.readouterr().err

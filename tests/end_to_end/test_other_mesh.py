@@ -84,8 +84,8 @@ def test_a_run_goes_on_on_another_mesh_with_the_numbers_and_batches_of_one(train
     for step, mesh in ((2, MESHES[1]), (6, MESHES[3])):
         arrays = saved(run.directory, step)
         state = abstract_state(run.experiment.model, update.optimizer, make_mesh(MeshConfig(**mesh)))
-        parameters, kept = named_parameters(state.model), named_leaves(state.optimizer)
-        restored = run.checkpoints().restore(step, model=parameters, optimizer=kept)
+        wanted = {"model": named_parameters(state.model), "optimizer": named_leaves(state.optimizer)}
+        restored = run.checkpoints().restore(step, model=wanted["model"], optimizer=wanted["optimizer"])
         for item, found in (("model", restored.model), ("optimizer", restored.optimizer)):
             assert found is not None and found.keys() == arrays[item].keys() and len(found) > 20
             for name, array in found.items():

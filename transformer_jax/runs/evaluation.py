@@ -18,6 +18,8 @@ from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples, Table, encode_table
+from transformer_jax.decoding.ensemble import Ensemble
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.parallel.axes import num_shards
 from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.run import Run
@@ -67,10 +69,34 @@ class Evaluation:
         return totals
 
 
-def evaluate(run: Run, steps: Sequence[int], examples: list[Example]) -> dict[str, Any]:
-    """Scores of the mean of the parameters at these steps, computed on all devices of this process."""
+def evaluate(
+    run: Run, steps: Sequence[int], examples: list[Example], others: Sequence[tuple[Run, Sequence[int]]] = ()
+) -> dict[str, Any]:
+    """Scores of the mean of the parameters at these steps, computed on all devices of this process.
+
+    With `others` it is an ensemble of this model and theirs. Raises ValueError for models that cannot be one.
+    """
     mesh = local_mesh(run.experiment.mesh)
-    return Evaluation(run, encoded_examples(run, examples), mesh)(run.model_of(steps, mesh))
+    for other, _ in others:
+        _check_member(run, other)
+    members = tuple(one.model_of(of, mesh) for one, of in ((run, steps), *others))
+    model = Ensemble(members) if others else members[0]
+    return Evaluation(run, encoded_examples(run, examples), mesh)(model)
+
+
+def _check_member(run: Run, other: Run) -> None:
+    """Raises ValueError unless the models of two runs can decode together."""
+    for one in (run, other):
+        if not isinstance(one.experiment.model, EncoderDecoderConfig):
+            raise ValueError(f"an ensemble is of encoder-decoder models, which that of {one.directory} is not")
+    ours, theirs = (
+        {feature: tokenizer.fingerprint for feature, tokenizer in one.tokenizers.items()} for one in (run, other)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"an ensemble has one vocabulary, but {other.directory} has another than {run.directory}: train it with "
+            f"--initialize-from or with data.tokenizer.path"
+        )
 
 
 def check_evaluation(run: Run, split: str) -> tuple[EncodedExamples, dict[str, int]]:

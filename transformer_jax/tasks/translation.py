@@ -19,8 +19,8 @@ from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import OneOf
+from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.config import Encoded
-from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
@@ -95,7 +95,7 @@ class Translation(Task):
                 raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
         return replace(model, vocab_size=vocab_sizes["target"], source_vocab_size=vocab_sizes["source"])
 
-    def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
         target, lengths = batch["target"], batch["target_length"]
         # The last column sees itself as its next token; it is past every length and weighs nothing.
@@ -112,7 +112,7 @@ class Translation(Task):
         """Target tokens that are predicted."""
         return jnp.sum(jnp.maximum(batch["target_length"] - 1, 0))
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
+    def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
         names = {name: getattr(self, name) for name in (*OF_SOURCES, "target_start")}
         both = tokenizers["source"], tokenizers["target"].for_targets
@@ -177,7 +177,7 @@ class Translator(Predictor):
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        model: EncoderDecoder | Ensemble,
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         decoding: Decoding = Decoding(),
@@ -311,7 +311,7 @@ class Translator(Predictor):
 
 @partial(jax.jit, static_argnames=("decoding", "start", "longest", "end_id", "forbidden"))
 def _search(
-    model: EncoderDecoder,
+    model: EncoderDecoder | Ensemble,
     source: Array,
     lengths: Array,
     *,
@@ -327,7 +327,7 @@ def _search(
     limits = longest or lengths + decoding.extra_length
     return beam_search(
         model.extend,
-        DecoderCache.take,
+        lambda cache, rows: cache.take(rows),  # of a model or of an ensemble
         model.start_cache(model.encode(source, source_lengths=lengths), capacity + len(start) - 1),
         jnp.broadcast_to(jnp.array(start, jnp.int32), (source.shape[0], len(start))),
         **decoding.settings(),
@@ -342,7 +342,7 @@ def _search(
 
 @partial(jax.jit, static_argnames="first")
 def _log_probabilities(
-    model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array, *, first: int = 0
+    model: EncoderDecoder | Ensemble, source: Array, lengths: Array, target: Array, targets: Array, *, first: int = 0
 ) -> Array:
     """Of target tokens behind the `first` ones, which every target has."""
     logits = model(source, target, source_lengths=lengths)
