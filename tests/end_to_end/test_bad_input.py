@@ -102,6 +102,7 @@ def refusal(place, capfd):
         (["--task.label-smoothing", "1"], "task.label_smoothing must be at least 0 and below 1, not 1.0"),
         (["--task.scores", "blue"], "unknown score 'blue'; known: bleu"),
         (["--task.decoding.beam-size", "0"], "task.decoding.beam_size must be at least 1 and at most 1024, not 0"),
+        (["--task.decoding.groups", "3"], "decoding.groups 3 does not divide decoding.beam_size 4"),
         # Numbers that no machine has memory for, or counts to
         (["--model.num-layers", "1000000000000"], "model.num_layers must be at least 1 and at most 10000, not 1000000"),
         (["--model.num-decoder-layers", "10001"], "model.num_decoder_layers must be at least 1 and at most 10000"),

@@ -40,11 +40,11 @@ class Ensemble:
         """Logits of the token that follows each target token."""
         return self._mean([member(*arguments, **settings) for member in self.members])
 
-    def encode(self, *arguments: Any, **settings: Any) -> tuple[Any, ...]:
-        """The memories of all members."""
+    def encode(self, *arguments: Any, **settings: Any) -> Any:
+        """The memories of all members, a tuple."""
         return tuple(member.encode(*arguments, **settings) for member in self.members)
 
-    def start_cache(self, memories: Sequence[Any], capacity: int) -> EnsembleCache:
+    def start_cache(self, memories: Any, capacity: int) -> EnsembleCache:
         """A cache for `capacity` target tokens of every row."""
         pairs = zip(self.members, memories, strict=True)
         return EnsembleCache(tuple(member.start_cache(memory, capacity) for member, memory in pairs))
