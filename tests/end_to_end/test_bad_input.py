@@ -130,6 +130,10 @@ def refusal(place, capfd):
         (["--data.tokenizer.model-type", "bpe", "--data.tokenizer.vocab-size", "5000"], "data.tokenizer.vocab_size"),
         (["--data.tokenizer.path", "absent.model"], "absent.model"),
         # Text that is not there
+        (
+            ["--data.tokenizer", "bytes", "--data.subword-sampling", "0.1"],
+            "needs a SentencePiece vocabulary",
+        ),
         (["--data.source.directory", "txet"], "set data.source.directory"),
         (["--data.source.train", "train.en", "train.dd"], "did you mean train.de"),
         (["--data.source.train", "train.en"], "give one text file for each of source, target"),

@@ -221,3 +221,23 @@ def test_a_schedule_over_all_steps_refuses_another_number_of_steps(experiment_fi
     assert main([*arguments, "--train.steps", "4", "--train.stop-after", "2"]) == 0
     assert main([*arguments, "--train.steps", "6"]) == 2
     assert "train.steps was 4, now 6 (the cosine schedule ends there)" in capsys.readouterr().err
+
+
+def test_subwords_are_sampled_alike_through_a_stop_and_never_in_evaluation(experiment_file, tmp_path):
+    arguments = [
+        "train",
+        str(experiment_file),
+        "--data.tokenizer",
+        "sentence_piece",
+        "--data.tokenizer.vocab-size",
+        "40",
+    ]
+    arguments += ["--train.steps", "4", "--train.evaluate-every", "4", "--optimizer.learning-rate", "1e-9"]
+    sampled = ["--data.subword-sampling", "0.3"]
+    for name, more in (("plain", []), ("straight", sampled), ("stopped", [*sampled, "--train.stop-after", "2"])):
+        assert main([*arguments, *more, "--workdir", str(tmp_path / name)]) == 0
+    assert main([*arguments, *sampled, "--workdir", str(tmp_path / "stopped")]) == 0
+    plain, straight, stopped = (rows(tmp_path / name) for name in ("plain", "straight", "stopped"))
+    assert straight == stopped
+    assert sum(row["tokens"] for row in straight) > 1.1 * sum(row["tokens"] for row in plain)
+    assert straight[-1]["validation_loss"] == pytest.approx(plain[-1]["validation_loss"], rel=1e-5)

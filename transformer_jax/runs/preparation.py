@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from transformer_jax.data.examples import digest, reasons
@@ -19,13 +20,14 @@ from transformer_jax.data.lines import write_whole
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.subword_sampling import roomy
 from transformer_jax.data.table import EncodedExamples, Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
 from transformer_jax.runs.checkpoint import EMA, storable
-from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
+from transformer_jax.runs.evaluation import PROBES, Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.imported_files import imported_files
 from transformer_jax.runs.importing import keep_origin
@@ -154,6 +156,8 @@ def _prepare(
     run = Run(directory, experiment, tokenizers)
     encoded = training_table(run, text)
     print(encoded.report("train"), flush=True)
+    if experiment.data.subword_sampling:
+        _check_sampling(run, encoded)
     plan = _plan(experiment, encoded)
     if experiment.train.save_every == "epoch":
         _check_saved(experiment.train, plan.batches_per_epoch)
@@ -198,7 +202,21 @@ def _plan(experiment: Experiment, table: Table) -> Plan:
     size["seed"] = experiment.train.seed
     if experiment.task.packed:
         return PackedPlan(table.lengths[:, 0], length=data.max_length, **size)
-    return BatchPlan(table.lengths, num_buckets=data.num_buckets, **size)
+    sampling = data.subword_sampling > 0
+    lengths = roomy(table.lengths, data.sampling_room, data.max_length) if sampling else table.lengths
+    return BatchPlan(lengths, num_buckets=data.num_buckets, **size)
+
+
+def _check_sampling(run: Run, table: Table) -> None:
+    """Raises ValueError if the task or its vocabularies cannot cut texts into other tokens, drawn by a seed."""
+    data, task = run.experiment.data, run.experiment.task
+    rows = np.arange(min(len(table), PROBES))
+    widest = roomy(table.lengths[rows], data.sampling_room, data.max_length).max(axis=0)
+    batch = {"example": rows.astype(np.int32), **table.batch(rows, widest.tolist())}
+    settings: dict[str, Any] = {"alpha": data.subword_sampling, "seed": 0, "epoch": 0}
+    once, again = (task.resample(batch, run.tokenizers, **settings) for _ in range(2))
+    if any(not np.array_equal(once[name], again[name]) for name in once):
+        raise ValueError("data.subword_sampling needs sentencepiece 0.2.1 or newer, which draws by a seed; upgrade it")
 
 
 def _validation(run: Run, mesh: Mesh) -> Evaluation | None:

@@ -102,7 +102,8 @@ class Trainer:
             ) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 profiler = Profiler(run.directory, start, enabled=self.profile)
-                batches = device_batches(task, run.tokenizers, table, plan, mesh, seed=seed, start=start, stop=last)
+                drawn: dict[str, Any] = {"seed": seed, "subword_sampling": self.experiment.data.subword_sampling}
+                batches = device_batches(task, run.tokenizers, table, plan, mesh, start=start, stop=last, **drawn)
                 self.throughput.resume()
                 for step, batch in enumerate(batches, start + 1):
                     self.throughput.add(self.flops, state, batch, self.key)

@@ -14,7 +14,9 @@ from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
+from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
+from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
@@ -76,6 +78,13 @@ class Translation(Task):
             "source": tokens_of(source, sources, self.source_start, self.source_end, eos=self.source_eos),
             "target": [[target.bos_id, *ids] for ids in tokens_of(target, targets, self.target_start)],
         }
+
+    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
+        settings: dict[str, Any] = {"alpha": alpha, "seed": seed, "epoch": epoch}
+        of_source = (int(bool(self.source_start)), self.source_eos + bool(self.source_end))
+        batch = resample(batch, "source", tokenizers["source"], around=of_source, **settings)
+        of_target = (1 + bool(self.target_start), 1)
+        return resample(batch, "target", tokenizers["target"].for_targets, around=of_target, **settings)
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         if not isinstance(model, EncoderDecoderConfig):

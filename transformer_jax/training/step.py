@@ -108,12 +108,18 @@ def device_batches(
     seed: int,
     start: int = 0,
     stop: int | None = None,
+    subword_sampling: float = 0.0,
 ) -> Iterator[dict[str, Array]]:
-    """Makes the batches of a plan from position `start` to `stop` on the mesh, in every process its own rows."""
+    """Makes the batches of a plan from position `start` to `stop` on the mesh, in every process its own rows.
+
+    Evaluation leaves `subword_sampling` at 0.
+    """
     where = batch_sharding(mesh)
     mine, number = batch_parts(mesh)
 
     def augment(batch: dict[str, np.ndarray], epoch: int) -> dict[str, np.ndarray]:
+        if subword_sampling:
+            batch = task.resample(batch, tokenizers, alpha=subword_sampling, seed=seed, epoch=epoch)
         return task.augment(batch, tokenizers, seed=seed, epoch=epoch)
 
     def place(array: np.ndarray) -> Array:
