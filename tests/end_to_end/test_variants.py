@@ -14,7 +14,7 @@ from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 
 VARIANTS = ("experiment", "masked", "classes")
-TIMINGS = {"tokens_per_second", "peak_memory"}
+TIMINGS = {"tokens_per_second", "memory", "peak_memory"}
 EXPERIMENT = '''
 from dataclasses import dataclass
 

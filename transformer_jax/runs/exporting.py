@@ -25,7 +25,7 @@ from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.importing import ORIGIN
 from transformer_jax.runs.published_generation import FILE as GENERATION
 from transformer_jax.runs.published_run import experiment_for
-from transformer_jax.runs.run import PUBLISHED, Run, published_directory
+from transformer_jax.runs.run import PUBLISHED, Run, Steps, published_directory
 from transformer_jax.runs.sentence_files import write_pooling
 from transformer_jax.tasks.question_answering import QuestionAnswering
 from transformer_jax.tasks.text_vectors import TextVectors
@@ -197,9 +197,9 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, config: Any) -> None:
         write_whole(directory / f"tokenizer{tokenizer.suffix}", tokenizer.content)
 
 
-def model_card(run: Run, steps: list[int], architecture: str) -> str:
+def model_card(run: Run, steps: Steps, architecture: str) -> str:
     """What the model is and where it came from, as Markdown."""
-    task, step = type(run.experiment.task).__name__, ", ".join(map(str, steps))
+    task, step = type(run.experiment.task).__name__, str(steps)
     path = run.directory / PUBLISHED / ORIGIN
     what = (
         f"`{architecture}` with {run.experiment.model.num_parameters():,} parameters, written by transformer_jax from "

@@ -17,7 +17,7 @@ from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.runs.experiment_file import from_tree
 from transformer_jax.runs.published_run import with_source
-from transformer_jax.runs.run import PUBLISHED, Run, published_directory, read_tree
+from transformer_jax.runs.run import PUBLISHED, Run, Steps, published_directory, read_tree
 from transformer_jax.tasks.translation import OF_SOURCES, Translation
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model
@@ -36,7 +36,7 @@ class Origin:
     """A trained run to begin from."""
 
     run: Run
-    steps: list[int]
+    steps: Steps
 
     @staticmethod
     def open(place: str) -> "Origin | PublishedOrigin":

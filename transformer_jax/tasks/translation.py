@@ -14,13 +14,15 @@ from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
+from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
+from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import OneOf
+from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.config import Encoded
-from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
@@ -59,6 +61,8 @@ class Translation(Task):
 
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Share of the target probability that is spread over all tokens."""
+    z_loss: Annotated[float, Ge(0)] = 0.0
+    """Weight of the squared log-normaliser in the loss, such as 1e-4; in `loss`, not in `nll`."""
     decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How translations are searched."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
@@ -94,6 +98,13 @@ class Translation(Task):
             "target": [[target.bos_id, *ids] for ids in tokens_of(target, targets, self.target_start)],
         }
 
+    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
+        settings: dict[str, Any] = {"alpha": alpha, "seed": seed, "epoch": epoch}
+        of_source = (int(bool(self.source_start)), self.source_eos + bool(self.source_end))
+        batch = resample(batch, "source", tokenizers["source"], around=of_source, **settings)
+        of_target = (1 + bool(self.target_start), 1)
+        return resample(batch, "target", tokenizers["target"].for_targets, around=of_target, **settings)
+
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         if not isinstance(model, EncoderDecoderConfig):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
@@ -113,12 +124,12 @@ class Translation(Task):
                 raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
         return replace(model, vocab_size=vocab_sizes["target"], source_vocab_size=vocab_sizes["source"])
 
-    def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
         target = batch["target"]
         logits = model(batch["source"], target, source_lengths=batch["source_length"], key=key)
         settings = {"vocab_size": model.embedding.vocab_size, "label_smoothing": self.label_smoothing}
-        return target_sums(logits, target, batch["target_length"], **settings)
+        return target_sums(logits, target, batch["target_length"], z_loss=self.z_loss, **settings)
 
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
         """Target tokens that are predicted."""
@@ -130,7 +141,7 @@ class Translation(Task):
         around = {"start": self.source_start, "end": self.source_end, "eos": self.source_eos}
         return partial(tokens_of, tokenizer, prefix=self.source_prefix, longest=longest, **around)
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
+    def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
         source, target = tokenizers["source"], tokenizers["target"].for_targets
         settings = {"max_length": data.max_length, "target_start": self.target_start}
@@ -177,11 +188,15 @@ class Translation(Task):
         return [text for text in targets if text.strip()]
 
 
-def target_sums(logits: Array, target: Array, lengths: Array, *, vocab_size: int, label_smoothing: float) -> Sums:
+def target_sums(
+    logits: Array, target: Array, lengths: Array, *, vocab_size: int, label_smoothing: float, z_loss: float = 0.0
+) -> Sums:
     """`loss`, with label smoothing, and `nll`, without, of the tokens of targets that follow their first ones."""
     # The last column sees itself as its next token; it is past every length and weighs nothing.
     labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
-    smoothed, plain = cross_entropy(logits, labels, vocab_size=vocab_size, label_smoothing=label_smoothing)
+    smoothed, plain = cross_entropy(
+        logits, labels, vocab_size=vocab_size, label_smoothing=label_smoothing, z_loss=z_loss
+    )
     weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
     tokens = jnp.sum(weights)
     return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
@@ -246,7 +261,7 @@ class Translator(Predictor):
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        model: EncoderDecoder | Ensemble,
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         decoding: Decoding = Decoding(),
@@ -376,7 +391,13 @@ class Translator(Predictor):
 
 @partial(jax.jit, static_argnames=("decoding", "start", "longest", "end_id", "forbidden"))
 def _search(
-    model: EncoderDecoder, source: Array, lengths: Array, *, decoding: Decoding, longest: int = 0, **settings: Any
+    model: EncoderDecoder | Ensemble,
+    source: Array,
+    lengths: Array,
+    *,
+    decoding: Decoding,
+    longest: int = 0,
+    **settings: Any,
 ) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
     capacity = longest or decoding.limit(source.shape[1])
@@ -387,8 +408,8 @@ def _search(
 
 
 def search_memory(
-    model: EncoderDecoder,
-    memory: Encoded,
+    model: EncoderDecoder | Ensemble,
+    memory: Any,
     limits: Array,
     *,
     capacity: int,
@@ -402,7 +423,7 @@ def search_memory(
     `capacity` of them."""
     return beam_search(
         model.extend,
-        DecoderCache.take,
+        lambda cache, rows: cache.take(rows),  # of a model or of an ensemble
         model.start_cache(memory, capacity + len(start) - 1),
         jnp.broadcast_to(jnp.array(start, jnp.int32), (len(limits), len(start))),
         **decoding.settings(),
@@ -417,7 +438,7 @@ def search_memory(
 
 @partial(jax.jit, static_argnames="first")
 def _log_probabilities(
-    model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array, *, first: int = 0
+    model: EncoderDecoder | Ensemble, source: Array, lengths: Array, target: Array, targets: Array, *, first: int = 0
 ) -> Array:
     """Of target tokens behind the `first` ones, which every target has."""
     logits = model(source, target, source_lengths=lengths)
