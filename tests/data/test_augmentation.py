@@ -7,11 +7,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from transformer_jax.data.augmentation import Augmentation, operated
-from transformer_jax.data.columns import Column
-from transformer_jax.data.pictures import encode_picture, picture_column
+from transformer_jax.data.pictures import encode_picture
 from transformer_jax.data.pipeline import batches
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.table import encode_table
+from transformer_jax.tasks.image_classification import ImageClassification
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -61,8 +61,8 @@ def test_operations_are_those_of_their_draws():
 
 def test_changes_depend_on_seed_epoch_and_example_alone(tmp_path):
     pictures = RANDOM.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-    columns = {"image": picture_column(8, 3, Augmentation(shift=2, operations=2)), "number": Column(varying=False)}
-    rows = [{"image": encode_picture(picture), "number": i} for i, picture in enumerate(pictures)]
+    columns = ImageClassification(image_size=8, augmentation=Augmentation(shift=2, operations=2)).columns
+    rows = [{"image": encode_picture(picture), "label": i} for i, picture in enumerate(pictures)]
     table = encode_table(
         rows,
         lambda part: {name: [row[name] for row in part] for name in columns},

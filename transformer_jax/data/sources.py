@@ -52,9 +52,9 @@ class SplitFiles(Source):
     train: tuple[str, ...] = ()
     """Files to learn from; .gz and .xz are unpacked."""
     validation: tuple[str, ...] = ()
-    """Files for validation."""
+    """The same for validation."""
     test: tuple[str, ...] = ()
-    """Files for the final score."""
+    """The same for the final score."""
 
     def files(self, split: str) -> list[Path]:
         """The files of a split, those of `train` for one that is held out; ValueError or FileNotFoundError for none."""
@@ -78,7 +78,8 @@ class HeldOut(SplitFiles):
     """Splits that take a part of the training files unless they have files of their own."""
 
     holdout: float = 0.0
-    """Share of the training files that is for validation, unless that has files."""
+    """Share of the training examples held out for validation and, of `Files` and pictures, as much for test, unless
+    those have files of their own."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -123,8 +124,6 @@ class Files(HeldOut):
     """What the files, or the columns of the table, are called in an example."""
     columns: tuple[str, ...] = ()
     """Columns of a table: numbers from 0 (.tsv; default: the first ones) or names (default: those of the features)."""
-    holdout: float = 0.0
-    """Share of the training examples held out for validation, and as much for test, unless those have files."""
     holdout_by: str = ""
     """Examples with the same text of this feature fall in the same split; empty: the first feature but `label`."""
 

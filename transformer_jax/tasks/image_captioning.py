@@ -19,7 +19,7 @@ from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.beam import BeamSearch
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.image_classification import AnyPicture, PictureReader, PictureTask
-from transformer_jax.tasks.predictor import forbidden_tokens, listed
+from transformer_jax.tasks.predictor import forbidden_tokens
 from transformer_jax.tasks.scores import check_scores, text_scores
 from transformer_jax.tasks.task import Sums, Tokenizers, resolved
 from transformer_jax.tasks.translation import search_memory, target_sums, tokens_of
@@ -76,11 +76,6 @@ class ImageCaptioning(PictureTask):
         found = predictor.describe([bytes(data) for data in examples.column("image")])
         return {"examples": len(found)} | text_scores(found, examples.of_row("caption"), self.scores)
 
-    def samples(self, predictor: "Captioner", examples: Sequence[Example]) -> list[str]:
-        """The captions of pictures, and the model's."""
-        found = predictor.describe([example["image"] for example in examples])
-        return [f"{example['caption']}  -> {caption}" for example, caption in zip(examples, found, strict=True)]
-
 
 @dataclass(eq=False, repr=False)
 class Captioner(PictureReader):
@@ -95,9 +90,7 @@ class Captioner(PictureReader):
         settings |= {"decoding": decoding, "forbidden": forbidden_tokens(tokenizer, decoding, tokenizer.eos_id)}
         return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in self.each(_describe, pictures, **settings)]
 
-    def predict(self, lines: Sequence[str]) -> list[str]:
-        """The captions of files."""
-        return self.describe(listed(lines))
+    predict = describe
 
 
 @partial(jax.jit, static_argnames=("start", "end_id", "capacity", "decoding", "forbidden"))

@@ -19,7 +19,7 @@ from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind
 from transformer_jax.data.labels import Labels
-from transformer_jax.data.pictures import Picture, decode_picture, encode_picture, picture_column
+from transformer_jax.data.pictures import Picture, decode_picture, encode_picture
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
@@ -54,14 +54,18 @@ class PictureTask(Task):
         return {**super().kinds, "image": "image"}
 
     @property
-    def decode(self) -> Callable[[bytes], np.ndarray]:
+    def decode(self) -> Callable[..., np.ndarray]:
         """From the bytes of a picture to its pixels."""
         return partial(decode_picture, size=self.image_size, channels=self.channels)
 
     @property
     def columns(self) -> Columns:
-        """The picture, decoded by the pipeline."""
-        return {"image": picture_column(self.image_size, self.channels, self.augmentation)}
+        """The picture, kept as it is encoded and decoded by the pipeline."""
+        shape, vary = (
+            (self.image_size, self.image_size, self.channels),
+            partial(self.decode, augmentation=self.augmentation),
+        )
+        return {"image": Column("uint8", shape, varying=False, decode=self.decode, vary=vary)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded."""
@@ -88,6 +92,11 @@ class PictureTask(Task):
             raise ValueError(f"model.input.size {patches.size} does not divide task.image_size {self.image_size}")
         # A learned table of positions that was made for another size is interpolated.
         return replace(patches, image_size=patches.image_size or self.image_size, channels=self.channels)
+
+    def samples(self, predictor: Any, examples: Sequence[Example]) -> list[str]:
+        """What is right for pictures, and what is predicted."""
+        found = predictor.predict([example["image"] for example in examples])
+        return [f"{one[self.features[-1]]}  -> {other}" for one, other in zip(examples, found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -147,11 +156,6 @@ class ImageClassification(PictureTask):
         """The model with `classify`, `probabilities`, `embed` and `attention`."""
         labels, sizes = tokenizers["label"], {"max_length": data.max_length, "tokens_per_batch": data.tokens_per_batch}
         return ImageClassifier(model, labels, labels, decode=self.decode, **sizes)
-
-    def samples(self, predictor: "ImageClassifier", examples: Sequence[Example]) -> list[str]:
-        """The labels of pictures, and the most probable ones."""
-        found = predictor.classify([example["image"] for example in examples])
-        return [f"{example['label']}  -> {label}" for example, label in zip(examples, found, strict=True)]
 
 
 def mixed(
