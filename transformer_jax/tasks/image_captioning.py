@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
@@ -20,23 +19,20 @@ from transformer_jax.decoding.beam import BeamSearch
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.image_classification import AnyPicture, PictureReader, PictureTask
 from transformer_jax.tasks.predictor import forbidden_tokens
-from transformer_jax.tasks.scores import check_scores, text_scores
+from transformer_jax.tasks.scores import check_scores
 from transformer_jax.tasks.task import Sums, Tokenizers, resolved
-from transformer_jax.tasks.translation import search_memory, target_sums, tokens_of
+from transformer_jax.tasks.text_task import TextTask
+from transformer_jax.tasks.translation import search_memory, tokens_of
 
 
 @dataclass(frozen=True)
-class ImageCaptioning(PictureTask):
+class ImageCaptioning(PictureTask, TextTask):
     """Learns the `caption` of an `image`."""
 
     features: ClassVar[tuple[str, ...]] = ("image", "caption")
 
-    longest: Annotated[int, Ge(1), MAY_CHANGE] = 64
-    """Tokens that a caption has at most."""
     decoding: Annotated[BeamSearch, MAY_CHANGE] = field(default_factory=BeamSearch)
-    """How captions are searched."""
-    scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "exact_match")
-    """Scores of an evaluation, as those of Translation."""
+    """How captions are searched, of data.max_length tokens at most."""
 
     @property
     def columns(self) -> Columns:
@@ -53,42 +49,37 @@ class ImageCaptioning(PictureTask):
         return {**super().encode(tokenizers, examples, max_length=max_length), "caption": captions}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
-        check_scores(self.scores, "13a")
+        check_scores(self.scores, self.bleu_tokenize)
         patches = self.patches(model)
         return resolved(self, model, EncoderDecoderConfig, data, vocab_sizes["caption"], input=patches)
 
     def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`, with label smoothing, and `nll`, without; each over the tokens that are not padding."""
         logits = model(batch["image"], batch["caption"], key=key)
-        settings = {"vocab_size": model.embedding.vocab_size, "label_smoothing": self.label_smoothing}
-        return target_sums(logits, batch["caption"], batch["caption_length"], **settings)
+        return self.target_sums(model, logits, batch["caption"], batch["caption_length"])
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
         """The model with `describe`."""
-        sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // self.longest, 1)}
-        return Captioner(model, tokenizers["caption"], self, decode=self.decode, **sizes)
+        sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // data.max_length, 1)}
+        return Captioner(model, tokenizers["caption"], self.decoding, decode=self.decode, **sizes)
 
-    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
-
-    def evaluate(self, predictor: "Captioner", examples: EncodedExamples) -> dict[str, Any]:
-        """The scores of the captions."""
-        found = predictor.describe([bytes(data) for data in examples.column("image")])
-        return {"examples": len(found)} | text_scores(found, examples.of_row("caption"), self.scores)
+    def outputs(self, predictor: "Captioner", examples: EncodedExamples) -> list[str]:
+        return predictor.describe([bytes(data) for data in examples.column("image")])
 
 
 @dataclass(eq=False, repr=False)
 class Captioner(PictureReader):
     """Describes pictures; a line to predict for is the name of a file."""
 
-    task: ImageCaptioning
+    decoding: BeamSearch
 
     def describe(self, pictures: Sequence[AnyPicture]) -> list[str]:
         """A caption of every picture."""
-        tokenizer, decoding = self.tokenizer, self.task.decoding
-        settings = {"start": (tokenizer.bos_id,), "end_id": tokenizer.eos_id, "capacity": self.task.longest}
-        settings |= {"decoding": decoding, "forbidden": forbidden_tokens(tokenizer, decoding, tokenizer.eos_id)}
-        return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in self.each(_describe, pictures, **settings)]
+        tokenizer = self.tokenizer
+        settings = {"start": (tokenizer.bos_id,), "end_id": tokenizer.eos_id, "capacity": self.max_length - 1}
+        settings["forbidden"] = forbidden_tokens(tokenizer, self.decoding, tokenizer.eos_id)
+        found = self.each(_describe, pictures, decoding=self.decoding, **settings)
+        return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in found]
 
     predict = describe
 

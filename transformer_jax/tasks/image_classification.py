@@ -23,7 +23,7 @@ from transformer_jax.data.pictures import Picture, decode_picture, encode_pictur
 from transformer_jax.data.sources import Example
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
-from transformer_jax.nn.inputs import Patches
+from transformer_jax.nn.inputs import Patches, Pixels
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.classification import LabelPredictor
 from transformer_jax.tasks.losses import class_sums
@@ -33,7 +33,6 @@ from transformer_jax.tasks.task import Sums, Task, Tokenizers, means_of, resolve
 
 AnyPicture = str | os.PathLike[str] | bytes | Picture
 """A picture: the name of a file, its bytes, or an array of values from 0 to 255."""
-Pixels = Float[Array, "batch height width channels"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,6 @@ class PictureTask(Task):
     """Pixels along each side, to which pictures are scaled; their middle square is taken."""
     channels: Literal[1, 3] = 3
     """3 for colours, 1 for grey."""
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of the target probability that is spread over all labels."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes of the pictures to learn from."""
 
@@ -104,6 +101,9 @@ class ImageClassification(PictureTask):
     """Learns the `label` of an `image`."""
 
     features: ClassVar[tuple[str, ...]] = ("image", "label")
+
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the target probability that is spread over all labels."""
 
     @property
     def kinds(self) -> Mapping[str, Kind]:

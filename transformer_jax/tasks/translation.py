@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Lt
+from annotated_types import Ge
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
@@ -24,12 +24,12 @@ from transformer_jax.decoding.constraints import OneOf
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
-from transformer_jax.tasks.scores import PLAIN, SCORES, TextScoring, check_scores, text_scores
+from transformer_jax.tasks.scores import PLAIN, TextScoring, check_scores
 from transformer_jax.tasks.sequences import Tokens
-from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.task import Sums, Tokenizers
+from transformer_jax.tasks.text_task import TextTask
 
 
 @dataclass(frozen=True)
@@ -54,28 +54,15 @@ OF_SOURCES = ("source_start", "source_end", "source_eos")
 
 
 @dataclass(frozen=True)
-class Translation(Task):
+class Translation(TextTask):
     """Learns `target` given `source` (Vaswani et al. 2017, section 5)."""
 
     features: ClassVar[tuple[str, ...]] = ("source", "target")
 
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
-    """Share of the target probability that is spread over all tokens."""
-    z_loss: Annotated[float, Ge(0)] = 0.0
-    """Weight of the squared log-normaliser in the loss, such as 1e-4; in `loss`, not in `nll`."""
     decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How translations are searched."""
-    scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
-    """Scores of an evaluation: bleu, compound_split_bleu, chrf, chrf++, ter, rouge1, rouge2, rougeL, rougeLsum, comet,
-    exact_match."""
-    bleu_tokenize: str = "13a"
-    """sacreBLEU's tokenizer; none for text that is already tokenised."""
     comet_model: Annotated[str, MAY_CHANGE] = PLAIN.comet_model
     """COMET's model: a name on the hub, or a file."""
-    bootstrap: Annotated[int, Ge(0), MAY_CHANGE] = 0
-    """Resamples of the examples for the 95 % interval of each score, 1000 as a rule; 0: no intervals."""
-    references: Annotated[tuple[str, ...], MAY_CHANGE] = ("references",)
-    """What examples with several right targets call the others: a text, or a list that may begin with the target."""
     source_prefix: str = ""
     """Text in front of every source, such as the instruction of a T5."""
     source_start: str = ""
@@ -128,12 +115,7 @@ class Translation(Task):
         """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
         target = batch["target"]
         logits = model(batch["source"], target, source_lengths=batch["source_length"], key=key)
-        settings = {"vocab_size": model.embedding.vocab_size, "label_smoothing": self.label_smoothing}
-        return target_sums(logits, target, batch["target_length"], z_loss=self.z_loss, **settings)
-
-    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """Target tokens that are predicted."""
-        return jnp.sum(jnp.maximum(batch["target_length"] - 1, 0))
+        return self.target_sums(model, logits, target, batch["target_length"])
 
     def source_tokens(self, tokenizer: Tokenizer, max_length: int) -> "SourceTokens":
         """How sources become tokens."""
@@ -148,58 +130,13 @@ class Translation(Task):
         tokens = self.source_tokens(source, data.max_length)
         return Translator(model, source, target, self.decoding, source_tokens=tokens, **settings)
 
-    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", **{name: choose("score", name, SCORES).better for name in self.scores}}
-
-    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
-        list(map(self.right, examples))
-        text_scores(["a"], ["a"], self.scores, self.scoring(["a"]))
-
-    def evaluate(self, predictor: "Translator", examples: EncodedExamples) -> dict[str, Any]:
-        """The scores of the translations; examples that are longer than the model takes are counted as `skipped`."""
-        texts = self.outputs(predictor, examples)
-        skipped = len(examples) - len(texts)
-        counts = {"examples": len(texts)} | ({"skipped": skipped} if skipped else {})
-        return counts | self.scores_of(texts, [examples[index] for index in examples.of_rows])
-
     def outputs(self, predictor: "Translator", examples: EncodedExamples) -> list[str]:
-        """The translations of the examples that have a row, `examples.of_rows`."""
         sources = examples.of_row(self.features[0])
         return [best.text for best, *_ in predictor.search_encoded(sources, examples.column("source"))]
 
-    def scores_of(self, texts: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
-        """The scores of one text for every example."""
-        scoring = self.scoring([example[self.features[0]] for example in examples])
-        return text_scores(texts, list(map(self.right, examples)), self.scores, scoring, bootstrap=self.bootstrap)
-
-    def scoring(self, sources: Sequence[str]) -> TextScoring:
-        """What scores depend on, beside the texts."""
+    def scoring(self, examples: Sequence[Example]) -> TextScoring:
+        sources = [example[self.features[0]] for example in examples]
         return TextScoring(self.bleu_tokenize, self.comet_model, sources)
-
-    def right(self, example: Example) -> list[str]:
-        """The right targets of an example; ValueError for what is neither text nor a list of texts."""
-        targets = [example[self.features[1]]]
-        for name in self.references:
-            more = example.get(name) or []
-            several = [more] if isinstance(more, str) else more
-            if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
-                raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
-            targets = several if several is more and several[:1] == targets else [*targets, *several]
-        return [text for text in targets if text.strip()]
-
-
-def target_sums(
-    logits: Array, target: Array, lengths: Array, *, vocab_size: int, label_smoothing: float, z_loss: float = 0.0
-) -> Sums:
-    """`loss`, with label smoothing, and `nll`, without, of the tokens of targets that follow their first ones."""
-    # The last column sees itself as its next token; it is past every length and weighs nothing.
-    labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
-    smoothed, plain = cross_entropy(
-        logits, labels, vocab_size=vocab_size, label_smoothing=label_smoothing, z_loss=z_loss
-    )
-    weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
-    tokens = jnp.sum(weights)
-    return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
 
 
 class Hypothesis(NamedTuple):
