@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -58,11 +59,9 @@ class PictureTask(Task):
     @property
     def columns(self) -> Columns:
         """The picture, kept as it is encoded and decoded by the pipeline."""
-        shape, vary = (
-            (self.image_size, self.image_size, self.channels),
-            partial(self.decode, augmentation=self.augmentation),
-        )
-        return {"image": Column("uint8", shape, varying=False, decode=self.decode, vary=vary)}
+        shape, decode = (self.image_size, self.image_size, self.channels), self.decode
+        vary = partial(decode, augmentation=self.augmentation)
+        return {"image": Column("uint8", shape, varying=False, decode=decode, vary=vary)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded."""
@@ -237,16 +236,14 @@ class ImageClassifier(PictureReader, LabelPredictor):
         weights = np.asarray(_attention(self.model, jnp.asarray(pixels[None])))[:, 0]
         patches = self.model.encoder_input.patches
         rows, columns = (side // patches.size for side in pixels.shape[:2])
-        rolled, rollout = np.eye(weights.shape[-1]), []
-        for layer in weights.mean(axis=1):
-            rolled = (layer + np.eye(len(layer))) / 2 @ rolled
-            rollout.append(rolled)
+        layers = (weights.mean(axis=1) + np.eye(weights.shape[-1], dtype=np.float32)) / 2
+        rollout = np.stack([*accumulate(layers, lambda below, layer: layer @ below)])
 
         def looks(of: np.ndarray) -> np.ndarray:
             of = of[..., :1, :] if patches.class_token else of[..., patches.first :, :]
             return of[..., patches.first :].mean(axis=-2).reshape(*of.shape[:-2], rows, columns)
 
-        return PictureAttention(pixels, looks(weights), looks(np.stack(rollout).astype(np.float32)))
+        return PictureAttention(pixels, looks(weights), looks(rollout))
 
 
 @jax.jit
