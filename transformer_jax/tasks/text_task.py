@@ -85,4 +85,4 @@ class TextTask(Task):
             if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
                 raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
             targets = several if several is more and several[:1] == targets else [*targets, *several]
-        return [text for text in targets if text.strip()]
+        return [text for text in targets if text.strip()] or targets[:1]
