@@ -1,6 +1,8 @@
 """Pictures: where they come from, and from the bytes of a file to an array of one size."""
 
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DAMAGES = (EOFError, KeyError, MemoryError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises for a file that is damaged, or claims to hold more than the memory does."""
 Picture = UInt8[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width"]
 
 
@@ -28,8 +32,12 @@ def encode_picture(picture: Path | bytes | Picture) -> bytes:
     """The bytes of a file, and an array as a PPM file; ValueError for other channels than 1 or 3, OSError of files."""
     from PIL import Image
 
-    if isinstance(picture, bytes | Path):
-        return picture if isinstance(picture, bytes) else picture.read_bytes()
+    if isinstance(picture, Path):
+        if picture.exists() and not picture.is_file():  # a pipe or a device may never end
+            raise ValueError(f"no picture: {picture} is not a regular file")
+        return picture.read_bytes()
+    if isinstance(picture, bytes):
+        return picture
     if picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(f"no picture: an array of the shape {picture.shape}; channels are 1 or 3")
     file = io.BytesIO()
@@ -123,7 +131,9 @@ class Npz(HeldOut):
                     images, labels = (np.asarray(file[name]) for name in self.arrays)
                 if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
                     raise ValueError(f"they are {images.dtype} {images.shape} and {labels.shape}")
-            except (EOFError, KeyError, OSError, ValueError, TypeError) as error:
+                if names and (labels.dtype.kind not in "iu" or set(labels.tolist()) - {*range(len(names))}):
+                    raise ValueError(f"{self.classes} names {len(names)}, numbered from 0; labels are others")
+            except DAMAGES as error:
                 wanted = f"{' and '.join(self.arrays)} of as many pictures (uint8) and labels"
                 raise ValueError(f"{path} does not hold {wanted}: {error}") from error
             for image, label in zip(images, labels.tolist(), strict=True):
@@ -165,7 +175,9 @@ class PictureTable(Files):
 
     def examples(self, split: str) -> Iterator[Example]:
         directory = Path(self.directory).expanduser()
-        return ({**row, "image": directory / row["image"]} for row in super().examples(split))
+        for row in super().examples(split):
+            name = row["image"]
+            yield {**row, "image": directory / name if isinstance(name, str) else name}
 
     def fingerprint(self, split: str) -> str:
         return digest(self.examples(split))
