@@ -14,6 +14,7 @@ from PIL import Image
 
 from transformer_jax.interop.published import open_published, write_published
 from transformer_jax.interop.tensor_files import read_directory
+from transformer_jax.interop.vit import with_preprocessor
 from transformer_jax.models.decoder_only import gpt2
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import VIT_SIZES, vit
@@ -212,6 +213,21 @@ def test_the_gradient_of_a_vit_is_that_of_transformers(tmp_path):
     assert ours.keys() == right.keys()
     for name in right:
         np.testing.assert_allclose(ours[name], right[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"do_normalize": False}, {"rescale_factor": 1 / 127.5}, {"do_rescale": False, "image_mean": [90, 100, 110]}],
+)
+def test_pixels_are_normalised_as_a_published_processor_does(tmp_path, values):
+    transformers = pytest.importorskip("transformers")
+    values = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "do_resize": False} | values
+    processor = transformers.ViTImageProcessor(**values)
+    processor.save_pretrained(tmp_path)
+    config = with_preprocessor(vit(**SIZES, input=Patches(4, 8, 3)), tmp_path)
+    ours = make_input(config.input, NoPositions()).normalised(PIXELS)
+    theirs = processor(list(np.asarray(PIXELS)), input_data_format="channels_last")["pixel_values"]
+    np.testing.assert_allclose(ours, np.stack(theirs).transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-4)
 
 
 def test_dinov2_gives_the_features_that_were_recorded():
