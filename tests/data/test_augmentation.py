@@ -90,3 +90,24 @@ def test_changes_depend_on_seed_epoch_and_example_alone(tmp_path):
     for seed, epoch in ((2, 3), (1, 4)):
         assert sum(one == other for one, other in zip(seen(seed, 2, epoch), once, strict=True)) < 3
     assert seen(1, 2, 0, shuffle=False) == [picture.tobytes() for picture in pictures], "an evaluation changes nothing"
+
+
+def test_operations_are_as_strong_as_in_autoaugment():
+    """Cubuk et al. 2019, table 6, in NumPy: each at its strongest or half as strong."""
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 20), dtype=np.uint8)
+    image, wide = Image.fromarray(pixels), pixels.astype(float)
+
+    def found(number, level):
+        return np.asarray(operated(image, (number + 0.5) / 14, level)).astype(float)
+
+    np.testing.assert_array_equal(found(3, 0.5), np.where(pixels < 128, wide, 255 - wide))
+    np.testing.assert_array_equal(found(4, -1.0), pixels & 0xF0)
+    for level in (-1.0, 0.5):
+        np.testing.assert_allclose(found(7, level), np.clip((1 + 0.9 * level) * wide, 0, 255), atol=1)
+        np.testing.assert_allclose(
+            found(6, level), np.clip(wide.mean() + (1 + 0.9 * level) * (wide - wide.mean()), 0, 255), atol=2
+        )
+    np.testing.assert_array_equal(found(12, 1.0)[:, :11], wide[:, 9:])
+    np.testing.assert_array_equal(found(13, -1.0)[9:], wide[:11])
+    np.testing.assert_allclose(found(10, 1.0)[10, :16], 0.85 * wide[10, 3:19] + 0.15 * wide[10, 4:20], atol=1)
+    np.testing.assert_allclose(found(11, 1.0)[:16, 10], 0.85 * wide[3:19, 10] + 0.15 * wide[4:20, 10], atol=1)
