@@ -265,7 +265,7 @@ def _continue(model: DecoderOnly, state: GenerationState, done: Array, steps: Ar
     return continue_generation(model.extend, replace(state, alive=state.alive & ~done), steps)
 
 
-RULES = ("beam_size", "alpha", "length_rule", "stopping", "cut")
+RULES = ("beam_size", "alpha", "length_rule", "stopping", "cut", "groups", "diversity")
 SEARCH = (*RULES, "capacity", "end_id", "forbidden", "constraints")
 
 
