@@ -131,7 +131,9 @@ class EncoderDecoder(Decoder):
         given = {} if source_lengths is None else {"lengths": source_lengths}
         x, lengths, positions = self.encoder_input(source, embedding, **given, key=input_key)
         settings = {"mask": AttentionMask(key_lengths=lengths), "key": stack_key, "intermediates": intermediates}
-        vectors, _, inside = self.encoder(x, positions=positions, **settings)
+        # Those of tokens are the encoder's own matter, and an encoder of one's own need not take any.
+        placed = {} if positions is None else {"positions": positions}
+        vectors, _, inside = self.encoder(x, **placed, **settings)
         return Encoded(vectors, lengths, inside)
 
     def decode(
