@@ -55,8 +55,8 @@ def to_config(keys: Keys) -> EncoderDecoderConfig:
         positions=Learned(),
         input=Frames(keys.take("num_mel_bins", 80)),
     )
-    shared = {name: getattr(config, name) for name in LayerConfig.__dataclass_fields__}
-    reads = {"positions": Sinusoidal(interleaved=False, inclusive=True)}
+    shared: dict[str, Any] = {name: getattr(config, name) for name in LayerConfig.__dataclass_fields__}
+    reads: dict[str, Any] = {"positions": Sinusoidal(interleaved=False, inclusive=True)}
     reads |= {"max_length": keys.take("max_source_positions", 1500)}
     return replace(config, encoder=LayerConfig(**shared | encoder | reads))
 
