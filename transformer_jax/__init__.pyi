@@ -12,6 +12,8 @@ from . import runs as runs
 from . import tasks as tasks
 from . import training as training
 from .cli.main import run_experiment as run_experiment
+from .data.audio import AudioFolders as AudioFolders
+from .data.audio import AudioTable as AudioTable
 from .data.augmentation import Augmentation as Augmentation
 from .data.config import DataConfig as DataConfig
 from .data.conll import Conll as Conll

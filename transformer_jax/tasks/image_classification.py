@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from transformer_jax.data.augmentation import Augmentation
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.examples import Kind
+from transformer_jax.data.examples import Kind, decodable
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.pictures import Picture, decode_picture, encode_picture, picture_column
 from transformer_jax.data.sources import Example
@@ -65,16 +64,12 @@ class PictureTask(Task):
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded."""
 
-        def sound(example: Example) -> bytes | None:
+        def checked(example: Example) -> bytes:
             data = encode_picture(example["image"])
-            try:
-                self.decode(data)
-            except ValueError:
-                return None
+            self.decode(data)
             return data
 
-        with ThreadPoolExecutor() as threads:
-            return {"image": [*threads.map(sound, examples)]}
+        return {"image": decodable(checked, examples)}
 
     def patches(self, model: Any) -> Patches:
         """The model's input with what follows from the task; ValueError for a model that reads no such pictures."""
