@@ -24,6 +24,7 @@ from .data.pictures import Digits as Digits
 from .data.pictures import Npz as Npz
 from .data.pictures import PictureFolders as PictureFolders
 from .data.pictures import PictureTable as PictureTable
+from .data.python_docs import DocstringSummaries as DocstringSummaries
 from .data.python_docs import PythonDocs as PythonDocs
 from .data.sources import Files as Files
 from .data.sources import Source as Source
@@ -70,6 +71,7 @@ from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling
 from .tasks.next_sentence import NextSentence as NextSentence
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
+from .tasks.summarisation import Summarisation as Summarisation
 from .tasks.task import Task as Task
 from .tasks.text_vectors import TextVectors as TextVectors
 from .tasks.token_classification import TokenClassification as TokenClassification
