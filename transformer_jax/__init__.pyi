@@ -51,7 +51,9 @@ from .models.encoder_only import bert as bert
 from .models.encoder_only import modern_bert as modern_bert
 from .models.encoder_only import vit as vit
 from .nn.config import LayerConfig as LayerConfig
+from .nn.inputs import Frames as Frames
 from .nn.inputs import Patches as Patches
+from .nn.log_mel import LogMel as LogMel
 from .nn.positions import Alibi as Alibi
 from .nn.positions import Learned as Learned
 from .nn.positions import NoPositions as NoPositions

@@ -14,6 +14,7 @@ from transformer_jax.models.config import Encoded, changed
 from transformer_jax.models.decoder import Decoder, DecoderCache, DecoderConfig
 from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.inputs import Lengths, Pixels, TokenIds, Tokens
+from transformer_jax.nn.log_mel import Features
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.stack import Stack
 
@@ -103,7 +104,7 @@ class EncoderDecoder(Decoder):
 
     def __call__(
         self,
-        source: Tokens | Pixels,
+        source: Tokens | Pixels | Features,
         target: Int[Array, "batch target"],
         *,
         source_lengths: Lengths | None = None,
@@ -119,7 +120,7 @@ class EncoderDecoder(Decoder):
 
     def encode(
         self,
-        source: Tokens | Pixels,
+        source: Tokens | Pixels | Features,
         *,
         source_lengths: Lengths | None = None,
         key: PRNGKeyArray | None = None,

@@ -14,6 +14,7 @@ from transformer_jax.nn.embedding import Embedding, make_logits
 from transformer_jax.nn.feed_forward import ACTIVATIONS
 from transformer_jax.nn.inputs import Lengths, Patches, Pixels, TokenIds, Tokens
 from transformer_jax.nn.linear import Linear, dropout
+from transformer_jax.nn.log_mel import Features
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.positions import Learned, Rotary, Vectors
@@ -221,7 +222,8 @@ class Pooler(nnx.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "batch *length d_model"]:
         x, lengths, _ = encoded
         if self.pooling:
-            x = x[:, 0] if self.pooling == "first" else mean_vector(x[:, self.first :], lengths)
+            rest = None if lengths is None else lengths - self.first
+            x = x[:, 0] if self.pooling == "first" else mean_vector(x[:, self.first :], rest)
         if self.transform is None:
             return x
         x = self.activation(self.transform(x))
@@ -247,7 +249,7 @@ class EncoderOnly(nnx.Module):
         self.head_dropout = config.head_dropout
 
     def __call__(
-        self, tokens: Tokens | Pixels, *, key: PRNGKeyArray | None = None, **inputs: Any
+        self, tokens: Tokens | Pixels | Features, *, key: PRNGKeyArray | None = None, **inputs: Any
     ) -> Float[Array, "batch *length outputs"]:
         """The head's float32 predictions: `[batch, outputs]` for `sequence`, otherwise for each token.
 
@@ -258,7 +260,7 @@ class EncoderOnly(nnx.Module):
 
     def encode(
         self,
-        tokens: Tokens | Pixels,
+        tokens: Tokens | Pixels | Features,
         *,
         lengths: Lengths | None = None,
         segments: Tokens | None = None,
