@@ -65,6 +65,8 @@ from .nn.positions import Sinusoidal as Sinusoidal
 from .nn.positions import Sinusoidal2D as Sinusoidal2D
 from .parallel.mesh import MeshConfig as MeshConfig
 from .runs.run import load as load
+from .tasks.audio import AudioAugmentation as AudioAugmentation
+from .tasks.audio_classification import AudioClassification as AudioClassification
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
 from .tasks.generator import Generation as Generation
