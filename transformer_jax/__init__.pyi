@@ -12,6 +12,8 @@ from . import runs as runs
 from . import tasks as tasks
 from . import training as training
 from .cli.main import run_experiment as run_experiment
+from .data.audio import AudioFolders as AudioFolders
+from .data.audio import AudioTable as AudioTable
 from .data.augmentation import Augmentation as Augmentation
 from .data.config import DataConfig as DataConfig
 from .data.conll import Conll as Conll
@@ -22,6 +24,7 @@ from .data.pictures import Digits as Digits
 from .data.pictures import Npz as Npz
 from .data.pictures import PictureFolders as PictureFolders
 from .data.pictures import PictureTable as PictureTable
+from .data.python_docs import DocstringSummaries as DocstringSummaries
 from .data.python_docs import PythonDocs as PythonDocs
 from .data.sources import Files as Files
 from .data.sources import Source as Source
@@ -62,6 +65,8 @@ from .nn.positions import Sinusoidal as Sinusoidal
 from .nn.positions import Sinusoidal2D as Sinusoidal2D
 from .parallel.mesh import MeshConfig as MeshConfig
 from .runs.run import load as load
+from .tasks.audio import AudioAugmentation as AudioAugmentation
+from .tasks.audio_classification import AudioClassification as AudioClassification
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
 from .tasks.generator import Generation as Generation
@@ -70,6 +75,7 @@ from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling
 from .tasks.next_sentence import NextSentence as NextSentence
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
+from .tasks.summarisation import Summarisation as Summarisation
 from .tasks.task import Task as Task
 from .tasks.text_vectors import TextVectors as TextVectors
 from .tasks.token_classification import TokenClassification as TokenClassification

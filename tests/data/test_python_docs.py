@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from transformer_jax.data.python_docs import PythonDocs
+from transformer_jax.data.python_docs import DocstringSummaries, PythonDocs
 
 
 def test_documents_are_in_one_split_each_with_text_and_label():
@@ -36,3 +36,18 @@ def test_fields_decide_the_fingerprint_and_bad_ones_are_refused():
     for source, split in ((PythonDocs(), "dev"), (PythonDocs(holdout=0.6), "train")):
         with pytest.raises(ValueError, match="splits are|data.source.holdout must be above 0 and below 0.5"):
             list(source.examples(split))
+
+
+def test_summaries_are_first_lines_that_differ_each_in_one_split():
+    source = DocstringSummaries(packages=("rich",))
+    splits = {split: list(source.examples(split)) for split in ("train", "validation", "test")}
+    targets = [example["target"] for examples in splits.values() for example in examples]
+    assert len(set(targets)) == len(targets) > 1_500
+    assert 0.05 < len(splits["test"]) / len(targets) < 0.11
+    below = {example["target"]: example["source"] for examples in splits.values() for example in examples}
+    logged = below["A LogRecord instance represents an event being logged."]
+    assert logged.startswith("LogRecord instances are created every time something is logged.")
+    assert not any("\n" in target for target in targets)
+    assert len(list(DocstringSummaries(packages=()).examples("train"))) < len(splits["train"])
+    with pytest.raises(ValueError, match="there is no package no_such_package in this Python; leave it out"):
+        list(DocstringSummaries(packages=("no_such_package",)).examples("train"))

@@ -192,8 +192,8 @@ BAD_TABLES = {
     "narrow.tsv": ("a\nb\n", "narrow.tsv line 1 has 1 columns, not 2"),
     "missing.jsonl": ('{"source": "a", "target": "b"}\n{"source": "a"}\n', "missing.jsonl line 2 has no 'target'"),
     "nested.jsonl": (
-        '{"source": "a", "target": ["b"]}\n',
-        "'target' of .*nested.jsonl line 1 is list, neither text nor a number",
+        '{"source": "a", "target": [["b"]]}\n',
+        "'target' of .*nested.jsonl line 1 is list, neither text, texts nor a number",
     ),
     "list.jsonl": ('["a", "b"]\n', "list.jsonl line 1 has no 'source'"),
     "broken.jsonl": ('{"source": "a", \n', "broken.jsonl line 1 is not JSON"),
@@ -209,6 +209,20 @@ def test_a_bad_row_of_a_table_is_named(tmp_path, name):
     with pytest.raises(ValueError, match=message) as error:
         read(tmp_path, name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_tables_may_hold_lists_of_texts_and_an_item_is_named_by_its_number(tmp_path, suffix):
+    rows = [{"a": "x", "b": ["one", "other"]}, {"a": "y", "b": []}]
+    if suffix == "jsonl":
+        write(tmp_path / "rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    features, columns = ("source", "target", "references"), ("a", "b.0", "b")
+    assert read(tmp_path, f"rows.{suffix}", features=features, columns=columns) == [
+        {"source": "x", "target": "one", "references": ["one", "other"]},
+        {"source": "y", "target": "", "references": []},
+    ]
 
 
 def test_tables_may_hold_numbers_nulls_and_bytes(tmp_path):

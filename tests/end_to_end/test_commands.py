@@ -1,6 +1,14 @@
 import json
+import re
+import shutil
+from collections.abc import Sequence
+
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+from sacrebleu.significance import PairedTest, Result
 
 from transformer_jax.cli.main import main
+from transformer_jax.runs.run import Run, load
 
 
 def test_a_trained_run_is_evaluated_used_averaged_and_moved(straight, experiment_file, tmp_path, capsys, monkeypatch):
@@ -44,3 +52,52 @@ def test_other_training_text_is_refused_and_the_run_stays_as_it_is(experiment_fi
     assert main(arguments) == 2
     assert "other training text" in capsys.readouterr().err
     assert (tmp_path / "run" / "experiment.json").read_bytes() == before
+
+
+def test_runs_are_compared_by_their_predictions_as_evaluate_makes_them(straight, tmp_path, capsys):
+    def answer(*arguments):
+        assert main([*map(str, arguments), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert main(["average", str(straight), "--last", "3", "--output", str(tmp_path / "mean")]) == 0
+    capsys.readouterr()
+    runs, scores = [straight, tmp_path / "mean"], ["--scores", "chrf++", "ter"]
+    found = answer("compare", *runs, *scores, "--resamples", "100")
+    assert (found["examples"], found["skipped"], found["checkpoints"]) == (60, 0, [[12], [12]])
+    alone = [answer("evaluate", run, *scores) for run in runs]
+    sources = [example["source"] for example in Run.open(straight).examples("test")[0]]
+    systems: list[tuple[str, Sequence[str]]] = [(str(run), load(run).translate(sources)) for run in runs]
+    metrics = {"chrf++": CHRF(word_order=2), "ter": TER()}
+    references = [[source[::-1] for source in sources]]
+    _, direct = PairedTest(systems, metrics, references, test_type="bs", n_samples=100)()
+    for name, title in (("chrf++", "chrF2++"), ("ter", "TER")):
+        one, other = (result for result in direct[title] if isinstance(result, Result))
+        assert found["scores"][name]["scores"] == [each[name] for each in alone] == [one.score, other.score]
+        assert found["scores"][name]["p_value"] == (1 if one.score == other.score else other.p_value)
+
+    # A run with itself, on files of which a line has two right outputs, and one is too long for the model.
+    texts = {"source": f"12\n345\n{'6' * 20}\n", "one": "x\n543\n6\n", "other": "21\n543\n6\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    files = [part for name, file in zip(("source", "reference", "reference"), texts, strict=True)
+             for part in (f"--{name}", tmp_path / file)]  # fmt: skip
+    same = answer("compare", straight, straight, *files, "--scores", "exact_match")
+    assert (same["examples"], same["skipped"]) == (2, 1) and same["scores"]["exact_match"]["p_value"] == 1
+    assert "nrefs:2" in answer("evaluate", straight, *files, "--scores", "bleu")["signature"]
+    assert main(["compare", *map(str, runs), "--scores", "bleu"]) == 0
+    assert re.search(r"^bleu +[\d.]+ \([\d.]+ ± [\d.]+\) .* \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
+    for options, message in (
+        (["--resamples", "1"], "--resamples is 2 at least"),
+        (["--scores", "blue"], "unknown score 'blue'"),
+        (["--source", tmp_path / "source"], "--source and --reference go together"),
+    ):
+        assert main(["compare", *map(str, [*runs, *options])]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_runs_with_other_examples_are_not_compared(straight, tmp_path, capsys):
+    other = shutil.copytree(straight, tmp_path / "other")
+    file = other / "experiment.py"
+    file.write_text(file.read_text().replace("7_000", "7_001"))
+    assert main(["compare", str(straight), str(other)]) == 2
+    assert "differ; give the same ones by --source and --reference" in capsys.readouterr().err

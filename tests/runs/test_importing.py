@@ -321,6 +321,9 @@ def test_published_generation_becomes_fields_of_the_task(writers):
     task = said(writers["decoding"], min_length=9, forced_bos_token_id=5, suppress_tokens=[0, 6], **words)
     rules |= {"length_penalty": 1.0, "stopping": "transformers", "min_length": 7, "suppressed": (PIECES[6],)}
     assert task.decoding == Decoding(**rules) and task.target_start == PIECES[5]
+    summary = {"max_length": 9, "forced_eos_token_id": 3}
+    assert said(writers["decoding"], **summary).decoding.max_new_tokens == 8
+    assert said(writers["decoding"], forced_bos_token_id=5, **summary).decoding.max_new_tokens == 7
     task = said(writers["generation"], num_beams=2, do_sample=False, early_stopping="never", min_new_tokens=2)
     assert task.generation.stopping == "tensor2tensor" and task.generation.min_length == 2
     task = said(writers["generation"], eos_token_id=[3, 5])

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.lines import read_aligned
 from transformer_jax.cli.parser import open_run, run_parser
+from transformer_jax.cli.scoring import add_scoring, check_files, scored_examples
 from transformer_jax.runs.evaluation import evaluate
 from transformer_jax.runs.metrics import as_json
 
@@ -14,22 +14,11 @@ from transformer_jax.runs.metrics import as_json
 def main(arguments: Sequence[str]) -> None:
     """Prints scores, and the steps whose parameters (or their mean) gave them."""
     parser = run_parser("evaluate", "Scores a run on one of its splits, or on files.")
-    parser.add_argument("--split", default="test", help="test (the default), validation or train")
-    parser.add_argument("--source", metavar="FILE", help="a file of inputs, a line each, instead of a split")
-    parser.add_argument("--reference", metavar="FILE", help="the right outputs, line by line")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_scoring(parser)
     with user_input():
         run, options = open_run(parser, arguments)
-        if (options.source is None) != (options.reference is None):
-            parser.error("--source and --reference go together")
-        if options.source is None:
-            examples, skipped = run.examples(options.split)
-        else:
-            features = run.experiment.task.features
-            if len(features) != 2:
-                raise ValueError(f"files give a source and a target, but the task has {', '.join(features)}")
-            pairs = zip(*read_aligned([options.source, options.reference]), strict=True)
-            examples, skipped = [dict(zip(features, pair, strict=True)) for pair in pairs], {}
+        check_files(parser, options)
+        examples, skipped = scored_examples(run, options)
         steps = run.checkpoint_steps(options.checkpoint)
         scores: dict[str, Any] = {"checkpoint": steps, **evaluate(run, steps, examples)}
     if skipped:

@@ -15,6 +15,7 @@ VERBS = {
     "train": ("learn what an experiment file says", "train experiments/quickstart.py --train.steps 500"),
     "plan": ("what a run would need elsewhere", "plan experiments/quickstart.py --topology v5e:2x2"),
     "evaluate": ("score a run on its test split, or on files", "evaluate runs/quickstart --json"),
+    "compare": ("is one run better, or is it chance?", "compare runs/small runs/large --scores bleu ter"),
     "predict": ("a line in, a line out", "predict runs/quickstart --input dates.txt"),
     "score": ("log-probabilities of given translations", "score runs/quickstart --source in.txt --target out.txt"),
     "attention": ("draw who looks at whom in a sentence", 'attention runs/quickstart "jeudi 5 mars 2026"'),

@@ -53,11 +53,18 @@ def run_parser(verb: str, description: str) -> Parser:
 def open_run(parser: Parser, arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:
     """The run, with changes to fields of its task and its source, and the verb's own options."""
     options, overrides = parser.split(arguments)
-    run = Run.open(options.run)
-    experiment = apply_overrides(run.experiment, overrides, parser.prog, only=CHANGEABLE)
+    return changed_run(options.run, options, overrides, parser.prog), options
+
+
+def changed_run(directory: str, options: argparse.Namespace, overrides: Sequence[str], prog: str) -> Run:
+    """The run of a directory with changes to fields of its task and its source, the options' `scores` among them."""
+    run = Run.open(directory)
+    if isinstance(scores := getattr(options, "scores", None), list):
+        overrides = ["--task.scores", *scores, *overrides]
+    experiment = apply_overrides(run.experiment, overrides, prog, only=CHANGEABLE)
     sizes = {feature: tokenizer.vocab_size for feature, tokenizer in run.tokenizers.items()}
     model = experiment.task.resolve(experiment.model, experiment.data, sizes)
-    return replace(run, experiment=replace(experiment, model=model)), options
+    return replace(run, experiment=replace(experiment, model=model))
 
 
 class _Print(logging.Handler):

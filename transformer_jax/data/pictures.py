@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 from transformer_jax.data.augmentation import Augmentation, Draws
 from transformer_jax.data.columns import Column
 from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import Example, Files, HeldOut, Source, check_split, digest_files
+from transformer_jax.data.media import ClassFolders, FileTable
+from transformer_jax.data.sources import Example, HeldOut, Source, check_split
 
 MOST_PIXELS = 2**26
 """Pixels of a file; what claims to have more may be made to exhaust the memory."""
@@ -131,56 +132,15 @@ class Npz(HeldOut):
 
 
 @dataclass(frozen=True)
-class PictureFolders(HeldOut):
-    """Folders with a folder of picture files for each class; other files are passed over."""
+class PictureFolders(ClassFolders):
+    """Folders with a folder of picture files for each class."""
 
-    held_out: ClassVar[tuple[str, ...]] = ("validation", "test")
-
-    train: tuple[str, ...] = ("train",)
-    """Folders to learn from; `.` for the directory itself."""
-    validation: tuple[str, ...] = ()
-    """Folders for validation."""
-    test: tuple[str, ...] = ()
-    """Folders for the final score."""
-    holdout: float = 0.0
-    """Share of the training files held out for validation, and as much for test, unless those have folders."""
-
-    def files(self, split: str) -> list[Path]:
-        """The picture files of a split in the order of their names; ValueError for none."""
-        check_split(self, split)
-        belongs, directory = self.belongs(split), Path(self.directory).expanduser().absolute()
-        folders = [directory / name for name in getattr(self, split) or self.train]
-        paths = [path for folder in folders for path in sorted(folder.glob("*/*")) if path.suffix.lower() in SUFFIXES]
-        if files := [path for path in paths if belongs(path.relative_to(directory).as_posix())]:
-            return files
-        raise ValueError(f"no CLASS/NAME{{{','.join(SUFFIXES)}}} in {', '.join(map(str, folders))}; set data.source")
-
-    def examples(self, split: str) -> Iterator[Example]:
-        return ({"image": path.read_bytes(), "label": path.parent.name} for path in self.files(split))
-
-    def fingerprint(self, split: str) -> str:
-        files = self.files(split)
-        return digest_files(files, tuple(path.parent.name for path in files))
+    feature: ClassVar[str] = "image"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
 
 @dataclass(frozen=True)
-class PictureTable(Files):
-    """Tables of picture files and their labels; names of files are relative to `directory`, or absolute.
-
-    A file that is missing is an empty picture, to be counted and skipped.
-    """
+class PictureTable(FileTable):
+    """Tables of picture files and their labels."""
 
     features: tuple[str, ...] = ("image", "label")
-
-    def examples(self, split: str) -> Iterator[Example]:
-        return ({**row, "image": self._bytes(row["image"])} for row in super().examples(split))
-
-    def fingerprint(self, split: str) -> str:
-        names = [self._path(row["image"]) for row in super().examples(split)]
-        return digest_files([path for path in names if path.is_file()], (super().fingerprint(split),))
-
-    def _path(self, name: str) -> Path:
-        return Path(self.directory).expanduser().absolute() / name
-
-    def _bytes(self, name: str) -> bytes:
-        return self._path(name).read_bytes() if name and self._path(name).is_file() else b""

@@ -1,12 +1,14 @@
-"""The documentation that comes with every CPython: English and code, with no download."""
+"""The documentation that comes with every CPython, and with what this package needs: English, with no download."""
 
 import ast
 import functools
+import itertools
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,9 @@ from transformer_jax.data.sources import Example, Source, check_split, digest_fi
 TOPICS = "topics"
 """The label of the language reference."""
 LEFT_OUT = {"idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages", "test", "turtledemo"}
+DEPENDENCIES = ("flax", "grain", "jax", "matplotlib", "numpy", "optax", "orbax", "pyarrow", "rich", "scipy", "sklearn")
+DEPENDENCIES += ("tensorflow_datasets",)
+"""Packages that are installed with this one and document themselves."""
 SHORTEST = 40
 """Docstrings of fewer characters say too little."""
 
@@ -50,6 +55,46 @@ class PythonDocs(Source):
         return digest_files([], (sys.version, split, self.most_common, self.holdout))
 
 
+@dataclass(frozen=True)
+class DocstringSummaries(Source):
+    """Docstrings of the standard library and of packages: `target` is the first line, `source` what stands below it.
+
+    First lines differ from each other, and decide by their text alone which split they are in. What there is depends on
+    the versions that are installed.
+    """
+
+    packages: tuple[str, ...] = DEPENDENCIES
+    """Importable names of the packages."""
+    holdout: Annotated[float, Gt(0), Lt(0.5)] = 0.08
+    """Share of the docstrings for validation, and as much for test."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The examples of a split; ValueError for a package that is not installed."""
+        check_ranges(self, "data.source")
+        check_split(self, split)
+        for target, source in _summarised(self.packages):
+            if split_of(target, self.holdout) == split:
+                yield {"source": source, "target": target}
+
+
+@functools.cache
+def _summarised(packages: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """First lines of some words, and what stands below them, in the order of packages and files."""
+    places = [Path(sysconfig.get_path("stdlib"))]
+    for name in packages:
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"data.source.packages: there is no package {name} in this Python; leave it out")
+        places += map(Path, spec.submodule_search_locations)
+    found: dict[str, str] = {}
+    modules = itertools.chain.from_iterable(_modules(place, LEFT_OUT | {"tests"}) for place in places)
+    for text in itertools.chain.from_iterable(map(_docstrings, modules)):
+        line, _, rest = text.partition("\n\n")
+        if "\n" not in line and len(line.split()) > 2 and len(rest.strip()) >= 2 * SHORTEST:
+            found.setdefault(line, rest.strip())
+    return tuple(found.items())
+
+
 @functools.cache
 def _documents() -> tuple[tuple[str, str], ...]:
     """All documents and their labels, in the order of names of topics and files."""
@@ -57,12 +102,15 @@ def _documents() -> tuple[tuple[str, str], ...]:
 
     labels = {text.strip(): TOPICS for _, text in sorted(topics.items())}
     library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
-        parts = path.relative_to(library).parts
-        if LEFT_OUT.isdisjoint(parts):
-            for text in _docstrings(path):
-                labels.setdefault(text, parts[0].removesuffix(".py"))
+    for path in _modules(library, LEFT_OUT):
+        for text in _docstrings(path):
+            labels.setdefault(text, path.relative_to(library).parts[0].removesuffix(".py"))
     return tuple(labels.items())
+
+
+def _modules(directory: Path, left_out: Set[str]) -> list[Path]:
+    """The files of a library but those in directories of these names."""
+    return [path for path in sorted(directory.rglob("*.py")) if left_out.isdisjoint(path.relative_to(directory).parts)]
 
 
 def _docstrings(path: Path) -> Iterator[str]:

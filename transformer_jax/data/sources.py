@@ -246,16 +246,21 @@ def digest_files(paths: list[Path], facts: tuple[Any, ...]) -> str:
 
 
 def _values(record: Any, features: tuple[str, ...], columns: tuple[str, ...], place: str) -> Example:
-    """The values of a record; the name of a nested column has a dot."""
+    """The values of a record; the name of a nested column has a dot, as has an item of a list (`summaries.0`)."""
     example = {}
     for feature, column in zip(features, columns or features, strict=True):
         value = record
         for key in column.split("."):
-            if not isinstance(value, dict) or key not in value:
+            if isinstance(value, list) and key.isdecimal():
+                value = dict(enumerate(value)).get(int(key), "")  # an example that lacks it is empty
+            elif isinstance(value, dict) and key in value:
+                value = value[key]
+            else:
                 raise ValueError(f"{place} has no {column!r}; set data.source.columns to what it has")
-            value = value[key]
-        if isinstance(value, list | dict):
-            raise ValueError(f"{column!r} of {place} is {type(value).__name__}, neither text nor a number")
+        of_text = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if isinstance(value, list | dict) and not of_text:
+            kind = type(value).__name__
+            raise ValueError(f"{column!r} of {place} is {kind}, neither text, texts nor a number")
         example[feature] = value
     return example
 

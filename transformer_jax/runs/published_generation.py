@@ -75,8 +75,8 @@ def with_generation(
     try:
         for name, values in NEUTRAL.items():
             keys.only(name, *(values or (None,)))
-        _check_length(keys, longest)
-        fields = _beams(keys, stated) | _tokens(keys, tokenizer, translates=isinstance(task, Translation))
+        limit = _limit(keys, longest, translates=isinstance(task, Translation))
+        fields = limit | _beams(keys, stated) | _tokens(keys, tokenizer, translates=isinstance(task, Translation))
         if isinstance(task, Translation):
             _check_decoding(keys)
             start = {"target_start": fields.pop("target_start")} if "target_start" in fields else {}
@@ -127,11 +127,19 @@ def _tokens(keys: Keys, tokenizer: Tokenizer, *, translates: bool) -> dict[str, 
     return fields
 
 
-def _check_length(keys: Keys, longest: int) -> None:
-    """Raises ValueError for a limit, of prompt and continuation together, that is not the model's own."""
+def _limit(keys: Keys, longest: int, *, translates: bool) -> dict[str, Any]:
+    """The field of a translation's limit, which counts its start tokens there, and of others none.
+
+    Raises ValueError for a limit, of prompt and continuation together, that is not the model's own, and of a text that
+    would be cut there: here its last token is the end token, which costs nothing there and what it costs here.
+    """
     limit = keys.take("max_length", UNSAID_LENGTH)
-    if limit != UNSAID_LENGTH and limit < longest and "max_new_tokens" not in keys.values:
+    if limit == UNSAID_LENGTH or limit >= longest or "max_new_tokens" in keys.values:
+        return {}
+    started = 1 if keys.values.get("forced_bos_token_id") is None else 2
+    if not translates or limit <= started or keys.values.get("forced_eos_token_id") is None:
         raise ValueError(f"max_length {limit} cannot be expressed here, only {longest} or more, which is no limit")
+    return {"max_new_tokens": limit - started}
 
 
 def _beams(keys: Keys, stated: bool) -> dict[str, Any]:

@@ -1,86 +1,155 @@
 """Scores of predictions against references, by the packages that people quote."""
 
 import importlib
+import itertools
 import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+from sacrebleu.significance import PairedTest
 
 from transformer_jax.nn.named import choose
+from transformer_jax.tasks.text_metrics import Comet, CompoundSplitBLEU, ExactMatch, Rouge
+
+References = Sequence[str | Sequence[str]]
+"""The right text of every example, or its several right texts."""
+
+
+class TextScoring(NamedTuple):
+    """What scores depend on beside predictions and references."""
+
+    bleu_tokenize: str = "13a"
+    """sacreBLEU's tokenizer for BLEU."""
+    comet_model: str = "Unbabel/wmt22-comet-da"
+    """Name or file of COMET's model."""
+    sources: Sequence[str] = ()
+    """The source of every example, which COMET reads."""
+
+
+PLAIN = TextScoring()
+"""sacreBLEU's own choices."""
+
+
+class TextScore(NamedTuple):
+    """A score of texts, in percent."""
+
+    metric: Callable[[TextScoring], Metric]
+    """Makes the metric of sacreBLEU, or of the same form; ValueError where a package or a file is missing."""
+    signature: str = ""
+    """What the text is called that says how it was computed; empty: there is nothing to say."""
+    better: Literal["lower", "higher"] = "higher"
 
 
 def text_scores(
-    hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str], bleu_tokenize: str = "13a"
+    hypotheses: Sequence[str],
+    references: References,
+    names: Sequence[str],
+    scoring: TextScoring = PLAIN,
+    *,
+    bootstrap: int = 0,
 ) -> dict[str, Any]:
-    """The named scores, each in percent, and the signatures that say how BLEU and chrF were computed."""
+    """The named scores, each in percent, and the signatures that say how they were computed.
+
+    With `bootstrap` resamples of the examples (Koehn 2004), also the `_mean` of each score over these, and half of
+    its 95 % interval around that as `_confidence`, both by sacreBLEU.
+    """
+    streams = _streams(references, hypotheses)
     scores: dict[str, Any] = {}
-    for name in names:
-        scores |= choose("score", name, SCORES)(list(hypotheses), list(references), bleu_tokenize)
+    for name, metric in text_metrics(names, scoring).items():
+        result = metric.corpus_score(list(hypotheses), streams, n_bootstrap=bootstrap)
+        scores[name] = float(result.score)
+        if bootstrap > 1:
+            scores |= {f"{name}_mean": float(result._mean), f"{name}_confidence": float(result._ci)}
+        if signature := SCORES[name].signature:
+            scores[signature] = str(metric.get_signature())
     return scores
+
+
+def compare_texts(
+    first: Sequence[str],
+    second: Sequence[str],
+    references: References,
+    names: Sequence[str],
+    scoring: TextScoring = PLAIN,
+    *,
+    resamples: int = 1000,
+) -> dict[str, dict[str, Any]]:
+    """Scores of two lists of predictions, and how surely they differ, by sacreBLEU's paired bootstrap (Koehn 2004).
+
+    By name of the score: those of both, their means over the resamples with half of the 95 % interval, the p-value of
+    their difference (1 where there is none), and the signature.
+    """
+    streams = _streams(references, first, second)
+    compared: dict[str, dict[str, Any]] = {}
+    for name, metric in text_metrics(names, scoring).items():
+        systems: list[tuple[str, Sequence[str]]] = [("first", list(first)), ("second", list(second))]
+        test = PairedTest(systems, {name: metric}, streams, test_type="bs", n_samples=resamples)
+        signatures, results = test()
+        ((title, signature),) = signatures.items()
+        both: list[Any] = results[title]
+        compared[name] = {
+            "scores": [float(result.score) for result in both],
+            "means": [float(result.mean) for result in both],
+            "confidence": [float(result.ci) for result in both],
+            # sacreBLEU counts the resamples that differ by more than the texts do: none of two equal lists.
+            "p_value": float(both[1].p_value) if both[0].score != both[1].score else 1.0,
+            "signature": str(signature),
+        }
+    return compared
+
+
+def text_metrics(names: Sequence[str], scoring: TextScoring) -> Mapping[str, Metric]:
+    """The metrics of the named scores; ValueError for an unknown name."""
+    return {name: choose("score", name, SCORES).metric(scoring) for name in names}
 
 
 def check_scores(names: Sequence[str], bleu_tokenize: str) -> None:
     """Raises ValueError for an unknown score or tokenizer of sacreBLEU."""
-    from sacrebleu.metrics.bleu import BLEU
-
     for name in names:
         choose("score", name, SCORES)
     if bleu_tokenize not in BLEU.TOKENIZERS:
         raise ValueError(f"unknown task.bleu_tokenize {bleu_tokenize!r}; known: {', '.join(map(str, BLEU.TOKENIZERS))}")
 
 
-def _sacrebleu(tokenize: str) -> Any:
-    """sacreBLEU's metric; ValueError when its tokenizer needs a package or a download that is not there."""
-    from sacrebleu.metrics.bleu import BLEU
+def _streams(references: References, *systems: Sequence[str]) -> list[Any]:
+    """References as sacreBLEU takes them: the first of every example, the second, ...; None where there is no more."""
+    for hypotheses in systems:
+        if len(hypotheses) != len(references):
+            raise ValueError(f"{len(hypotheses)} predictions, but references for {len(references)}")
+    several = [[one] if isinstance(one, str) else list(one) for one in references]
+    return [list(stream) for stream in itertools.zip_longest(*several)]
 
+
+def _bleu(scoring: TextScoring, kind: type[BLEU] = BLEU) -> Metric:
+    """BLEU; ValueError when its tokenizer needs a package or a download that is not there."""
+    tokenize = scoring.bleu_tokenize
     try:
-        return BLEU(tokenize=tokenize, force=True)
+        return kind(tokenize=tokenize, force=True)
     except (ImportError, RuntimeError, AssertionError, OSError, SystemExit) as error:
         why = " ".join(str(error).split()) if isinstance(error, ImportError | RuntimeError) else f"a download: {error}"
         raise ValueError(f"task.bleu_tokenize {tokenize} needs what is not there: {why}") from error
 
 
-def _bleu(hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, Any]:
-    metric = _sacrebleu(tokenize)
-    return {"bleu": metric.corpus_score(hypotheses, [references]).score, "signature": str(metric.get_signature())}
-
-
-def _compound_split_bleu(hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, Any]:
-    """BLEU with hyphenated compounds taken apart, for comparison with the paper's scores.
-
-    The script behind those scores writes `##AT##-##AT##` for every hyphen between two characters of a token
-    (github.com/tensorflow/tensor2tensor, utils/get_ende_bleu.sh); here this follows sacreBLEU's tokenizer.
-    """
-    from sacrebleu.metrics.bleu import BLEU
-
-    tokenizer = _sacrebleu(tokenize).tokenizer
-
-    def split(texts: list[str]) -> list[str]:
-        return [re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", tokenizer(text)) for text in texts]
-
-    metric = BLEU(tokenize="none", force=True)
-    return {"compound_split_bleu": metric.corpus_score(split(hypotheses), [split(references)]).score}
-
-
-def _chrf(hypotheses: list[str], references: list[str], _: str) -> dict[str, Any]:
-    from sacrebleu.metrics.chrf import CHRF
-
-    metric = CHRF()
-    return {"chrf": metric.corpus_score(hypotheses, [references]).score, "chrf_signature": str(metric.get_signature())}
-
-
-def _exact_match(hypotheses: list[str], references: list[str], _: str) -> dict[str, Any]:
-    equal = sum(hypothesis == reference for hypothesis, reference in zip(hypotheses, references, strict=True))
-    return {"exact_match": 100 * equal / max(len(references), 1)}
-
-
-SCORES: dict[str, Callable[[list[str], list[str], str], dict[str, Any]]] = {
-    "bleu": _bleu,
-    "compound_split_bleu": _compound_split_bleu,
-    "chrf": _chrf,
-    "exact_match": _exact_match,
+SCORES: dict[str, TextScore] = {
+    "bleu": TextScore(_bleu, "signature"),
+    "compound_split_bleu": TextScore(partial(_bleu, kind=CompoundSplitBLEU)),
+    "chrf": TextScore(lambda _: CHRF(), "chrf_signature"),
+    "chrf++": TextScore(lambda _: CHRF(word_order=2), "chrf++_signature"),
+    "ter": TextScore(lambda _: TER(), "ter_signature", better="lower"),
+    "rouge1": TextScore(lambda _: Rouge("rouge1"), "rouge_signature"),
+    "rouge2": TextScore(lambda _: Rouge("rouge2"), "rouge_signature"),
+    "rougeL": TextScore(lambda _: Rouge("rougeL"), "rouge_signature"),
+    "rougeLsum": TextScore(lambda _: Rouge("rougeLsum"), "rouge_signature"),
+    "comet": TextScore(lambda scoring: Comet(scoring.comet_model, scoring.sources), "comet_signature"),
+    "exact_match": TextScore(lambda _: ExactMatch("exact_match")),
 }
 
 

@@ -100,6 +100,10 @@ class Task:
         """A batch with what is drawn anew in every epoch, such as masks: a function of seed, epoch and examples."""
         return batch
 
+    def input_of(self, model: Any, data: DataConfig) -> Any:
+        """The model's input with what follows from the task; ValueError for a model that reads something else."""
+        return model.input
+
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> Any:
         """The model's configuration with the sizes of the features' vocabularies filled in.
 

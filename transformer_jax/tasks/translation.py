@@ -1,7 +1,7 @@
 """Translation: a source text to a target text, by an encoder-decoder model."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -22,9 +22,10 @@ from transformer_jax.decoding.constraints import OneOf
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
-from transformer_jax.tasks.scores import check_scores, text_scores
+from transformer_jax.tasks.scores import PLAIN, SCORES, TextScoring, check_scores, text_scores
 from transformer_jax.tasks.sequences import Tokens
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
@@ -35,8 +36,15 @@ class Decoding(BeamSearch):
 
     extra_length: Annotated[int, Ge(0)] = 50
     """A translation has at most this many tokens more than its source."""
+    max_new_tokens: Annotated[int, Ge(0)] = 0
+    """And at most this many tokens in all, its end token included; 0: no such limit."""
     tokens_per_batch: Annotated[int, Ge(1)] = 4096
     """Source tokens that are translated at once."""
+
+    def limit(self, length: int) -> int:
+        """The most tokens of the translation of a source of `length` tokens."""
+        longest = length + self.extra_length
+        return min(longest, self.max_new_tokens or longest)
 
 
 OF_SOURCES = ("source_start", "source_end", "source_eos")
@@ -54,9 +62,18 @@ class Translation(Task):
     decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How translations are searched."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
-    """Scores of an evaluation: bleu, compound_split_bleu, chrf, exact_match."""
+    """Scores of an evaluation: bleu, compound_split_bleu, chrf, chrf++, ter, rouge1, rouge2, rougeL, rougeLsum, comet,
+    exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
+    comet_model: Annotated[str, MAY_CHANGE] = PLAIN.comet_model
+    """COMET's model: a name on the hub, or a file."""
+    bootstrap: Annotated[int, Ge(0), MAY_CHANGE] = 0
+    """Resamples of the examples for the 95 % interval of each score, 1000 as a rule; 0: no intervals."""
+    references: Annotated[tuple[str, ...], MAY_CHANGE] = ("references",)
+    """What examples with several right targets call the others: a text, or a list that may begin with the target."""
+    source_prefix: str = ""
+    """Text in front of every source, such as the instruction of a T5."""
     source_start: str = ""
     """A token of the vocabulary with which every source begins, such as the code of its language."""
     source_end: str = ""
@@ -65,13 +82,15 @@ class Translation(Task):
     """Whether every source has an end token, as those of T5Gemma have not."""
     target_start: str = ""
     """A token of the vocabulary behind the start token of every target, such as the code of its language."""
+    truncate: bool = False
+    """Whether a source of more than data.max_length tokens loses its end, rather than being skipped or refused."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and target tokens, both with their special tokens around them."""
         source, target = tokenizers["source"], tokenizers["target"].for_targets
         sources, targets = ([example[name] for example in examples] for name in self.features)
         return {
-            "source": tokens_of(source, sources, self.source_start, self.source_end, eos=self.source_eos),
+            "source": self.source_tokens(source, max_length)(sources),
             "target": [[target.bos_id, *ids] for ids in tokens_of(target, targets, self.target_start)],
         }
 
@@ -80,12 +99,13 @@ class Translation(Task):
             raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
         if model.share_embeddings and not data.shared_vocabulary:
             raise ValueError("model.share_embeddings needs data.shared_vocabulary; set both or neither")
-        reach, needed = model.reach(), data.max_length + self.decoding.extra_length + bool(self.target_start)
-        if reach is not None and reach < needed:
+        reach, longest = model.reach(), self.decoding.limit(data.max_length) + bool(self.target_start)
+        if reach is not None and reach < max(longest, data.max_length):
             start = " and one for task.target_start" if self.target_start else ""
             raise ValueError(
                 f"model.max_length {model.max_length} is below data.max_length {data.max_length} "
-                f"plus task.decoding.extra_length {self.decoding.extra_length}{start}; raise it"
+                f"plus task.decoding.extra_length {self.decoding.extra_length}{start}; raise it, "
+                "or limit task.decoding.max_new_tokens"
             )
         check_scores(self.scores, self.bleu_tokenize)
         for name, size in (("vocab_size", vocab_sizes["target"]), ("source_vocab_size", vocab_sizes["source"])):
@@ -109,26 +129,57 @@ class Translation(Task):
         """Target tokens that are predicted."""
         return jnp.sum(jnp.maximum(batch["target_length"] - 1, 0))
 
+    def source_tokens(self, tokenizer: Tokenizer, max_length: int) -> "SourceTokens":
+        """How sources become tokens."""
+        longest = max_length if self.truncate else None
+        around = {"start": self.source_start, "end": self.source_end, "eos": self.source_eos}
+        return partial(tokens_of, tokenizer, prefix=self.source_prefix, longest=longest, **around)
+
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
-        names = {name: getattr(self, name) for name in (*OF_SOURCES, "target_start")}
-        both = tokenizers["source"], tokenizers["target"].for_targets
-        return Translator(model, *both, self.decoding, max_length=data.max_length, **names)
+        source, target = tokenizers["source"], tokenizers["target"].for_targets
+        settings = {"max_length": data.max_length, "target_start": self.target_start}
+        tokens = self.source_tokens(source, data.max_length)
+        return Translator(model, source, target, self.decoding, source_tokens=tokens, **settings)
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
+        return {"loss": "lower", **{name: choose("score", name, SCORES).better for name in self.scores}}
 
     def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
-        text_scores(["a"], ["a"], self.scores, self.bleu_tokenize)
+        list(map(self.right, examples))
+        text_scores(["a"], ["a"], self.scores, self.scoring(["a"]))
 
     def evaluate(self, predictor: "Translator", examples: EncodedExamples) -> dict[str, Any]:
         """The scores of the translations; examples that are longer than the model takes are counted as `skipped`."""
-        sources, targets = map(examples.of_row, self.features)
-        hypotheses = predictor.search_encoded(sources, examples.column("source"))
-        skipped = len(examples) - len(sources)
-        counts = {"examples": len(sources)} | ({"skipped": skipped} if skipped else {})
-        texts = [best.text for best, *_ in hypotheses]
-        return counts | text_scores(texts, targets, self.scores, self.bleu_tokenize)
+        texts = self.outputs(predictor, examples)
+        skipped = len(examples) - len(texts)
+        counts = {"examples": len(texts)} | ({"skipped": skipped} if skipped else {})
+        return counts | self.scores_of(texts, [examples[index] for index in examples.of_rows])
+
+    def outputs(self, predictor: "Translator", examples: EncodedExamples) -> list[str]:
+        """The translations of the examples that have a row, `examples.of_rows`."""
+        sources = examples.of_row(self.features[0])
+        return [best.text for best, *_ in predictor.search_encoded(sources, examples.column("source"))]
+
+    def scores_of(self, texts: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
+        """The scores of one text for every example."""
+        scoring = self.scoring([example[self.features[0]] for example in examples])
+        return text_scores(texts, list(map(self.right, examples)), self.scores, scoring, bootstrap=self.bootstrap)
+
+    def scoring(self, sources: Sequence[str]) -> TextScoring:
+        """What scores depend on, beside the texts."""
+        return TextScoring(self.bleu_tokenize, self.comet_model, sources)
+
+    def right(self, example: Example) -> list[str]:
+        """The right targets of an example; ValueError for what is neither text nor a list of texts."""
+        targets = [example[self.features[1]]]
+        for name in self.references:
+            more = example.get(name) or []
+            several = [more] if isinstance(more, str) else more
+            if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
+                raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
+            targets = several if several is more and several[:1] == targets else [*targets, *several]
+        return [text for text in targets if text.strip()]
 
 
 class Hypothesis(NamedTuple):
@@ -156,12 +207,28 @@ class TextTokenizers(NamedTuple):
         return self.target.decode(list(ids))
 
 
+SourceTokens = Callable[[Sequence[str]], list[list[int]]]
+"""From texts to the tokens that a model reads."""
+
+
 def tokens_of(
-    tokenizer: Tokenizer, texts: Sequence[str], start: str = "", end: str = "", *, eos: bool = True
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    start: str = "",
+    end: str = "",
+    *,
+    eos: bool = True,
+    prefix: str = "",
+    longest: int | None = None,
 ) -> list[list[int]]:
-    """The tokens of texts and the end token, between those of the names `start` and `end`."""
+    """The tokens of texts and the end token, between those of the names `start` and `end`.
+
+    Each text begins with `prefix`, and loses its end where there would be more tokens than `longest`.
+    """
     first, last = named_tokens(tokenizer, start), [tokenizer.eos_id] * eos + named_tokens(tokenizer, end)
-    return [[*first, *ids, *last] for ids in tokenizer.encode_batch(listed(texts))]
+    room = None if longest is None else max(longest - len(first) - len(last), 0)
+    encoded = tokenizer.encode_batch([f"{prefix}{text}" for text in listed(texts)])
+    return [[*first, *ids[:room], *last] for ids in encoded]
 
 
 def named_tokens(tokenizer: Tokenizer, name: str) -> list[int]:
@@ -180,15 +247,11 @@ class Translator(Predictor):
         decoding: Decoding = Decoding(),
         *,
         max_length: int = 256,
-        source_start: str = "",
-        source_end: str = "",
-        source_eos: bool = True,
+        source_tokens: SourceTokens | None = None,
         target_start: str = "",
     ):
         tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
-        self.tokens_of_sources = partial(
-            tokens_of, source_tokenizer, start=source_start, end=source_end, eos=source_eos
-        )
+        self.tokens_of_sources = source_tokens or partial(tokens_of, source_tokenizer)
         self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
         self.forbidden = forbidden_tokens(target_tokenizer, decoding, target_tokenizer.eos_id)
         super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
@@ -320,8 +383,8 @@ def _search(
     among: OneOf | None = None,
 ) -> BeamResult:
     """Translations of source tokens `[batch, length]`: encoded once, then searched."""
-    capacity = longest or source.shape[1] + decoding.extra_length
-    limits = longest or lengths + decoding.extra_length
+    capacity = longest or decoding.limit(source.shape[1])
+    limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
     return beam_search(
         model.extend,
         DecoderCache.take,
