@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import jax
@@ -128,11 +128,9 @@ def waveforms_of(audio: Array) -> Waveforms:
     return audio.reshape(audio.shape[0], -1).astype(jnp.float32) / 2**15
 
 
-@dataclass(eq=False, repr=False)
 class AudioReader(Predictor):
     """A model of recordings, which are read as in training."""
 
-    _: KW_ONLY
     log_mel: LogMel
 
     def columns_of(self, recordings: Sequence[Recording]) -> tuple[list[np.ndarray], list[int]]:

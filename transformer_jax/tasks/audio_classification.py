@@ -1,7 +1,7 @@
 """Classification of recordings by an encoder-only model, such as the Keyword Transformer (Berg et al. 2021)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -25,8 +25,9 @@ class AudioClassification(LabelTask, AudioTask):
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: cross-entropy; also `nll`, without smoothing, `accuracy` and `top_5`."""
-        features, frames = self.read(batch, key)
-        return self.label_sums(model(features, lengths=frames, key=key), batch)
+        read_key, model_key = (None, None) if key is None else jax.random.split(key)
+        features, frames = self.read(batch, read_key)
+        return self.label_sums(model(features, lengths=frames, key=model_key), batch)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "AudioClassifier":
         """The model with `classify` and `probabilities`."""
@@ -37,6 +38,9 @@ class AudioClassification(LabelTask, AudioTask):
 @dataclass(eq=False, repr=False)
 class AudioClassifier(AudioReader, LabelPredictor):
     """Labels for recordings; a line to predict for is the name of a file."""
+
+    _: KW_ONLY
+    log_mel: LogMel
 
     def outputs(self, items: Sequence[Recording]) -> Float[np.ndarray, "recordings outputs"]:
         """The model's predictions, before any softmax."""
