@@ -32,7 +32,7 @@ from transformer_jax.tasks.task import Task
 from transformer_jax.tasks.text_vectors import TextVectors
 from transformer_jax.tasks.token_classification import TokenClassification
 from transformer_jax.tasks.transcription import Transcription
-from transformer_jax.tasks.translation import Translation
+from transformer_jax.tasks.translation import Decoding, Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.step import abstract_model, model_shardings
 
@@ -60,9 +60,8 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tup
         tokenizer = files.train([])
         task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
         data = DataConfig(source=Files(features=task.features), tokenizer=files, max_length=length)
-        if isinstance(task, Transcription):  # whose length is that of a window
-            window = config.encoder_layers.max_length * math.prod(config.input.strides)
-            sizes = {"max_length": window, "tokens_per_batch": WINDOWS * window}
+        if isinstance(task, Transcription):
+            sizes = {"max_length": task.window, "tokens_per_batch": WINDOWS * task.window}
             data = dataclasses.replace(data, source=AudioTable(features=task.features), **sizes)
         vocabularies |= dict.fromkeys(task.vocabularies(data), tokenizer)
     labels = tuple(published.labels())
@@ -96,8 +95,11 @@ def task_for(published: Published) -> Task:
     if isinstance(config, DecoderOnlyConfig):
         return LanguageModelling()
     if isinstance(config, EncoderDecoderConfig):
-        sound = isinstance(config.input, Frames)
-        return Transcription(log_mel=LogMel(num_mels=config.input.num_mels)) if sound else Translation()
+        if not isinstance(config.input, Frames):
+            return Translation()
+        window = config.encoder_layers.max_length * math.prod(config.input.strides)
+        longest = {"longest_text": config.max_length, "decoding": Decoding(max_new_tokens=config.max_length - 2)}
+        return Transcription(log_mel=LogMel(num_mels=config.input.num_mels), window=window, **longest)
     if not config.reads_text:
         return ImageClassification(image_size=config.input.image_size, channels=config.input.channels)
     if config.head == "language_model":

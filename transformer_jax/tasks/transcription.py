@@ -1,28 +1,32 @@
 """Transcription of recordings of any length by windows, as Whisper does it (Radford et al. 2022, section 4.5)."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le, MinLen
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.audio import encode_audio
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
+from transformer_jax.data.sources import Example
+from transformer_jax.data.table import EncodedExamples
 from transformer_jax.decoding.constraints import TextRules
 from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
 from transformer_jax.decoding.timestamps import NotFirst, Timestamps
-from transformer_jax.models.encoder_decoder import EncoderDecoder
+from transformer_jax.models.config import Encoded
+from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.log_mel import Features, LogMel
 from transformer_jax.parallel.distributed import to_host
-from transformer_jax.tasks.audio import AudioReader, AudioTask, Recording
+from transformer_jax.tasks.audio import AudioReader, Recording
 from transformer_jax.tasks.predictor import decoded, forbidden_tokens
+from transformer_jax.tasks.speech_recognition import SpeechRecognition
 from transformer_jax.tasks.task import Tokenizers
 
 PER_SECOND = 100
@@ -70,18 +74,47 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Transcription(AudioTask):
-    """Writes down the `text` of a recording, `audio`, with a model of windows of `data.max_length` frames."""
+class Transcription(SpeechRecognition):
+    """Learns the `text` of a recording, `audio`, as Whisper does: a window of sound, behind it silence."""
 
-    features: ClassVar[tuple[str, ...]] = ("audio", "text")
-
+    window: Annotated[int, Ge(1), Le(2**16)] = 3000
+    """Frames that the encoder reads at once; recordings to learn from are no longer."""
     transcribing: Annotated[Transcribing, MAY_CHANGE] = field(default_factory=Transcribing)
-    """How recordings are written down."""
+    """How recordings of any length are written down; task.decoding and task.target_start are not used."""
+
+    def target_tokens(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> list[list[int]]:
+        """The tokens of texts, which begin with a space, between those that ask for them and the end."""
+        tokenizer, how = tokenizers["text"], self.transcribing
+        if how.languages and how.language not in how.languages:
+            raise ValueError(f"task.transcribing.language is one of {', '.join(how.languages)} to learn from")
+        asked = (f"<|{how.language}|>", f"<|{TASKS[0]}|>") if how.languages else ()
+        prompt = [tokenizer.token_id(name) for name in (START, *asked, NO_TIMES)]
+        texts = tokenizer.encode_batch([f" {example['text'].strip()}" for example in examples])
+        return [[*prompt, *ids, tokenizer.eos_id] for ids in texts]
+
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
+        model, longest = super().resolve(model, data, vocab_sizes), self.transcribing.longest
+        if data.max_length > self.window or longest > model.max_length:
+            raise ValueError(
+                f"data.max_length is at most task.window {self.window}, not {data.max_length}, and "
+                f"task.transcribing.longest at most model.max_length {model.max_length}, not {longest}"
+            )
+        return model
+
+    def memory(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Encoded:
+        missing = self.window - batch["audio"].shape[1]
+        audio = jnp.pad(batch["audio"], ((0, 0), (0, missing), (0, 0)))
+        samples = jnp.full_like(batch["samples"], self.window * self.log_mel.hop)
+        return super().memory(model, {**batch, "audio": audio, "samples": samples}, key)
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Transcriber":
-        """The model with `transcribe`."""
-        sizes = {"max_length": data.max_length, "tokens_per_batch": data.tokens_per_batch}
+        """The model with `transcribe` and `segments`."""
+        sizes = {"max_length": self.window, "tokens_per_batch": data.tokens_per_batch}
         return Transcriber(model, tokenizers["text"], log_mel=self.log_mel, how=self.transcribing, **sizes)
+
+    def outputs(self, predictor: Any, examples: EncodedExamples) -> list[str]:
+        pairs = zip(examples.column("audio"), examples.column("samples"), strict=True)
+        return predictor.transcribe([np.reshape(audio, -1)[:count] for audio, count in pairs])
 
 
 @dataclass(eq=False, repr=False)
@@ -89,6 +122,7 @@ class Transcriber(AudioReader):
     """Writes down recordings of any length; a line to predict for is the name of a file."""
 
     _: KW_ONLY
+    log_mel: LogMel
     how: Transcribing
 
     def __post_init__(self) -> None:
@@ -96,12 +130,14 @@ class Transcriber(AudioReader):
         self.end, self.no_times = self.tokenizer.eos_id, self.tokenizer.token_id(NO_TIMES)
         """Words have smaller numbers than the end token, and times greater ones than that which asks for none."""
 
-    def predict(self, recordings: Sequence[Recording]) -> list[str]:
-        """The text of every recording."""
-        return ["".join(segment.text for segment in segments).strip() for segments in self.transcribe(recordings)]
+    def transcribe(self, recordings: Sequence[Recording], **how: Any) -> list[str]:
+        """The text of every recording; `how` as in `segments`."""
+        return ["".join(segment.text for segment in parts).strip() for parts in self.segments(recordings, **how)]
 
-    def transcribe(
-        self, recordings: Sequence[Recording], *, language: str = "", task: str = "transcribe", timestamps: bool = False
+    predict = transcribe
+
+    def segments(
+        self, recordings: Sequence[Recording], *, language: str = "", task: str = TASKS[0], timestamps: bool = False
     ) -> list[list[Segment]]:
         """The segments of every recording; without timestamps one for what is no longer than a window.
 
@@ -111,13 +147,13 @@ class Transcriber(AudioReader):
         if isinstance(recordings, str | bytes):
             raise TypeError("give a list of recordings, as in [recording], not one")
         read = [decoded(one, self._read, line) for line, one in enumerate(recordings, 1)]
-        prompts = self._prompts([features for features, _ in read], language or self.how.language, task)
+        prompts = self.prompts([features for features, _ in read], language or self.how.language, task)
         found: list[list[Segment]] = [[] for _ in read]
         for timed in (False, True):
             at = {i: 0 for i, (_, n) in enumerate(read) if n and (timestamps or n > self.max_length) == timed}
             while at:
                 windows = [read[i][0][here : here + self.max_length] for i, here in at.items()]
-                for i, tokens in zip([*at], self._texts(windows, prompts[[*at]], timed=timed), strict=True):
+                for i, tokens in zip([*at], self.written(windows, prompts[[*at]], timed=timed), strict=True):
                     here, left = at[i], min(read[i][1] - at[i], self.max_length)
                     parts, ahead = segments_of(tokens, self.no_times + 1, left)
                     found[i] += [
@@ -136,7 +172,7 @@ class Transcriber(AudioReader):
         waveform[0, : audio.size] = audio.reshape(-1) / 2**15
         return to_host([self.run(_features, waveform, log_mel=self.log_mel)])[0][0], samples // self.log_mel.hop
 
-    def _prompts(self, features: list[np.ndarray], language: str, task: str) -> np.ndarray:
+    def prompts(self, features: list[np.ndarray], language: str, task: str) -> np.ndarray:
         """The tokens in front of every recording's texts, but for the one that asks for no times."""
         known, prompts = self.how.languages, np.full((len(features), 1), self.tokenizer.token_id(START), np.int32)
         if task not in TASKS or (language and language not in known) or (task != TASKS[0] and not known):
@@ -150,7 +186,7 @@ class Transcriber(AudioReader):
         columns = (np.array(codes)[chosen], self.tokenizer.token_id(f"<|{task}|>"))
         return np.stack([prompts[:, 0], *(np.broadcast_to(each, len(prompts)) for each in columns)], axis=1)
 
-    def _texts(self, windows: list[np.ndarray], prompts: np.ndarray, *, timed: bool) -> list[list[int]]:
+    def written(self, windows: list[np.ndarray], prompts: np.ndarray, *, timed: bool) -> list[list[int]]:
         """The tokens of every window, without any where nobody speaks, at the first temperature that does not fail."""
         rules = self.how.constraints(self.end)
         rules += (NotFirst(tuple(self.tokenizer.token_id(name) for name in self.how.begin_suppressed)),)
