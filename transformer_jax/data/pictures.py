@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 
 from transformer_jax.data.augmentation import Augmentation, Draws
 from transformer_jax.data.columns import Column
-from transformer_jax.data.examples import digest
 from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import Example, Files, HeldOut, Source, check_split
+from transformer_jax.data.media import ClassFolders, FileTable
+from transformer_jax.data.sources import Example, HeldOut, Source, check_split
 
 MOST_PIXELS = 2**26
 """Pixels of a file; what claims to have more may be made to exhaust the memory."""
@@ -147,46 +147,15 @@ class Npz(HeldOut):
 
 
 @dataclass(frozen=True)
-class PictureFolders(HeldOut):
-    """Folders with a folder of picture files for each class; other files are passed over."""
+class PictureFolders(ClassFolders):
+    """Folders with a folder of picture files for each class."""
 
-    held_out: ClassVar[tuple[str, ...]] = ("validation", "test")
-
-    train: tuple[str, ...] = ("train",)
-    """Folders to learn from; `.` for the directory itself."""
-    validation: tuple[str, ...] = ()
-    """Folders for validation."""
-    test: tuple[str, ...] = ()
-    """Folders for the final score."""
-    holdout: float = 0.0
-    """Share of the training files held out for validation, and as much for test, unless those have folders."""
-
-    def files(self, split: str) -> list[Path]:
-        """The picture files of a split in the order of their names; ValueError for none."""
-        check_split(self, split)
-        belongs, directory = self.belongs(split), Path(self.directory).expanduser().absolute()
-        folders = [directory / name for name in getattr(self, split) or self.train]
-        paths = [path for folder in folders for path in sorted(folder.glob("*/*")) if path.suffix.lower() in SUFFIXES]
-        if files := [path for path in paths if belongs(path.relative_to(directory).as_posix())]:
-            return files
-        raise ValueError(f"no CLASS/NAME{{{','.join(SUFFIXES)}}} in {', '.join(map(str, folders))}; set data.source")
-
-    def examples(self, split: str) -> Iterator[Example]:
-        return ({"image": path, "label": path.parent.name} for path in self.files(split))
+    feature: ClassVar[str] = "image"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
 
 @dataclass(frozen=True)
-class PictureTable(Files):
-    """Tables of picture files and their labels; names of files are relative to `directory`, or absolute.
-
-    Files that are missing are counted and skipped.
-    """
+class PictureTable(FileTable):
+    """Tables of picture files and their labels."""
 
     features: tuple[str, ...] = ("image", "label")
-
-    def examples(self, split: str) -> Iterator[Example]:
-        directory = Path(self.directory).expanduser()
-        return ({**row, "image": directory / row["image"]} for row in super().examples(split))
-
-    def fingerprint(self, split: str) -> str:
-        return digest(self.examples(split))

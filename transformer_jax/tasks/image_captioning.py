@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
@@ -17,20 +17,22 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.beam import BeamSearch
+from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.image_classification import AnyPicture, PictureReader, PictureTask
 from transformer_jax.tasks.predictor import forbidden_tokens, listed
-from transformer_jax.tasks.scores import check_scores, text_scores
-from transformer_jax.tasks.task import Sums, Tokenizers, resolved
-from transformer_jax.tasks.translation import search_memory, target_sums, tokens_of
+from transformer_jax.tasks.task import Tokenizers, resolved
+from transformer_jax.tasks.translation import SequenceToSequence, search_memory
 
 
 @dataclass(frozen=True)
-class ImageCaptioning(PictureTask):
+class ImageCaptioning(PictureTask, SequenceToSequence):
     """Learns the `caption` of an `image`."""
 
     features: ClassVar[tuple[str, ...]] = ("image", "caption")
 
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the target probability that is spread over all tokens."""
     longest: Annotated[int, Ge(1), MAY_CHANGE] = 64
     """Tokens that a caption has at most."""
     decoding: Annotated[BeamSearch, MAY_CHANGE] = field(default_factory=BeamSearch)
@@ -48,33 +50,24 @@ class ImageCaptioning(PictureTask):
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded, and tokens with those around them."""
-        tokenizer, texts = tokenizers["caption"], [example["caption"] for example in examples]
-        captions = [[tokenizer.bos_id, *ids] for ids in tokens_of(tokenizer, texts)]
-        return {**super().encode(tokenizers, examples, max_length=max_length), "caption": captions}
+        pictures = super().encode(tokenizers, examples, max_length=max_length)
+        return {**pictures, "caption": self.target_tokens(tokenizers, examples)}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
-        check_scores(self.scores, "13a")
-        patches = self.patches(model)
+        model, patches = self.sized(model, vocab_sizes), self.input_of(model, data)
         return resolved(self, model, EncoderDecoderConfig, data, vocab_sizes["caption"], input=patches)
 
-    def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss`, with label smoothing, and `nll`, without; each over the tokens that are not padding."""
-        logits = model(batch["image"], batch["caption"], key=key)
-        settings = {"vocab_size": model.embedding.vocab_size, "label_smoothing": self.label_smoothing}
-        return target_sums(logits, batch["caption"], batch["caption_length"], **settings)
+    def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
+        return model.encode(batch["image"], key=key)
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
         """The model with `describe`."""
         sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // self.longest, 1)}
-        return Captioner(model, tokenizers["caption"], self, decode=self.decode, **sizes)
+        return Captioner(model, tokenizers["caption"].for_targets, self, decode=self.decode, **sizes)
 
-    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
-
-    def evaluate(self, predictor: "Captioner", examples: EncodedExamples) -> dict[str, Any]:
-        """The scores of the captions."""
-        found = predictor.describe([bytes(data) for data in examples.column("image")])
-        return {"examples": len(found)} | text_scores(found, examples.of_row("caption"), self.scores)
+    def outputs(self, predictor: "Captioner", examples: EncodedExamples) -> list[str]:
+        """The captions of the examples that have a row, `examples.of_rows`."""
+        return predictor.describe([bytes(data) for data in examples.column("image")])
 
     def samples(self, predictor: "Captioner", examples: Sequence[Example]) -> list[str]:
         """The captions of pictures, and the model's."""

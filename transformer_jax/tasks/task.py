@@ -107,6 +107,10 @@ class Task:
         """
         raise ValueError(f"{type(self).__name__} has no data.subword_sampling; set it to 0")
 
+    def input_of(self, model: Any, data: DataConfig) -> Any:
+        """The model's input with what follows from the task; ValueError for a model that reads something else."""
+        return model.input
+
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> Any:
         """The model's configuration with the sizes of the features' vocabularies filled in.
 

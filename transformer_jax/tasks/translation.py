@@ -54,20 +54,16 @@ OF_SOURCES = ("source_start", "source_end", "source_eos")
 
 
 @dataclass(frozen=True)
-class Translation(Task):
-    """Learns `target` given `source` (Vaswani et al. 2017, section 5)."""
-
-    features: ClassVar[tuple[str, ...]] = ("source", "target")
+class SequenceToSequence(Task):
+    """Learns a text, the last feature, given the first feature, which the encoder of a model reads."""
 
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Share of the target probability that is spread over all tokens."""
     z_loss: Annotated[float, Ge(0)] = 0.0
     """Weight of the squared log-normaliser in the loss, such as 1e-4; in `loss`, not in `nll`."""
-    decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
-    """How translations are searched."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
     """Scores of an evaluation: bleu, compound_split_bleu, chrf, chrf++, ter, rouge1, rouge2, rougeL, rougeLsum, comet,
-    exact_match."""
+    exact_match, wer, cer."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
     comet_model: Annotated[str, MAY_CHANGE] = PLAIN.comet_model
@@ -76,6 +72,107 @@ class Translation(Task):
     """Resamples of the examples for the 95 % interval of each score, 1000 as a rule; 0: no intervals."""
     references: Annotated[tuple[str, ...], MAY_CHANGE] = ("references",)
     """What examples with several right targets call the others: a text, or a list that may begin with the target."""
+    target_start: str = ""
+    """A token of the vocabulary behind the start token of every target, such as the code of its language."""
+
+    @property
+    def target(self) -> str:
+        """The feature that is the text to write."""
+        return self.features[-1]
+
+    def target_tokens(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> list[list[int]]:
+        """The tokens of texts to write, with their special tokens around them."""
+        target, texts = tokenizers[self.target].for_targets, [example[self.target] for example in examples]
+        return [[target.bos_id, *ids] for ids in tokens_of(target, texts, self.target_start)]
+
+    def sized(self, model: Any, vocab_sizes: Mapping[str, int], **sizes: int) -> EncoderDecoderConfig:
+        """The model's configuration with the sizes of its vocabularies; ValueError for another kind of model."""
+        if not isinstance(model, EncoderDecoderConfig):
+            name = type(self).__name__
+            raise ValueError(f"{name} needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
+        check_scores(self.scores, self.bleu_tokenize)
+        sizes = {"vocab_size": vocab_sizes[self.target], **sizes}
+        for name, size in sizes.items():
+            if getattr(model, name) not in (0, size):
+                raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
+        return replace(model, **sizes)
+
+    def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
+        """The encoder's vectors of a batch, of an ensemble those of every member."""
+        first = self.features[0]
+        return model.encode(batch[first], source_lengths=batch[f"{first}_length"], key=key)
+
+    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
+        encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
+        return self.loss_given(model, self.memory(model, batch, encoder_key), batch, decoder_key)
+
+    def loss_given(
+        self, model: EncoderDecoder | Ensemble, memory: Any, batch: Mapping[str, Array], key: PRNGKeyArray | None
+    ) -> Sums:
+        """The same, from the encoder's vectors."""
+        target, lengths = batch[self.target], batch[f"{self.target}_length"]
+        # The last column sees itself as its next token; it is past every length and weighs nothing.
+        labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
+        logits = model.predict(target, memory, key=key)
+        settings = {"label_smoothing": self.label_smoothing, "z_loss": self.z_loss}
+        smoothed, plain = cross_entropy(logits, labels, vocab_size=model.embedding.vocab_size, **settings)
+        weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
+        tokens = jnp.sum(weights)
+        return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
+        """Target tokens that are predicted."""
+        return jnp.sum(jnp.maximum(batch[f"{self.target}_length"] - 1, 0))
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        return {"loss": "lower", **{name: choose("score", name, SCORES).better for name in self.scores}}
+
+    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
+        list(map(self.right, examples))
+        text_scores(["a"], ["a"], self.scores, self.scoring(["a"]))
+
+    def evaluate(self, predictor: Any, examples: EncodedExamples) -> dict[str, Any]:
+        """The scores of the texts; examples that are longer than the model takes are counted as `skipped`."""
+        texts = self.outputs(predictor, examples)
+        skipped = len(examples) - len(texts)
+        counts = {"examples": len(texts)} | ({"skipped": skipped} if skipped else {})
+        return counts | self.scores_of(texts, [examples[index] for index in examples.of_rows])
+
+    def outputs(self, predictor: Any, examples: EncodedExamples) -> list[str]:
+        """The texts for the examples that have a row, `examples.of_rows`."""
+        raise NotImplementedError
+
+    def scores_of(self, texts: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
+        """The scores of one text for every example."""
+        scoring = self.scoring([example[self.features[0]] for example in examples])
+        return text_scores(texts, list(map(self.right, examples)), self.scores, scoring, bootstrap=self.bootstrap)
+
+    def scoring(self, sources: Sequence[Any]) -> TextScoring:
+        """What scores depend on, beside the texts; sources that are no text count as empty."""
+        texts = [source if isinstance(source, str) else "" for source in sources]
+        return TextScoring(self.bleu_tokenize, self.comet_model, texts)
+
+    def right(self, example: Example) -> list[str]:
+        """The right targets of an example; ValueError for what is neither text nor a list of texts."""
+        targets = [example[self.target]]
+        for name in self.references:
+            more = example.get(name) or []
+            several = [more] if isinstance(more, str) else more
+            if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
+                raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
+            targets = several if several is more and several[:1] == targets else [*targets, *several]
+        return [text for text in targets if text.strip()]
+
+
+@dataclass(frozen=True)
+class Translation(SequenceToSequence):
+    """Learns `target` given `source` (Vaswani et al. 2017, section 5)."""
+
+    features: ClassVar[tuple[str, ...]] = ("source", "target")
+
+    decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
+    """How texts are searched."""
     source_prefix: str = ""
     """Text in front of every source, such as the instruction of a T5."""
     source_start: str = ""
@@ -84,18 +181,15 @@ class Translation(Task):
     """A token of the vocabulary behind the end token of every source, where mBART has the code of its language."""
     source_eos: bool = True
     """Whether every source has an end token, as those of T5Gemma have not."""
-    target_start: str = ""
-    """A token of the vocabulary behind the start token of every target, such as the code of its language."""
     truncate: bool = False
     """Whether a source of more than data.max_length tokens loses its end, rather than being skipped or refused."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and target tokens, both with their special tokens around them."""
-        source, target = tokenizers["source"], tokenizers["target"].for_targets
-        sources, targets = ([example[name] for example in examples] for name in self.features)
+        sources = [example["source"] for example in examples]
         return {
-            "source": self.source_tokens(source, max_length)(sources),
-            "target": [[target.bos_id, *ids] for ids in tokens_of(target, targets, self.target_start)],
+            "source": self.source_tokens(tokenizers["source"], max_length)(sources),
+            "target": self.target_tokens(tokenizers, examples),
         }
 
     def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
@@ -106,8 +200,7 @@ class Translation(Task):
         return resample(batch, "target", tokenizers["target"].for_targets, around=of_target, **settings)
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
-        if not isinstance(model, EncoderDecoderConfig):
-            raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
+        model = self.sized(model, vocab_sizes, source_vocab_size=vocab_sizes["source"])
         if model.share_embeddings and not data.shared_vocabulary:
             raise ValueError("model.share_embeddings needs data.shared_vocabulary; set both or neither")
         reach, longest = model.reach(), self.decoding.limit(data.max_length) + bool(self.target_start)
@@ -118,22 +211,7 @@ class Translation(Task):
                 f"plus task.decoding.extra_length {self.decoding.extra_length}{start}; raise it, "
                 "or limit task.decoding.max_new_tokens"
             )
-        check_scores(self.scores, self.bleu_tokenize)
-        for name, size in (("vocab_size", vocab_sizes["target"]), ("source_vocab_size", vocab_sizes["source"])):
-            if getattr(model, name) not in (0, size):
-                raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
-        return replace(model, vocab_size=vocab_sizes["target"], source_vocab_size=vocab_sizes["source"])
-
-    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
-        target = batch["target"]
-        logits = model(batch["source"], target, source_lengths=batch["source_length"], key=key)
-        settings = {"vocab_size": model.embedding.vocab_size, "label_smoothing": self.label_smoothing}
-        return target_sums(logits, target, batch["target_length"], z_loss=self.z_loss, **settings)
-
-    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """Target tokens that are predicted."""
-        return jnp.sum(jnp.maximum(batch["target_length"] - 1, 0))
+        return model
 
     def source_tokens(self, tokenizer: Tokenizer, max_length: int) -> "SourceTokens":
         """How sources become tokens."""
@@ -148,62 +226,14 @@ class Translation(Task):
         tokens = self.source_tokens(source, data.max_length)
         return Translator(model, source, target, self.decoding, source_tokens=tokens, **settings)
 
-    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", **{name: choose("score", name, SCORES).better for name in self.scores}}
-
-    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
-        list(map(self.right, examples))
-        text_scores(["a"], ["a"], self.scores, self.scoring(["a"]))
-
-    def evaluate(self, predictor: "Translator", examples: EncodedExamples) -> dict[str, Any]:
-        """The scores of the translations; examples that are longer than the model takes are counted as `skipped`."""
-        texts = self.outputs(predictor, examples)
-        skipped = len(examples) - len(texts)
-        counts = {"examples": len(texts)} | ({"skipped": skipped} if skipped else {})
-        return counts | self.scores_of(texts, [examples[index] for index in examples.of_rows])
-
     def outputs(self, predictor: "Translator", examples: EncodedExamples) -> list[str]:
         """The translations of the examples that have a row, `examples.of_rows`."""
         sources = examples.of_row(self.features[0])
         return [best.text for best, *_ in predictor.search_encoded(sources, examples.column("source"))]
 
-    def scores_of(self, texts: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
-        """The scores of one text for every example."""
-        scoring = self.scoring([example[self.features[0]] for example in examples])
-        return text_scores(texts, list(map(self.right, examples)), self.scores, scoring, bootstrap=self.bootstrap)
-
-    def scoring(self, sources: Sequence[str]) -> TextScoring:
-        """What scores depend on, beside the texts."""
-        return TextScoring(self.bleu_tokenize, self.comet_model, sources)
-
-    def right(self, example: Example) -> list[str]:
-        """The right targets of an example; ValueError for what is neither text nor a list of texts."""
-        targets = [example[self.features[1]]]
-        for name in self.references:
-            more = example.get(name) or []
-            several = [more] if isinstance(more, str) else more
-            if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
-                raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
-            targets = several if several is more and several[:1] == targets else [*targets, *several]
-        return [text for text in targets if text.strip()]
-
-
-def target_sums(
-    logits: Array, target: Array, lengths: Array, *, vocab_size: int, label_smoothing: float, z_loss: float = 0.0
-) -> Sums:
-    """`loss`, with label smoothing, and `nll`, without, of the tokens of targets that follow their first ones."""
-    # The last column sees itself as its next token; it is past every length and weighs nothing.
-    labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
-    smoothed, plain = cross_entropy(
-        logits, labels, vocab_size=vocab_size, label_smoothing=label_smoothing, z_loss=z_loss
-    )
-    weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
-    tokens = jnp.sum(weights)
-    return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
-
 
 class Hypothesis(NamedTuple):
-    """One translation of a search."""
+    """One text of a search."""
 
     text: str
     score: float
@@ -256,7 +286,62 @@ def named_tokens(tokenizer: Tokenizer, name: str) -> list[int]:
     return [tokenizer.token_id(name)] if name else []
 
 
-class Translator(Predictor):
+class Searcher(Predictor):
+    """Writes texts by beam search, given what the encoder has read."""
+
+    def __init__(
+        self,
+        model: EncoderDecoder | Ensemble,
+        tokenizer: Any,
+        target: Tokenizer,
+        decoding: Decoding,
+        *,
+        max_length: int,
+        target_start: str = "",
+    ):
+        self.target, self.target_start = target, [target.bos_id, *named_tokens(target, target_start)]
+        self.forbidden = forbidden_tokens(target, decoding, target.eos_id)
+        super().__init__(model, tokenizer, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
+        self.decoding = decoding
+
+    def searched(
+        self,
+        lines: Sequence[int],
+        columns: Sequence[Sequence[Any]],
+        n_best: int = 1,
+        choices: Mapping[tuple[int, ...], str] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The `n_best` different texts, best first, for every row of the columns that `vectors_of` reads.
+
+        Tokens that are other pieces of the same text count once, with the best of their scores. With `choices`, the
+        texts by their tokens, it is one of those. Raises ValueError, with the number in `lines`, where there is none.
+        """
+        if not 1 <= n_best <= self.decoding.beam_size:
+            raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
+        choices = choices or {}
+        settings = {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
+        results, hypotheses = self.for_each(_search, *columns, **self._settings() | settings), []
+        for line, result in zip(lines, results, strict=True):
+            best: dict[str, Hypothesis] = {}
+            for ids, length, score, log_prob in zip(*result, strict=True):
+                if length > 0:
+                    tokens = ids[:length].tolist()
+                    text = choices.get((*tokens,)) or self.target.decode(tokens)
+                    best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
+            hypotheses.append(list(best.values())[:n_best])
+            if not hypotheses[-1] or not math.isfinite(hypotheses[-1][0].score):
+                if choices or self.decoding.constraints():
+                    reason = "its rules rule all out, or the model's numbers are not finite"
+                    raise ValueError(f"line {line} has no output: {reason}")
+                raise FloatingPointError(f"line {line} has no output: the model's numbers are not finite")
+        return hypotheses
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"decoding": self.decoding, "start": (*self.target_start,), "read": self.vectors_of}
+        return settings | {"end_id": self.target.eos_id, "forbidden": self.forbidden}
+
+
+class Translator(Searcher):
     """Translates, scores and shows attention."""
 
     def __init__(
@@ -270,12 +355,9 @@ class Translator(Predictor):
         source_tokens: SourceTokens | None = None,
         target_start: str = "",
     ):
-        tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
         self.tokens_of_sources = source_tokens or partial(tokens_of, source_tokenizer)
-        self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
-        self.forbidden = forbidden_tokens(target_tokenizer, decoding, target_tokenizer.eos_id)
-        super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
-        self.decoding = decoding
+        both, settings = TextTokenizers(source_tokenizer, target_tokenizer), {"target_start": target_start}
+        super().__init__(model, both, target_tokenizer, decoding, max_length=max_length, **settings)
 
     def translate(self, lines: Sequence[str], *, among: Sequence[str] | None = None) -> list[str]:
         """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long.
@@ -291,11 +373,8 @@ class Translator(Predictor):
     ) -> list[list[Hypothesis]]:
         """The `n_best` different translations of every line, best first, or fewer if the search has no more.
 
-        Tokens that are other pieces of the same text count once, with the best of their scores. `among`: the texts that
-        a translation may be.
+        `among`: the texts that a translation may be.
         """
-        if not 1 <= n_best <= self.decoding.beam_size:
-            raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
         return self.search_encoded(lines, self.encoded(lines), n_best, among=among)
 
     def search_encoded(
@@ -308,25 +387,11 @@ class Translator(Predictor):
     ) -> list[list[Hypothesis]]:
         """`search` for lines whose tokens are known."""
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
-        filled = [i for i, line in enumerate(lines) if line.strip()]
-        choices = {} if among is None else self._choices(among)
-        settings = self._settings() | (
-            {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
-        )
-        results = self.for_each(_search, [encoded[i] for i in filled], **settings)
-        for line, result in zip(filled, results, strict=True):
-            best: dict[str, Hypothesis] = {}
-            for ids, length, score, log_prob in zip(*result, strict=True):
-                if length > 0:
-                    tokens = ids[:length].tolist()
-                    text = choices.get((*tokens,)) or self.tokenizer.decode(tokens)
-                    best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
-            hypotheses[line] = list(best.values())[:n_best]
-            if not hypotheses[line] or not math.isfinite(hypotheses[line][0].score):
-                if among is not None or self.decoding.constraints():
-                    reason = "its rules rule all out, or the model's numbers are not finite"
-                    raise ValueError(f"line {line + 1} has no translation: {reason}")
-                raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
+        filled = {i + 1: encoded[i] for i, line in enumerate(lines) if line.strip()}
+        choices = None if among is None else self._choices(among)
+        found = self.searched([*filled], [[*filled.values()]], n_best, choices)
+        for line, texts in zip(filled, found, strict=True):
+            hypotheses[line - 1] = texts
         return hypotheses
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -384,26 +449,23 @@ class Translator(Predictor):
             raise ValueError("there is no text to choose from: give one at least")
         return {(*ids,): text for text, ids in zip(texts, encoded, strict=True)}
 
-    def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"decoding": self.decoding, "start": (*self.target_start,)}
-        return settings | {"end_id": self.tokenizer.target.eos_id, "forbidden": self.forbidden}
 
-
-@partial(jax.jit, static_argnames=("decoding", "start", "longest", "end_id", "forbidden"))
+@partial(jax.jit, static_argnames=("read", "decoding", "start", "longest", "end_id", "forbidden"))
 def _search(
     model: EncoderDecoder | Ensemble,
     source: Array,
     lengths: Array,
-    *,
+    *more: Array,
+    read: Callable[..., Any],
     decoding: Decoding,
     longest: int = 0,
     **settings: Any,
 ) -> BeamResult:
-    """Translations of source tokens `[batch, length]`: encoded once, then searched."""
+    """Texts for sources `[batch, length, ...]`, which `read` encodes, with their lengths and `more`; then searched."""
     capacity = longest or decoding.limit(source.shape[1])
     limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
     limits = jnp.where(lengths > 0, limits, 0)
-    memory = model.encode(source, source_lengths=lengths)
+    memory = read(model, source, lengths, *more)
     return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
 
 
