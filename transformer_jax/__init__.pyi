@@ -80,6 +80,8 @@ from .tasks.summarisation import Summarisation as Summarisation
 from .tasks.task import Task as Task
 from .tasks.text_vectors import TextVectors as TextVectors
 from .tasks.token_classification import TokenClassification as TokenClassification
+from .tasks.transcription import Transcribing as Transcribing
+from .tasks.transcription import Transcription as Transcription
 from .tasks.translation import Decoding as Decoding
 from .tasks.translation import Translation as Translation
 from .training.experiment import Experiment as Experiment

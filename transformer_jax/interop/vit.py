@@ -138,7 +138,11 @@ def embeddings(prefix: str) -> tuple[Rule, ...]:
     names = {"cls_token": "class_token", "position_embeddings": "positions/table", "register_tokens": "registers"}
     return (
         *(Rule(f"{prefix}embeddings.{their}", (f"encoder_input/{our}",), "row") for their, our in names.items()),
-        Rule(f"{prefix}embeddings.patch_embeddings.projection.weight", ("encoder_input/projection/kernel",), "patches"),
+        Rule(
+            f"{prefix}embeddings.patch_embeddings.projection.weight",
+            ("encoder_input/projection/kernel",),
+            "convolution",
+        ),
         Rule(f"{prefix}embeddings.patch_embeddings.projection.bias", ("encoder_input/projection/bias",)),
         *norm(f"{prefix}layernorm", "encoder/final_norm"),
     )
@@ -176,6 +180,7 @@ VIT = Family(
     rules=body("vit.", VIT_NAMES),
     to_config=to_vit,
     from_config=from_vit,
+    preprocessor=preprocessor,
     prefix="vit.",
 )
 
@@ -203,6 +208,7 @@ def dinov2(name: str, architecture: str) -> Family:
         rules_for=gated_rules,
         to_config=partial(to_dinov2, registers="registers" in name),
         from_config=from_dinov2,
+        preprocessor=preprocessor,
         ignored=("embeddings.mask_token",),
     )
 
