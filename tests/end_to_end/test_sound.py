@@ -37,6 +37,28 @@ def experiment():
         mesh=MeshConfig(data=1),
     )
 """
+RECOGNITION = """
+from dataclasses import replace
+
+from sound import experiment as classes
+from transformer_jax import AudioTable, Bytes, Decoding, EncoderDecoderConfig, Experiment, Frames, SpeechRecognition
+
+
+def experiment():
+    old = classes()
+    return replace(
+        old,
+        task=SpeechRecognition(
+            log_mel=old.task.log_mel, augmentation=old.task.augmentation, ctc_weight=0.3, longest_text=16,
+            decoding=Decoding(beam_size=2, max_new_tokens=8),
+        ),
+        data=replace(
+            old.data, source=AudioTable(train=("train.tsv",), validation=("validation.tsv",)), tokenizer=Bytes()
+        ),
+        model=EncoderDecoderConfig(d_model=16, num_heads=2, d_ff=32, num_layers=2, input=Frames(strides=(2, 2))),
+        train=replace(old.train, steps=6, save_every=2, best="validation_wer"),
+    )
+"""
 TIMINGS = ("tokens_per_second", "peak_memory")
 
 
@@ -52,13 +74,17 @@ def place(tmp_path_factory):
             tone = 0.3 * np.sin(2 * np.pi * pitch * np.arange(length) / 8_000)
             soundfile.write(folder / f"{number}.wav", tone + random.normal(0, 0.05, length), 8_000)
     (place / "train" / "low" / "broken.wav").write_bytes(b"nothing")
+    for split in ("train", "validation"):
+        names = sorted(path.relative_to(place).as_posix() for path in place.glob(f"{split}/*/*.wav"))
+        (place / f"{split}.tsv").write_text("".join(f"{name}\t{name.split('/')[1]}\n" for name in names))
     (place / "sound.py").write_text(EXPERIMENT)
+    (place / "recognition.py").write_text(RECOGNITION)
     return place
 
 
-def train(place, name, *options):
+def train(place, name, *options, file="sound.py"):
     arguments = ["--data.source.directory", str(place), *options]
-    assert main(["train", str(place / "sound.py"), "--workdir", str(place / name), *arguments]) == 0
+    assert main(["train", str(place / file), "--workdir", str(place / name), *arguments]) == 0
     rows = read_metrics(place / name)
     return [{name: value for name, value in row.items() if name not in TIMINGS} for row in rows]
 
@@ -91,7 +117,7 @@ def test_files_are_classified_from_the_command_line_and_from_python(straight, pl
     captured = capsys.readouterr()
     assert captured.out == "low\nhigh\n\n" and "line 3 is skipped: is no sound" in captured.err
     predictor = load(place / "straight")
-    assert predictor.classify([*files, np.sin(np.arange(3_000, dtype=np.float32))]) == ["low", "high", "high"]
+    assert predictor.classify([*files, soundfile.read(files[1])[0]]) == ["low", "high", "high"]
 
 
 def test_a_plan_knows_recordings(place):
@@ -99,3 +125,20 @@ def test_a_plan_knows_recordings(place):
     assert (plan.rows, plan.tokens) == (8, 640)
     samples, numbers = 2 * 8 * 80 * 80, 4 * 8 * 4  # frames of a row; its length, samples, label and example
     assert plan.batch_bytes == samples + numbers
+
+
+def test_texts_are_learnt_with_ctc_and_the_run_goes_on_as_if_it_had_not_been_stopped(place, capsys):
+    straight = train(place, "texts", file="recognition.py")
+    assert straight[-1]["loss"] < straight[0]["loss"] and straight[-1]["ctc"] < straight[0]["ctc"]
+    assert {"validation_wer", "validation_cer"} <= straight[-1].keys()
+    train(place, "stopped texts", "--train.stop-after", "3", file="recognition.py")
+    assert train(place, "stopped texts", file="recognition.py") == straight
+    capsys.readouterr()
+    (place / "files.txt").write_text(f"{place / 'validation' / 'low' / '0.wav'}\n")
+    assert main(["predict", str(place / "texts"), "--input", str(place / "files.txt"), "--scores"]) == 0
+    score, _, text = capsys.readouterr().out.rstrip("\n").partition("\t")
+    assert (
+        float(score) < 0 and text == load(place / "texts").transcribe([str(place / "validation" / "low" / "0.wav")])[0]
+    )
+    plan = make_plan(load_experiment_file(place / "recognition.py"), topology("cpu:1")[0])
+    assert plan.batch_bytes == 2 * 8 * 80 * 80 + 4 * 8 * (4 + 16), "a text is no longer than task.longest_text"

@@ -60,7 +60,7 @@ def test_the_loss_is_that_of_real_rows():
     assert {float(weight) for _, weight in sums.values()} == {2.0} and sums.keys() >= {"nll", "accuracy", "top_5"}
 
 
-HOW = AudioAugmentation(speed=0.2, time_masks=2, time_width=9, frequency_masks=1, frequency_width=5)
+HOW = AudioAugmentation(speed=0.2, noise=0.5, time_masks=2, time_width=9, frequency_masks=1, frequency_width=5)
 
 
 def test_random_changes_belong_to_the_example_and_the_step():
@@ -79,7 +79,7 @@ def test_masks_are_stretches_of_time_and_bands_of_frequency_with_the_mean():
     features = jnp.where(jnp.arange(30)[None, :, None] < jnp.array([30, 20])[:, None, None], 1.0, 0.0)
     features = features * jnp.arange(1.0, 13)[None, None] * jnp.ones((2, 30, 12))
     frames = jnp.array([30, 20])
-    draws = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 7)).astype(np.float32)).at[:, 1].set(0.9)
+    draws = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 6)).astype(np.float32)).at[:, 0].set(0.9)
     found = np.asarray(HOW.masked(features, frames, draws))
     changed = found != np.asarray(features)
     for row, count in enumerate((30, 20)):
@@ -100,6 +100,12 @@ def test_faster_recordings_are_shorter_and_higher():
         spectrum = np.abs(np.fft.rfft(faster[0, :2_400] * np.hanning(2_400)))
         assert spectrum.argmax() * RATE / 2_400 == pytest.approx(500 * speed, abs=4)
         assert int(samples) == pytest.approx(3_000 / speed, abs=1)
+
+
+def test_noise_is_as_loud_as_was_drawn():
+    sound = jnp.pad(jnp.asarray(noise(3_000))[None], ((0, 0), (0, 1_000)))
+    noisy = HOW.noisy(sound, jnp.array([3_000]), jnp.array([[0.0, 0.8]]), jnp.asarray(RANDOM.normal(size=(1, 4_000))))
+    assert float((noisy - sound).std()) == pytest.approx(0.5 * 0.8 * float(sound[0, :3_000].std()), rel=0.05)
 
 
 def test_the_predictor_reads_files_bytes_and_arrays(tmp_path):

@@ -133,6 +133,21 @@ def test_what_the_model_does_not_know_is_refused(asked, predictor):
         predictor.transcribe([noise(20)], **asked)
 
 
+def test_attention_is_that_to_the_frames_of_a_recording_by_what_predicts_each_word(predictor, monkeypatch):
+    monkeypatch.setattr(predictor, "how", replace(predictor.how, language="cs"))
+    found = predictor.attention(noise(21), "ab cd")
+    assert found.words == ["ab", "cd"] and found.weights.shape == (1, 2, 2, 11) and found.features.shape == (21, 8)
+    samples = np.zeros(2 * WINDOW * 160, np.float32)
+    samples[: 21 * 160] = noise(21).clip(-1, 1)
+    features = predictor.log_mel(jnp.asarray(samples)[None])[0][:, :WINDOW]
+    tokens = jnp.array([[END + 1, END + 3, END + 5, BEGIN - 1, *predictor.tokenizer.encode(" ab cd")]])
+    model = predictor.model
+    inside = model.decode(tokens, model.encode(features), intermediates=True).intermediates
+    expected = inside.attention["cross_attention"][:, 0, :, :, :11]
+    np.testing.assert_allclose(found.weights[:, :, 0], expected[:, :, 3:6].mean(axis=2), atol=1e-5)
+    np.testing.assert_allclose(found.weights[:, :, 1], expected[:, :, 6:9].mean(axis=2), atol=1e-5)
+
+
 def test_an_imported_run_transcribes_files_learns_and_goes_back(whisper, predictor, tmp_path, capsys):
     soundfile, directory = pytest.importorskip("soundfile"), whisper[1]
     for name, frames in (("one.wav", 30), ("two.flac", 70)):
@@ -144,6 +159,11 @@ def test_an_imported_run_transcribes_files_learns_and_goes_back(whisper, predict
     assert main(["predict", str(tmp_path / "run"), *files, *options, "--task.transcribing.language", "cs"]) == 0
     expected = [text.replace("\n", " ") for text in predictor.transcribe(files, language="cs")]
     assert capsys.readouterr().out.split("\n")[:-1] == expected
+
+    assert main(["attention", str(tmp_path / "run"), files[0], "--target", "one two", *options]) == 0
+    assert capsys.readouterr().out.startswith(f"{files[0]} -> one two") and (
+        (tmp_path / "run" / "attention" / "attention.png").stat().st_size > 1000
+    )
 
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "back")]) == 0
     theirs, ours = read_directory(directory), read_directory(tmp_path / "back")

@@ -9,7 +9,7 @@ from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.evaluation import encoded_examples
 from transformer_jax.runs.run import Run
 from transformer_jax.tasks.scores import compare_texts
-from transformer_jax.tasks.translation import Translation
+from transformer_jax.tasks.translation import SequenceToSequence
 
 
 def compare(runs: tuple[Run, Run], steps: tuple[list[int], list[int]], examples: list[Example], resamples: int) -> Any:
@@ -41,9 +41,9 @@ def outputs(run: Run, steps: list[int], examples: list[Example]) -> dict[int, st
         return dict(zip(encoded.of_rows, task.outputs(predictor, encoded), strict=True))
 
 
-def text_task(run: Run) -> Translation:
-    """The run's task; ValueError for one that is no translation."""
+def text_task(run: Run) -> SequenceToSequence:
+    """The run's task; ValueError for one that writes no texts."""
     task = run.experiment.task
-    if not isinstance(task, Translation):
+    if not isinstance(task, SequenceToSequence):
         raise ValueError(f"{run.directory} is of {type(task).__name__}; only texts of Translation and its like compare")
     return task

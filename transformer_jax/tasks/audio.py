@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -32,6 +33,8 @@ class AudioAugmentation:
 
     speed: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Recordings are up to this share faster or slower, and their pitch with them."""
+    noise: Annotated[float, Ge(0)] = 0.0
+    """White noise is added, at most this many times as loud as the recording."""
     time_masks: Annotated[int, Ge(0), Le(64)] = 0
     """How many stretches of time are hidden (Park et al. 2019, "SpecAugment"): they become the mean."""
     time_width: Annotated[int, Ge(1)] = 100
@@ -53,12 +56,17 @@ class AudioAugmentation:
         samples = jnp.minimum((samples / speed[:, 0]).astype(jnp.int32), waveforms.shape[1])
         return near[0] * (1 - rest) + near[1] * rest, samples
 
+    def noisy(self, waveforms: Waveforms, samples: Counts, draws: Draws, noise: Waveforms) -> Waveforms:
+        """The recordings with noise of some loudness between none and the most."""
+        loudness = jnp.sqrt(jnp.sum(waveforms**2, axis=1) / jnp.maximum(samples, 1))  # padding is zero
+        return waveforms + (self.noise * draws[:, 1] * loudness)[:, None] * noise
+
     def masked(self, features: Features, frames: Counts, draws: Draws) -> Features:
         """The features with stretches of time and bands of frequencies hidden."""
         count, real = frames[:, None], jnp.arange(features.shape[1])[None] < frames[:, None]
         widest = jnp.minimum(self.time_width, self.time_share * count)
-        times = hidden(features.shape[1], widest, count, draws[:, 1 : 1 + 2 * self.time_masks])
-        rest, mels = draws[:, 1 + 2 * self.time_masks :], features.shape[2]
+        times = hidden(features.shape[1], widest, count, draws[:, : 2 * self.time_masks])
+        rest, mels = draws[:, 2 * self.time_masks :], features.shape[2]
         bands = hidden(mels, jnp.full_like(widest, self.frequency_width), jnp.full_like(count, mels), rest)
         mean = jnp.sum(features, axis=(1, 2)) / jnp.maximum(mels * frames, 1)  # padding is zero
         covered = (times[:, :, None] | bands[:, None]) & real[:, :, None]
@@ -114,13 +122,16 @@ class AudioTask(Task):
         waveforms, samples, how = waveforms_of(batch["audio"]), batch["samples"], self.augmentation
         if key is None or how == AudioAugmentation():
             return self.log_mel(waveforms, samples)
-        shape = (1 + 2 * (how.time_masks + how.frequency_masks),)
         # An example's draws are the same in whatever row, and on whatever device, it is.
-        draws = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(key, row), shape))(batch["example"])
+        keys = jax.vmap(partial(jax.random.fold_in, key))(batch["example"])
+        draws = jax.vmap(partial(jax.random.uniform, shape=(2 + 2 * (how.time_masks + how.frequency_masks),)))(keys)
         if how.speed:
             waveforms, samples = how.faster(waveforms, samples, draws)
+        if how.noise:
+            noise = jax.vmap(lambda own: jax.random.normal(jax.random.fold_in(own, 1), waveforms.shape[1:]))(keys)
+            waveforms = how.noisy(waveforms, samples, draws, noise)
         features, frames = self.log_mel(waveforms, samples)
-        return how.masked(features, frames, draws), frames
+        return how.masked(features, frames, draws[:, 2:]), frames
 
 
 def waveforms_of(audio: Array) -> Waveforms:
@@ -128,9 +139,11 @@ def waveforms_of(audio: Array) -> Waveforms:
     return audio.reshape(audio.shape[0], -1).astype(jnp.float32) / 2**15
 
 
+@dataclass(eq=False, repr=False)
 class AudioReader(Predictor):
     """A model of recordings, which are read as in training."""
 
+    _: KW_ONLY
     log_mel: LogMel
 
     def columns_of(self, recordings: Sequence[Recording]) -> tuple[list[np.ndarray], list[int]]:

@@ -1,7 +1,7 @@
 """Classification of recordings by an encoder-only model, such as the Keyword Transformer (Berg et al. 2021)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -38,9 +38,6 @@ class AudioClassification(LabelTask, AudioTask):
 @dataclass(eq=False, repr=False)
 class AudioClassifier(AudioReader, LabelPredictor):
     """Labels for recordings; a line to predict for is the name of a file."""
-
-    _: KW_ONLY
-    log_mel: LogMel
 
     def outputs(self, items: Sequence[Recording]) -> Float[np.ndarray, "recordings outputs"]:
         """The model's predictions, before any softmax."""

@@ -129,7 +129,8 @@ class SpeechRecognizer(AudioReader, Searcher):
         ctc: bool = False,
     ):
         self.log_mel, self.ctc, self.listened = log_mel, ctc, Listened(log_mel)
-        super().__init__(model, tokenizer, tokenizer, decoding, max_length=max_length, target_start=target_start)
+        settings: dict[str, Any] = {"max_length": max_length, "target_start": target_start}
+        Searcher.__init__(self, model, tokenizer, tokenizer, decoding, **settings)
 
     def transcribe(self, recordings: Sequence[Recording]) -> list[str]:
         """The text of every recording; ValueError, with its number, for one that cannot be read or is too long."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le, MinLen
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.data.audio import encode_audio
 from transformer_jax.data.config import DataConfig
@@ -67,6 +67,16 @@ class Segment(NamedTuple):
     """Seconds from the recording's start."""
     end: float
     text: str
+
+
+class SoundAttention(NamedTuple):
+    """Where a model looks in a recording while it writes."""
+
+    features: Float[np.ndarray, "frames mels"]
+    """The recording as the model reads it."""
+    words: list[str]
+    weights: Float[np.ndarray, "layers heads words vectors"]
+    """The cross-attention of what predicts the tokens of each word, on average."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,23 @@ class Transcriber(AudioReader):
                 members = {i: of for i, of in read.items() if (timestamps or of[1] > self.max_length) == timed}
                 found |= self._slid(members, prompts, timed=timed)
         return [found[i] for i in range(len(recordings))]
+
+    def attention(self, recording: Recording, target: str | None = None) -> SoundAttention:
+        """Where the decoder looks for the words of `target`, by default its own, in a recording's first window."""
+        features, frames = decoded(recording, self._read, 1)
+        window, frames = features[: self.max_length], min(frames, self.max_length)
+        prompt = self.prompts([features], self.how.language, TASKS[0])
+        written = self.written([window], prompt, timed=False)[0] if target is None else None
+        ids = self.tokenizer.encode(f" {target}") if written is None else written
+        if not ids or not frames:
+            raise ValueError("there is nothing to look at: the recording or its text is empty")
+        tokens = np.concatenate([prompt[0], [self.no_times], ids]).astype(np.int32)[None]
+        weights = np.asarray(_attention(self.model, window[None], tokens))[:, 0, :, prompt.shape[1] : -1]
+        starts = [i for i, token in enumerate(ids) if not i or self.tokenizer.decode([token]).startswith(" ")]
+        words = [self.tokenizer.decode(part).strip() for part in np.split(ids, starts[1:])]
+        each = [part.mean(axis=2) for part in np.split(weights, starts[1:], axis=2)]
+        vectors = -(-frames * weights.shape[3] // self.max_length)
+        return SoundAttention(window[:frames], words, np.stack(each, axis=2)[..., :vectors])
 
     def _slid(
         self, read: Mapping[int, tuple[np.ndarray, int]], prompts: Mapping[int, np.ndarray], *, timed: bool
@@ -245,6 +272,12 @@ def _features(model: EncoderDecoder, waveforms: Array, *, log_mel: LogMel) -> Fe
     return log_mel(waveforms)[0]
 
 
+@jax.jit
+def _attention(model: EncoderDecoder, features: Array, tokens: Array) -> Array:
+    inside: Any = model.decode(tokens, model.encode(features), intermediates=True).intermediates
+    return inside.attention["cross_attention"]
+
+
 @partial(jax.jit, static_argnames="among")
 def _likeliest(model: EncoderDecoder, features: Array, prompts: Array, *, among: tuple[int, ...]) -> Array:
     """Which of some tokens is the most probable one behind prompts."""
@@ -254,7 +287,7 @@ def _likeliest(model: EncoderDecoder, features: Array, prompts: Array, *, among:
 
 @partial(jax.jit, static_argnames=("longest", "silence", "sampling", "end_id", "forbidden", "constraints"))
 def _write(
-    model: EncoderDecoder, features: Array, prompts: Array, *, longest: int, silence: int, seed: int, **rules: Any
+    model: EncoderDecoder, features: Array, prompts: Array, *, longest: int, silence: int, seed: Any, **rules: Any
 ) -> tuple[Array, Array, Array, Array]:
     """Tokens of windows, their number and log-probability, and the probability that nobody speaks."""
     rows, given = prompts.shape
