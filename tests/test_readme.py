@@ -98,15 +98,30 @@ def test_modules_work_in_a_project_of_ones_own():
     assert names["value"] > 0
 
 
-def test_a_published_model_works_in_a_project_of_ones_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def publish_gpt2():
     config = gpt2(d_model=16, num_heads=2, d_ff=32, num_layers=1, vocab_size=300, max_length=32)
     write_published(Path("DIR"), config, named_parameters(config.build(0)))
     Path("DIR", "tokenizer.json").write_bytes(ByteBPE(vocab_size=300).train(["to be or not"] * 9).content)
+
+
+def test_a_published_model_works_in_a_project_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    publish_gpt2()
     names: dict = {}
-    exec(next(block for block in BLOCKS if "write_published" in block), names)
+    exec(next(block for block in BLOCKS if "export(model" in block), names)
     before, after = (transformer_jax.load(place).score(["to be or not to be"])[0] for place in ("DIR", "NEW"))
     assert names["before"] > 0 and after > before
+
+
+def test_programs_are_run_without_the_package(tmp_path, monkeypatch):
+    pytest.importorskip("flatbuffers", reason="writes programs")
+    monkeypatch.chdir(tmp_path)
+    publish_gpt2()
+    assert main(["import", "DIR", "RUN"]) == main(["export", "RUN", "PROGRAMS", "--stablehlo", "16"]) == 0
+    names: dict = {}
+    exec(next(block for block in BLOCKS if "deserialize" in block), names)
+    model, tokens = transformer_jax.load("DIR").model, names["prompt"] + names["written"]
+    assert model(jnp.array([tokens]))[0, 2:-1].argmax(-1).tolist() == names["written"]
 
 
 def test_pages_link_to_files_that_exist():

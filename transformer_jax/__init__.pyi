@@ -20,6 +20,7 @@ from .data.conll import Conll as Conll
 from .data.dates import Dates as Dates
 from .data.fields import MAY_CHANGE as MAY_CHANGE
 from .data.labels import Labels as Labels
+from .data.pictures import DigitPairs as DigitPairs
 from .data.pictures import Digits as Digits
 from .data.pictures import Npz as Npz
 from .data.pictures import PictureFolders as PictureFolders
@@ -45,6 +46,7 @@ from .models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from .models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
 from .models.encoder_decoder import base as base
 from .models.encoder_decoder import big as big
+from .models.encoder_only import VIT_SIZES as VIT_SIZES
 from .models.encoder_only import EncoderOnly as EncoderOnly
 from .models.encoder_only import EncoderOnlyConfig as EncoderOnlyConfig
 from .models.encoder_only import bert as bert
@@ -64,12 +66,14 @@ from .nn.positions import Rotary2D as Rotary2D
 from .nn.positions import Sinusoidal as Sinusoidal
 from .nn.positions import Sinusoidal2D as Sinusoidal2D
 from .parallel.mesh import MeshConfig as MeshConfig
+from .runs.exporting import export as export
 from .runs.run import load as load
 from .tasks.audio import AudioAugmentation as AudioAugmentation
 from .tasks.audio_classification import AudioClassification as AudioClassification
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
 from .tasks.generator import Generation as Generation
+from .tasks.image_captioning import ImageCaptioning as ImageCaptioning
 from .tasks.image_classification import ImageClassification as ImageClassification
 from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling

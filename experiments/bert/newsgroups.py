@@ -2,10 +2,13 @@
 
     transformer-jax train experiments/bert/newsgroups.py --data.source.directory DIRECTORY
     python benchmarks/tfidf.py runs/newsgroups
+    transformer-jax train experiments/bert/newsgroups.py --variant finetune --initialize-from MODEL ...
 
 DIRECTORY holds train.tsv.gz and test.tsv.gz (group, number, subject, body). Of the bodies the first 256 tokens are
 read. The second command fits a linear model on TF-IDF, which reads whole bodies, to the same split and scores both.
 Measured on 2 CPU cores beside other work (2026-11-21), half of the steps in 15 minutes: 74.64 %, TF-IDF 81.20 %.
+From the published all-MiniLM-L6-v2, one epoch of the first 128 tokens gave 73.1 % (2026-11-26); the recipe as it stands
+has not been run to its end.
 """
 
 from dataclasses import replace

@@ -4,7 +4,8 @@
     echo "Args: x: an array. Returns: the array sorted along its last axis." | transformer-jax predict runs/python_docs
 
 The docstrings are those of the standard library and of this package's dependencies, each first line once; results
-depend on the versions installed. `lead_...` are the scores of the first sentence of what the model reads.
+depend on the versions installed. The lead baseline, the first sentence of the rest, is scored beside as `lead_...`:
+ROUGE-1/2/L of 19.3, 4.6 and 15.8 on the test split. Time and result of the model: not measured yet.
 """
 
 from transformer_jax import (
@@ -27,13 +28,15 @@ def experiment() -> Experiment:
         data=DataConfig(
             source=DocstringSummaries(),
             tokenizer=SentencePiece(vocab_size=4_000),
-            max_length=128,
-            tokens_per_batch=4_096,
+            max_length=96,
+            tokens_per_batch=3_072,
             num_buckets=4,
         ),
         model=base(d_model=128, num_heads=4, d_ff=512, num_layers=3, dropout=0.2),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=300),
-        train=TrainConfig(steps=1_500, evaluate_every=300, save_every=300, validation_examples=200),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=400),
+        train=TrainConfig(
+            steps=2_500, evaluate_every=500, save_every=100, keep=5, checkpoint="average:5", validation_examples=200
+        ),
     )
 
 

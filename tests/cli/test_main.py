@@ -25,7 +25,7 @@ from transformer_jax.cli.main import VERBS, main
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.models.encoder_decoder import base
-from transformer_jax.runs.run import Run
+from transformer_jax.runs.run import Run, Steps
 from transformer_jax.tasks.predictor import AttentionMap
 from transformer_jax.tasks.translation import Hypothesis, Translation
 from transformer_jax.training.experiment import Experiment
@@ -74,10 +74,10 @@ class Predictor:
 
 
 class FakeRun(Run):
-    def checkpoint_steps(self, checkpoint: str | None = None) -> list[int]:
+    def checkpoint_steps(self, checkpoint: str | None = None) -> Steps:
         if checkpoint == "nonsense":
             raise ValueError("a checkpoint is last, best, a step or average:N, not 'nonsense'")
-        return [10, 20] if checkpoint == "average:2" else [20]
+        return Steps([10, 20] if checkpoint == "average:2" else [20])
 
     def predictor(self, checkpoint: str | None = None) -> Any:
         self.checkpoint_steps(checkpoint)
@@ -91,7 +91,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     directory = tmp_path / "run"
     monkeypatch.setattr(Run, "open", lambda _: FakeRun(directory, experiment, {}))
     monkeypatch.setattr(
-        evaluate_verb, "evaluate", lambda run, _, examples: run.experiment.task.evaluate(Predictor(), examples)
+        evaluate_verb, "evaluate", lambda run, _, examples, __: run.experiment.task.evaluate(Predictor(), examples)
     )
     return str(directory)
 

@@ -72,19 +72,21 @@ def test_changes_depend_on_seed_epoch_and_example_alone(tmp_path):
         skipped=Counter(),
     )
 
-    def seen(seed, multiple, epoch, **settings):
+    def seen(seed, multiple, epoch, processes=1, **settings):
         """The pictures of an epoch by their number."""
         size = {"tokens_per_batch": 2 * multiple, "batch_multiple": multiple, "num_buckets": 1}
         plan = BatchPlan(table.lengths, **size, seed=seed, **settings)
         start = epoch * plan.batches_per_epoch
         found = {}
-        for batch in batches(table, plan, start, stop=start + plan.batches_per_epoch):
-            pairs = zip(batch["example"], batch["image"], strict=True)
-            found |= {int(example): image.tobytes() for example, image in pairs if example >= 0}
+        for process in range(processes):
+            form = {"stop": start + plan.batches_per_epoch, "parts": [process], "num_parts": processes}
+            for batch in batches(table, plan, start, **form):
+                pairs = zip(batch["example"], batch["image"], strict=True)
+                found |= {int(example): image.tobytes() for example, image in pairs if example >= 0}
         return [found[number] for number in range(12)]
 
     once = seen(1, 2, 3)
-    assert seen(1, 3, 3) == once, "in other batches"
+    assert seen(1, 3, 3) == seen(1, 2, 3, processes=2) == once, "in other batches, and in two processes"
     for seed, epoch in ((2, 3), (1, 4)):
         assert sum(one == other for one, other in zip(seen(seed, 2, epoch), once, strict=True)) < 3
     assert seen(1, 2, 0, shuffle=False) == [picture.tobytes() for picture in pictures], "an evaluation changes nothing"

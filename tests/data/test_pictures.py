@@ -2,18 +2,24 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections import Counter
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from transformer_jax.data.labels import Labels
-from transformer_jax.data.pictures import Digits, Npz, PictureFolders, decode_picture, encode_picture
+from transformer_jax.data.pictures import Digits, Npz, PictureFolders, PictureTable, decode_picture, encode_picture
 from transformer_jax.data.pipeline import batches
 from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.sources import Files, Tfds
 from transformer_jax.data.table import encode_table
 from transformer_jax.tasks.image_classification import ImageClassification
 
@@ -102,6 +108,7 @@ DAMAGED = {
     "overwritten": FORMS["PNG"][:60] + bytes(20) + FORMS["PNG"][80:],
     "large": claims(8_200, 8_200),
     "huge": claims(60_000, 60_000),
+    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n",
     "floats": file_of(Image.fromarray(GREY.astype(np.float32)), "TIFF"),
 }
 
@@ -137,7 +144,7 @@ def test_a_folder_is_read_and_what_cannot_be_decoded_is_counted(folder):
         skipped=Counter(),
     )
     assert table.skipped == {"undecodable": len(DAMAGED)} and len(table) == len(FORMS)
-    assert table.report("train") == f"train: {len(FORMS)} examples; skipped 9 (9 undecodable)"
+    assert table.report("train") == f"train: {len(FORMS)} examples; skipped 10 (10 undecodable)"
     plan = BatchPlan(table.lengths, tokens_per_batch=4, num_buckets=8, batch_multiple=2, seed=0)
     assert [shape.rows for shape in plan.shapes] == [4], "a picture is one token of a batch"
     found = list(batches(table, plan, stop=plan.batches_per_epoch))
@@ -153,9 +160,6 @@ def test_a_part_of_a_folder_is_held_out(folder):
     parts = [{str(path) for path in source.files(split)} for split in source.splits]
     assert source.splits == ("train", "validation", "test") and all(parts)
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(FORMS) + len(DAMAGED)
-    before = source.fingerprint("train")
-    Path(source.files("train")[0]).write_bytes(b"changed")
-    assert source.fingerprint("train") != before
     with pytest.raises(ValueError, match="no CLASS/NAME"):
         list(PictureFolders(directory=str(folder), train=("elsewhere",)).examples("train"))
 
@@ -171,8 +175,85 @@ def test_arrays_of_a_file_are_read_with_the_names_of_their_labels(tmp_path):
     both = sorted(example["image"].tobytes() for part in parts.values() for example in part)
     assert both == sorted(image.tobytes() for image in images)
     np.savez(tmp_path / "train.npz", images=images.astype(float), labels=labels)
-    with pytest.raises(ValueError, match=r"does not hold .* as many pictures and labels: they are float64"):
+    with pytest.raises(ValueError, match=r"does not hold .* of as many pictures .uint8. and labels: they are float64"):
         list(source.examples("train"))
+
+
+def table_of(source, directory):
+    """The table of a source's examples to learn from, and the names of its labels."""
+    task = ImageClassification(image_size=SIDE)
+    labels = Labels().train([example["label"] for example in task.readable(source.examples("train"))])
+    form: Any = {"max_length": 1, "path": directory / "cache.arrow", "skipped": Counter()}
+    encode = partial(task.encode, {"label": labels}, max_length=1)
+    return encode_table(task.readable(source.examples("train")), encode, task.columns, **form), labels.names
+
+
+def assert_read(source, directory):
+    """A source's pictures are that of COLOURS, labelled cat, and its mirror image, labelled dog."""
+    table, names = table_of(source, directory)
+    batch = table.batch(np.arange(2), [1, 1])
+    assert [names[label] for label in batch["label"]] == ["cat", "dog"]
+    np.testing.assert_array_equal(batch["image"], np.stack([COLOURS, COLOURS[:, ::-1]]))
+    return table
+
+
+MIRRORED = file_of(Image.fromarray(COLOURS[:, ::-1]), "PNG")
+
+
+def test_a_table_names_files_and_labels(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "one.png").write_bytes(FORMS["PNG"])
+    (tmp_path / "pictures" / "other.png").write_bytes(MIRRORED)
+    (tmp_path / "train.csv").write_text("label,image\ncat,pictures/one.png\ndog,pictures/other.png\ncat,nowhere.png\n")
+    source = PictureTable(directory=str(tmp_path), train=("train.csv",))
+    table = assert_read(source, tmp_path)
+    assert table.skipped == {"undecodable": 1}
+    before = source.fingerprint("train")
+    (tmp_path / "pictures" / "one.png").write_bytes(MIRRORED)
+    assert source.fingerprint("train") != before
+
+
+def test_parquet_holds_the_bytes_of_files(tmp_path):
+    images = [{"bytes": data, "path": "x.png"} for data in (FORMS["PNG"], MIRRORED, b"no picture")]
+    pq.write_table(pa.table({"image": images, "label": ["cat", "dog", "cat"]}), tmp_path / "train.parquet")
+    features, columns = ("image", "label"), ("image.bytes", "label")
+    source = Files(directory=str(tmp_path), train=("train.parquet",), features=features, columns=columns)
+    assert assert_read(source, tmp_path).skipped == {"undecodable": 1}
+
+
+PREPARE = """
+import sys
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+
+class TinyPictures(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(16, 16, 3)), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number in range(2):
+            yield number, {"image": f"{sys.argv[2]}/{number}.png", "label": number}
+
+
+TinyPictures(data_dir=sys.argv[1], file_format="array_record").download_and_prepare()
+"""
+
+
+def test_a_tfds_data_set_is_read_by_name(tmp_path):
+    for number, data in enumerate((FORMS["PNG"], MIRRORED)):
+        (tmp_path / f"{number}.png").write_bytes(data)
+    subprocess.run([sys.executable, "-c", PREPARE, tmp_path / "tfds", tmp_path], check=True, capture_output=True)
+    source = Tfds("tiny_pictures", data_dir=str(tmp_path / "tfds"), validation="", features=("image", "label"))
+    found = {example["label"]: example["image"] for example in source.examples("train")}
+    assert found == {0: FORMS["PNG"], 1: MIRRORED}, "files as they are, not decoded"
 
 
 def test_the_digits_are_in_one_split_each():

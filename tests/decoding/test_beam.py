@@ -1,5 +1,6 @@
 """Beam search over a toy model: each sentence has its own table of logits, looked up by a hash of all tokens so far."""
 
+import collections
 import functools
 import itertools
 from collections.abc import Sequence
@@ -333,12 +334,50 @@ def test_arguments_that_leave_nothing_to_search_are_refused():
     arguments = {"prompt": jnp.asarray(PROMPT), **settings(jnp.full(6, 8, jnp.int32))}
     for wrong, message in [
         ({"beam_size": 0}, "beam_size is 0"),
+        ({"beam_size": 4, "groups": 3}, "does not divide beam_size 4"),
         ({"forbidden": (END,)}, "end token"),
         ({"capacity": 0}, "capacity is 0"),
         ({"prompt": arguments["prompt"][:, :0]}, "prompt is empty"),
     ]:
         with pytest.raises(ValueError, match=message):
             beam.beam_search(step, reorder, fresh(), **arguments | wrong)
+
+
+def diverse_search_by_hand(sentence, prompt, beam_size, groups, diversity, limit, alpha=0.6):
+    """Diverse beam search of one sentence with lists: (score, text) best first."""
+    size = beam_size // groups
+    alive, finished = [[(0.0, [])] for _ in range(groups)], [[] for _ in range(groups)]
+    for length in range(1, limit + 1):
+        used = collections.Counter()
+        for group in range(groups):
+            candidates = []
+            for total, text in alive[group]:
+                following = next_log_probs(sentence, list(prompt) + text)
+                for token in [END] if length == limit else range(VOCAB):
+                    log_prob = total + following[token]
+                    candidates.append((log_prob - diversity * used[token], log_prob, [*text, token]))
+            candidates.sort(key=lambda candidate: -candidate[0])
+            ended = [(total / ((5 + length) / 6) ** alpha, text) for _, total, text in candidates[:size] if END in text]
+            finished[group] = sorted(finished[group] + ended, key=lambda hypothesis: -hypothesis[0])[:size]
+            alive[group] = [(total, text) for _, total, text in candidates if END not in text][:size]
+            if len(finished[group]) == size:
+                alive[group] = []
+            used.update(text[-1] for _, text in alive[group])
+    return sorted(itertools.chain(*finished), key=lambda hypothesis: -hypothesis[0])
+
+
+@pytest.mark.parametrize(("beam_size", "groups", "diversity"), [(4, 2, 0.5), (6, 3, 2.0), (3, 3, 1.0)])
+def test_diverse_beam_search_equals_the_same_search_written_with_lists(beam_size, groups, diversity):
+    limits = [8, 3, 8, 1, 5, 7]
+    found = search(beam_size, limits, groups=groups, diversity=diversity)
+    check_invariants(found, limits)
+    plain = search(beam_size, limits)
+    for row, limit in enumerate(limits):
+        expected = diverse_search_by_hand(row, PROMPT[row], beam_size, groups, diversity, limit)
+        assert expected
+        assert texts(found, row)[: len(expected)] == [text for _, text in expected]
+        np.testing.assert_allclose(found.scores[row, : len(expected)], [score for score, _ in expected], rtol=1e-5)
+    assert not np.array_equal(found.tokens, plain.tokens)
 
 
 def test_sentences_are_done_as_each_tool_says():

@@ -3,6 +3,7 @@ import re
 import shutil
 from collections.abc import Sequence
 
+import pytest
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest, Result
@@ -101,3 +102,24 @@ def test_runs_with_other_examples_are_not_compared(straight, tmp_path, capsys):
     file.write_text(file.read_text().replace("7_000", "7_001"))
     assert main(["compare", str(straight), str(other)]) == 2
     assert "differ; give the same ones by --source and --reference" in capsys.readouterr().err
+
+
+def test_runs_are_evaluated_together(straight, experiment_file, tmp_path, capsys):
+    other = str(tmp_path / "other")
+    options = ["--train.seed", "1", "--train.steps", "4", "--model.d-model", "8"]
+    assert main(["train", str(experiment_file), "--workdir", other, *options]) == 0
+    capsys.readouterr()
+
+    def loss(*runs):
+        assert main(["evaluate", *runs, "--json", "--data.source.count", "9"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    alone, twice, both = (loss(str(straight), *more) for more in ([], [str(straight)], [other]))
+    assert twice["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    assert both["ensemble"] == {str(straight): [12], other: [4]}
+    assert alone["loss"] != pytest.approx(both["loss"], rel=1e-3) and "bleu" in both
+    changed = [*options, "--data.tokenizer.mask", "True"]
+    third = str(tmp_path / "third")
+    assert main(["train", str(experiment_file), "--workdir", third, *changed]) == 0
+    assert main(["evaluate", str(straight), third]) == 2
+    assert "an ensemble has one vocabulary" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_a_run_goes_on_on_another_mesh_with_the_numbers_and_batches_of_one(train
         arrays = saved(run.directory, step)
         state = abstract_state(run.experiment.model, update.optimizer, make_mesh(MeshConfig(**mesh)))
         wanted = {"model": named_parameters(state.model), "optimizer": named_leaves(state.optimizer)}
-        restored = run.checkpoints().restore(step, **wanted)
+        restored = run.checkpoints().restore(step, model=wanted["model"], optimizer=wanted["optimizer"])
         for item, found in (("model", restored.model), ("optimizer", restored.optimizer)):
             assert found is not None and found.keys() == arrays[item].keys() and len(found) > 20
             for name, array in found.items():

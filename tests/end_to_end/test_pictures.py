@@ -3,11 +3,14 @@
 import io
 import json
 import re
+from typing import Any
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from transformer_jax import load
 from transformer_jax.analysis.picture_attention import overlaid
@@ -16,6 +19,7 @@ from transformer_jax.cli.main import main
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
+from transformer_jax.tasks.image_classification import ImageClassification
 
 EXPERIMENT = """
 from transformer_jax import (
@@ -124,6 +128,29 @@ def test_a_run_is_exported_to_a_vit_that_is_loaded_without_a_tokenizer(straight,
     tuned = train(place, "tuned", *finer)  # its table of positions is interpolated
     assert tuned[0]["loss"] < straight[0]["loss"] and Run.open(place / "tuned").experiment.model.input.image_size == 8
     np.testing.assert_array_equal(published.outputs(files), run.outputs(files))
+
+
+def test_a_published_model_of_pictures_becomes_a_run_and_goes_back(straight, place, tmp_path):
+    assert main(["export", str(place / "straight"), str(tmp_path / "vit")]) == 0
+    assert main(["import", str(tmp_path / "vit"), str(tmp_path / "run")]) == 0
+    run = Run.open(tmp_path / "run")
+    labels: Any = run.tokenizers["label"]
+    assert run.experiment.task == ImageClassification(image_size=8) and labels.names == ("bright", "dark")
+    options = ("--data.source.directory", str(place), "--split", "validation")
+    assert main(["evaluate", str(tmp_path / "run"), "--data.source.validation", "validation", *options]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "again")]) == 0
+    names = ("model.safetensors", "config.json", "preprocessor_config.json")
+    assert all((tmp_path / "vit" / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names)
+
+
+def test_a_program_takes_pixels_alone(straight, place, tmp_path):
+    assert main(["export", str(place / "straight"), str(tmp_path / "programs"), "--stablehlo", "8"]) == 0
+    program = jax.export.deserialize(bytearray((tmp_path / "programs" / "forward.stablehlo").read_bytes()))
+    parameters = load_file(tmp_path / "programs" / "model.safetensors")
+    predictor = load(place / "straight")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    np.testing.assert_allclose(program.call(parameters, pixels), predictor.outputs(list(pixels)), atol=1e-5)
+    assert json.loads((tmp_path / "programs" / "programs.json").read_text())["label"] == ["bright", "dark"]
 
 
 def test_a_plan_knows_pictures(place):

@@ -1,6 +1,7 @@
 """A run that was ended in any way goes on as if it had not been: the numbers are equal, not close."""
 
 import fcntl
+import re
 import signal
 import time
 
@@ -14,7 +15,7 @@ from transformer_jax.runs.checkpoint_folder import read_facts
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 
-TIMINGS = ("tokens_per_second", "peak_memory")
+TIMINGS = ("tokens_per_second", "memory", "peak_memory")
 
 
 def rows(directory):
@@ -52,6 +53,30 @@ def test_stop_and_go_on_equals_straight(straight, experiment_file, tmp_path, cap
     assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
     assert not list(run.rglob("*.partial"))
     assert "finished" in capsys.readouterr().out
+
+
+def test_a_row_is_the_mean_of_its_steps_though_the_run_stopped_between(
+    uninterrupted, experiment_file, tmp_path, capsys
+):
+    run, every_step = tmp_path / "run", rows(uninterrupted)
+    arguments = ["train", str(experiment_file), "--workdir", str(run), "--train.evaluate-every", "0"]
+    arguments += ["--train.log-every", "5"]
+    for stop in ("3", "7", "12"):
+        assert main([*arguments, "--train.stop-after", stop]) == 0
+    written, before = rows(run), 0
+    assert [row["step"] for row in written] == [1, 5, 10, 12]
+    for row in written:
+        steps, before = every_step[before : row["step"]], row["step"]
+        tokens = [step["tokens"] for step in steps]
+        assert (row["steps_averaged"], row["tokens"]) == (len(steps), sum(tokens))
+        for name in ("loss", "nll"):
+            expected = np.average([step[name] for step in steps], weights=tokens)
+            np.testing.assert_allclose(row[name], expected, rtol=1e-6, err_msg=name)
+    shown = [line for line in capsys.readouterr().out.splitlines() if re.match(r"compil|step .* gradient", line)]
+    assert re.match(r"compiling a step of \d+ rows, source \d+, target \d+", shown[0])
+    assert re.match(r"compiled in \d+\.\d s", shown[1])
+    steps = [line.split("/")[0].split()[-1] for line in shown if line.startswith("step")]
+    assert steps == ["1", "4", "5", "8", "10", "12"], "the first step of every start, and every row"
 
 
 def test_dropout_draws_from_another_key_than_the_parameters(straight):
@@ -196,3 +221,23 @@ def test_a_schedule_over_all_steps_refuses_another_number_of_steps(experiment_fi
     assert main([*arguments, "--train.steps", "4", "--train.stop-after", "2"]) == 0
     assert main([*arguments, "--train.steps", "6"]) == 2
     assert "train.steps was 4, now 6 (the cosine schedule ends there)" in capsys.readouterr().err
+
+
+def test_subwords_are_sampled_alike_through_a_stop_and_never_in_evaluation(experiment_file, tmp_path):
+    arguments = [
+        "train",
+        str(experiment_file),
+        "--data.tokenizer",
+        "sentence_piece",
+        "--data.tokenizer.vocab-size",
+        "40",
+    ]
+    arguments += ["--train.steps", "4", "--train.evaluate-every", "4", "--optimizer.learning-rate", "1e-9"]
+    sampled = ["--data.subword-sampling", "0.3"]
+    for name, more in (("plain", []), ("straight", sampled), ("stopped", [*sampled, "--train.stop-after", "2"])):
+        assert main([*arguments, *more, "--workdir", str(tmp_path / name)]) == 0
+    assert main([*arguments, *sampled, "--workdir", str(tmp_path / "stopped")]) == 0
+    plain, straight, stopped = (rows(tmp_path / name) for name in ("plain", "straight", "stopped"))
+    assert straight == stopped
+    assert sum(row["tokens"] for row in straight) > 1.1 * sum(row["tokens"] for row in plain)
+    assert straight[-1]["validation_loss"] == pytest.approx(plain[-1]["validation_loss"], rel=1e-5)

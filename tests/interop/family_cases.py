@@ -145,9 +145,14 @@ CASES = {
     "ViTForImageClassification": {**VIT, "num_labels": 3},
     "ViTForImageClassification tanh": {**VIT, "num_labels": 3, "qkv_bias": False, "hidden_act": "gelu_new"},
     "ViTModel": {**VIT, "patch_size": 2, "pooler_act": "relu"},
+    "DeiTForImageClassificationWithTeacher": {**VIT, "num_labels": 3},
+    "DeiTForImageClassification": {**VIT, "num_labels": 3, "hidden_act": "relu"},
+    "DeiTModel": {**VIT, "patch_size": 2},
+    "Dinov2ForImageClassification": {**DINO, "num_labels": 3},
     "Dinov2Model": DINO,
     "Dinov2Model smaller": {**DINO, "image_size": 28, "qkv_bias": False},
     "Dinov2Model gated": {**DINO, "use_swiglu_ffn": True, "hidden_act": "silu"},
+    "Dinov2WithRegistersForImageClassification": {**DINO, "num_labels": 3, "num_register_tokens": 2},
     "Dinov2WithRegistersModel": {**DINO, "image_size": 12, "num_register_tokens": 3},
 }
 
@@ -404,6 +409,9 @@ ODD: dict[str, dict[str, Any]] = {
         **{"attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1, "initializer_range": 0.02},
     },
     "ViTModel as ViT-B/16-224-in21k": {**VIT, "num_attention_heads": 2, "num_hidden_layers": 3},
+    "DeiTForImageClassificationWithTeacher as DeiT": {
+        **{**VIT, "num_labels": 4, "encoder_stride": 4, "layer_norm_eps": 1e-12, "qkv_bias": True},
+    },
     "Dinov2Model as DINOv2 small": {
         **{**DINO, "apply_layernorm": True, "drop_path_rate": 0.0, "layerscale_value": 1.0, "image_size": 20},
         **{"out_features": ["stage2"], "out_indices": [2], "reshape_hidden_states": True, "mlp_ratio": 4},

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformer_jax.cli.main import main
 from transformer_jax.data.subwords import ByteBPE
 from transformer_jax.data.tokenizer_json import TokenizerJson
-from transformer_jax.interop.gguf_files import write_published_gguf
+from transformer_jax.interop.gguf_files import _of_gemma, write_published_gguf
 from transformer_jax.interop.gguf_vocabularies import vocabulary_files
 from transformer_jax.interop.published import open_published
 from transformer_jax.runs.run import Run
@@ -91,7 +91,8 @@ def add_pieces(writer, model, prefix):
     writer.add_bos_token_id(model.bos_id())
     writer.add_eos_token_id(model.eos_id())
     writer.add_unk_token_id(model.unk_id())
-    writer.add_add_space_prefix(prefix)
+    if not prefix:  # true, where it is not stated
+        writer.add_add_space_prefix(prefix)
     return len(tokens)
 
 
@@ -211,6 +212,26 @@ def test_a_file_is_imported_with_its_vocabulary(tmp_path, capsys):
         (tmp_path / f"{name}.gguf").write_bytes(damaged)
         assert main(["import", str(tmp_path / f"{name}.gguf"), str(tmp_path / "new")]) == 2
         assert capsys.readouterr().err.startswith("error: ") and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "hidden", "heads", "head", "scale"),
+    [
+        ("gemma2", 42, 3584, 16, 256, 256),
+        ("gemma2", 46, 4608, 32, 128, 144),
+        ("gemma3", 48, 3840, 16, 256, 256),
+        ("gemma3", 62, 5376, 32, 128, 168),
+    ],
+)
+def test_queries_of_gemma_are_scaled_as_published(kind, layers, hidden, heads, head, scale):
+    sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads}
+    derived = _of_gemma(kind, sizes, head)
+    assert derived["query_pre_attn_scalar"] == scale
+    # Of a file that states no window, only Gemma 2 has one all the same.
+    assert derived["sliding_window_pattern"] == (2 if kind == "gemma2" else 1)
+    assert _of_gemma(kind, {**sizes, "sliding_window": 8}, head)["sliding_window_pattern"] == (
+        2 if kind == "gemma2" else 6
+    )
 
 
 @pytest.mark.parametrize(("prefix", "fallback"), [(True, True), (False, True), (False, False)])

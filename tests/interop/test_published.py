@@ -117,8 +117,8 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"model_type": "lama"}, "nearest is llama, which lacks none of its keys"),
-        ({"model_type": "phi3", "embd_dropout_rate": 0.3}, "the nearest is llama, which lacks embd_dropout_rate"),
+        ({"model_type": "lama"}, "the nearest, llama, knows all its keys"),
+        ({"model_type": "phi3", "embd_dropout_rate": 0.3}, "the nearest, llama, does not know embd_dropout_rate"),
         ({"attention_multiplier": 2.0}, "attention_multiplier"),
         ({"hidden_act": "quick_gelu"}, "hidden_act 'quick_gelu'"),
         ({"pretraining_tp": 4}, "pretraining_tp 4 cannot be expressed"),

@@ -29,7 +29,6 @@ from transformer_jax.nn.positions import (
     Sizes,
     TokenPositions,
     bicubic,
-    places,
 )
 from transformer_jax.nn.stack import Stack
 
@@ -60,12 +59,11 @@ def test_every_patch_goes_through_one_linear_map_and_stands_behind_class_token_a
         module(PIXELS[:, :, :9])
 
 
-@pytest.mark.parametrize("inclusive", [False, True])
-def test_two_dimensional_sinusoids_are_those_of_column_and_row(inclusive):
-    """`inclusive` as in big_vision's vit.py, otherwise as in MAE's pos_embed.py: written here from the formula."""
-    x = make_input(Patches(4, 8, 3), Sinusoidal2D(inclusive=inclusive))(PIXELS).vectors
+def test_two_dimensional_sinusoids_are_those_of_column_and_row():
+    """As in big_vision's vit.py: written here from the formula."""
+    x = make_input(Patches(4, 8, 3), Sinusoidal2D())(PIXELS).vectors
     x -= make_input(Patches(4, 8, 3), NoPositions())(PIXELS).vectors
-    scales = 10_000 ** -(np.arange(4) / (3 if inclusive else 4))
+    scales = 10_000 ** -(np.arange(4) / 3)
     expected = [np.zeros(16)] + [
         np.concatenate([np.sin(column * scales), np.cos(column * scales), np.sin(row * scales), np.cos(row * scales)])
         for row, column in np.ndindex(2, 3)
@@ -76,7 +74,7 @@ def test_two_dimensional_sinusoids_are_those_of_column_and_row(inclusive):
 def test_two_dimensional_rotation_is_that_of_qwen2_vl_and_leaves_the_class_token():
     torch, qwen = pytest.importorskip("torch"), pytest.importorskip("transformers.models.qwen2_vl.modeling_qwen2_vl")
     x, sizes = np.random.default_rng(1).normal(size=(1, 7, 2, 8)).astype(np.float32), Sizes(16, 2, 8, 64, False)
-    ours = TokenPositions(Rotary2D(), places(2, 3, 1), sizes, {}).rotate(jnp.asarray(x), "query")
+    ours = TokenPositions(Rotary2D(), Rotary2D().grid(2, 3, 1), sizes, {}).rotate(jnp.asarray(x), "query")
     row, column = np.array([*np.ndindex(2, 3)]).T
     angles = np.concatenate([np.outer(one, 10_000.0 ** -np.array([0, 0.5])) for one in (row, column)], axis=1)
     both = torch.tensor(np.concatenate([angles, angles], axis=1), dtype=torch.float32)

@@ -20,7 +20,7 @@ from transformer_jax.models.encoder_only import bert
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
 from transformer_jax.runs.evaluation import PROBES, Evaluation, encoded_examples
 from transformer_jax.runs.preparation import prepare
-from transformer_jax.runs.run import Run
+from transformer_jax.runs.run import Run, Steps
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
 from transformer_jax.tasks.next_sentence import NextSentence
@@ -125,7 +125,7 @@ def test_a_text_is_tokenised_once_for_checks_evaluations_and_the_result(tmp_path
     monkeypatch.setattr(Run, "model_of", lambda *_: model)
     assert prepared.validation is not None and prepared.validation(model)["examples"] == 40
     assert prepared.validation(model)["examples"] == 40
-    show_result(prepared.run, [1], ONE, samples=2)
+    show_result(prepared.run, Steps([1]), ONE, samples=2)
     # The first ones tell whether a table on disk is the right one.
     for split in dates.splits:
         sources = [example["source"] for example in dates.examples(split)]

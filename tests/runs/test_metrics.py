@@ -3,14 +3,18 @@ import json
 import math
 import re
 import struct
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
+from transformer_jax.runs import metrics
 from transformer_jax.runs.metrics import METRICS, MetricsLog, as_json, read_metrics
+from transformer_jax.runs.trackers import wandb
 
 ROW = {"loss": 1 / 3, "tokens": 4096, "learning_rate": 4.1e-4, "tokens_per_second": 21_300.0}
 
@@ -92,6 +96,44 @@ def test_tensorboard_gets_every_value_and_forgets_what_a_resumed_run_repeats(tmp
     assert purged == [201]
 
 
+class FakeWandb(ModuleType):
+    """Remembers what Weights & Biases would have got."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.begun, self.rows, self.finished = [], [], 0
+
+    def init(self, **settings):
+        self.begun.append(settings)
+        return self
+
+    def define_metric(self, name, *, step_metric):
+        assert (name, step_metric) == ("*", "step")
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_weights_and_biases_gets_finite_values_in_one_run_that_goes_on(tmp_path, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for step in (100, 200):
+        with log_of(tmp_path, step - 100, log_to=("wandb",), experiment={"class": "Experiment"}) as log:
+            log.write({"step": step, "loss": 0.5, "nll": math.nan, "validation_bleu": 40.0})
+    assert fake.rows == [{"step": step, "train/loss": 0.5, "validation/bleu": 40.0} for step in (100, 200)]
+    assert fake.finished == 2
+    first, second = fake.begun
+    assert first == second, "the same id"
+    assert (first["name"], first["resume"], first["config"]) == (tmp_path.name, "allow", {"class": "Experiment"})
+    assert not (tmp_path / "tensorboard").exists()
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"train.log_to wandb needs a package: pip install 'transformer-jax\[wandb\]'"):
+        wandb()
+
+
 def test_a_log_file_gets_aligned_plain_lines_and_stderr_stays_clean(tmp_path, capsys):
     with log_of(tmp_path) as log:
         log.write({"step": 100, **ROW})
@@ -99,7 +141,7 @@ def test_a_log_file_gets_aligned_plain_lines_and_stderr_stays_clean(tmp_path, ca
         log.message("[saved] 100 %")
     output = capsys.readouterr()
     first, second, validation, message = output.out.splitlines()
-    assert re.fullmatch(r"step   100/8,000  loss  0.3333  lr 4.10e-04   21,300 tokens/s  ETA \d.*", first)
+    assert first == "step   100/8,000  loss  0.3333  lr 4.10e-04   21,300 tokens/s", "one row is no pace"
     assert re.fullmatch(r"step 8,000/8,000  loss 12.5000  lr 4.10e-04      900 tokens/s  ETA 0:00:00", second)
     assert validation == "step 8,000/8,000  validation  bleu 41.02"
     assert message == "[saved] 100 %"
@@ -115,8 +157,23 @@ def test_a_terminal_gets_a_bar_and_a_line_for_every_evaluation(tmp_path, capsys)
 
 
 def test_a_bar_fits_eighty_columns(tmp_path):
-    shown = shown_on_terminal(tmp_path, [{"step": 12_300, **ROW}], total_steps=100_000, width=80)
+    rows = [{"step": step, **ROW} for step in (1, 12_300)]
+    shown = shown_on_terminal(tmp_path, rows, total_steps=100_000, width=80)
     assert re.search(r"━ step  12,300/100,000 .* 21,300 tokens/s  ETA \d+", shown.splitlines()[-1])
+
+
+def test_what_takes_a_while_is_announced_with_its_time_which_the_pace_leaves_out(tmp_path, capsys, monkeypatch):
+    clock = SimpleNamespace(monotonic=iter([0.0, 10.0, 70.0, 80.0]).__next__)
+    monkeypatch.setattr(metrics, "time", clock)
+    with log_of(tmp_path) as log:
+        log.write({"step": 1, **ROW})
+        with log.announced("compiling", "compiled"):
+            assert capsys.readouterr().out.endswith("\ncompiling\n"), "before it is done"
+        log.show({"step": 4_001, **ROW})
+    compiled, row = capsys.readouterr().out.splitlines()
+    assert compiled == "compiled in 60.0 s"
+    assert row.endswith("ETA 0:00:20"), "4,000 steps in 20 s, and 3,999 more"
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1]
 
 
 def test_processes_other_than_the_first_write_nothing(tmp_path, capsys):

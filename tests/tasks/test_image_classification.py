@@ -79,7 +79,8 @@ def test_a_picture_is_mixed_with_the_one_before_or_has_a_rectangle_of_it(how):
 def test_mixed_pictures_have_the_mixed_loss_of_both_labels_in_training_alone():
     task, key = replace(TASK, augmentation=Augmentation(mixup=1.0)), jax.random.key(0)
     real, label = jnp.asarray(BATCH["example"] >= 0, jnp.float32), BATCH["label"]
-    pixels, share = mixed(task.augmentation, jnp.asarray(BATCH["image"] / 127.5 - 1, jnp.float32), real, key)
+    pixels = jnp.asarray(BATCH["image"] / 127.5 - 1, jnp.float32)
+    pixels, share = mixed(task.augmentation, pixels, real, jax.random.split(key)[0])
     logs, share = log_softmax(MODEL(pixels)), np.asarray(share)
     losses = -(share * logs[np.arange(8), label] + (1 - share) * logs[np.arange(8), np.roll(label, 1)])
     total, weight = jax.jit(task.loss)(MODEL, BATCH, key)["loss"]

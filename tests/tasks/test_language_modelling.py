@@ -60,6 +60,9 @@ def test_the_packed_loss_is_that_of_the_documents_alone(model, chunk):
     expected = np.concatenate([loss_of(model, ids) for ids in (first, second)])
     assert weight == len(expected)
     assert float(total) == pytest.approx(expected.sum(), rel=1e-5)
+    drifting = dataclasses.replace(task, z_loss=0.1)
+    found = [float(jax.jit(drifting.loss)(model, batch, key)["loss"][0]) for key in (None, jax.random.key(0))]
+    assert found[0] == float(total) < found[1], "z-loss is no part of evaluation"
 
 
 @pytest.mark.parametrize("stride", [1, 3, 8])

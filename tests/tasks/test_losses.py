@@ -22,6 +22,16 @@ def test_loss_equals_torch_with_label_smoothing():
         np.testing.assert_allclose(loss.reshape(-1), expected.numpy(), rtol=1e-5)
 
 
+def test_z_loss_is_the_square_of_the_log_normaliser_and_no_part_of_the_plain_loss():
+    normaliser = np.log(np.exp(LOGITS.astype(np.float64)).sum(axis=-1))
+    for smoothing in (0.0, 0.1):
+        settings = {"vocab_size": 7, "label_smoothing": smoothing}
+        without, plain = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS), **settings)
+        loss, same = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS), **settings, z_loss=0.01)
+        np.testing.assert_allclose(loss - without, 0.01 * normaliser**2, rtol=1e-4)
+        np.testing.assert_array_equal(same, plain)
+
+
 def test_rows_that_pad_the_vocabulary_take_no_smoothing():
     padded = np.concatenate([LOGITS, np.full((2, 3, 9), -1e30, np.float32)], axis=-1)
     small = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS), vocab_size=7, label_smoothing=0.1)
@@ -44,13 +54,13 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(chunk):
         return jnp.einsum("bld,vd->blv", vectors, table)
 
     def plain(vectors, table):
-        return jnp.sum(weights * cross_entropy(logits(vectors, table), labels, vocab_size=11)[1])
+        return jnp.sum(weights * cross_entropy(logits(vectors, table), labels, vocab_size=11, z_loss=0.1)[0])
 
     def chunked(vectors, table):
         def of_chunk(part):
             return logits(part, table)
 
-        return jnp.sum(weights * token_losses(of_chunk, vectors, labels, chunk=chunk, vocab_size=11))
+        return jnp.sum(weights * token_losses(of_chunk, vectors, labels, chunk=chunk, vocab_size=11, z_loss=0.1))
 
     expected = jax.value_and_grad(plain, argnums=(0, 1))(vectors, table)
     found = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1)))(vectors, table)

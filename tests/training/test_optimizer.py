@@ -85,6 +85,13 @@ def test_schedules_have_their_shape_in_the_middle_and_at_the_end(shape, middle, 
     np.testing.assert_allclose(rate[[59, 99]], [0.3 * middle, 0.3 * end], rtol=1e-5, atol=1e-7)
 
 
+def test_warmup_stable_decay_holds_its_rate_and_falls_evenly_over_its_last_share():
+    config = OptimizerConfig(schedule="warmup_stable_decay", learning_rate=0.3, warmup_steps=20, decay_share=0.25)
+    rate = rates(config)
+    np.testing.assert_allclose(rate[19:80], 0.3, rtol=1e-6)
+    np.testing.assert_allclose(rate[79:], np.linspace(0.3, 0, 21), rtol=1e-5, atol=1e-7)
+
+
 def test_a_cosine_falls_slowly_first_and_a_line_evenly():
     quarter = [rates(OptimizerConfig(schedule=s, learning_rate=1.0, warmup_steps=20))[39] for s in ("cosine", "linear")]
     np.testing.assert_allclose(quarter, [(1 + np.cos(np.pi / 4)) / 2, 0.75], rtol=1e-5)

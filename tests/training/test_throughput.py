@@ -2,9 +2,11 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from transformer_jax.data.config import DataConfig
@@ -18,7 +20,7 @@ from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.flops import matmul_flops
 from transformer_jax.training.step import abstract_model, fresh_state, make_update
-from transformer_jax.training.throughput import Throughput
+from transformer_jax.training.throughput import STATM, Throughput, memory
 
 
 def flops(function, *arguments):
@@ -100,6 +102,23 @@ def test_speed_and_use_of_a_known_chip_leave_pauses_out(monkeypatch):
     assert found["mfu"] == pytest.approx(5 * 2 * 4 * 8 * 3 / 10 / (2 * peak))
     assert found["peak_memory"] > 2**20
     assert throughput.lap()["mfu"] == 0
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="what a process holds now is read on Linux alone")
+def test_memory_falls_when_arrays_are_freed_and_its_peak_stays():
+    devices = [SimpleNamespace(process_index=0, memory_stats=lambda: None)]
+    large = np.ones(2**25)
+    held = memory(devices)
+    del large
+    freed = memory(devices)
+    assert held["memory"] - freed["memory"] > 2**27
+    assert freed["peak_memory"] - freed["memory"] > 2**27
+
+
+def test_memory_is_that_of_the_fullest_device():
+    stats = ({"bytes_in_use": 5, "peak_bytes_in_use": 9}, {"bytes_in_use": 7, "peak_bytes_in_use": 8})
+    devices = [SimpleNamespace(process_index=0, memory_stats=lambda stat=stat: stat) for stat in stats]
+    assert memory(devices) == {"memory": 7, "peak_memory": 9}
 
 
 def test_an_unknown_chip_has_no_share_of_its_peak():

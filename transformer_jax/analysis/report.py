@@ -6,10 +6,10 @@ from transformer_jax.analysis.curves import draw_curves
 from transformer_jax.data.examples import reasons
 from transformer_jax.parallel.distributed import is_first
 from transformer_jax.runs.evaluation import Evaluation, encoded_examples
-from transformer_jax.runs.run import Run
+from transformer_jax.runs.run import Run, Steps
 
 
-def show_result(run: Run, steps: list[int], mesh: Mesh, samples: int = 5) -> None:
+def show_result(run: Run, steps: Steps, mesh: Mesh, samples: int = 5) -> None:
     """Draws `curves.png`; prints scores on the test split and some predictions of the mean parameters at `steps`.
 
     The devices of the mesh share the work; all processes call this together.
@@ -21,7 +21,7 @@ def show_result(run: Run, steps: list[int], mesh: Mesh, samples: int = 5) -> Non
     if split is None:
         return
     examples, skipped = run.examples(split)
-    print(f"evaluating {len(examples):,} {split} examples with the parameters of step {', '.join(map(str, steps))}")
+    print(f"evaluating {len(examples):,} {split} examples with the parameters of step {steps}")
     if skipped:
         print(f"  {reasons(skipped)}")
     model = run.model_of(steps, mesh)

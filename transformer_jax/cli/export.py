@@ -17,7 +17,8 @@ def main(arguments: Sequence[str]) -> None:
         "--stablehlo",
         metavar="LENGTH",
         type=int,
-        help="write programs for texts of LENGTH tokens instead, which jax.export reads without this package",
+        help="write programs for texts of LENGTH tokens, or pictures of LENGTH x LENGTH pixels, instead, which "
+        "jax.export reads without this package",
     )
     parser.add_argument("--dtype", help="float32, float16 or bfloat16; default: float32, or as it was published")
     with user_input():

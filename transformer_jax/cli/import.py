@@ -35,4 +35,4 @@ def main(arguments: Sequence[str]) -> None:
         show_log()
         run = import_run(options.directory, Path(options.run), dtype=options.dtype, ignore=options.ignore)
     task, model = type(run.experiment.task).__name__, run.experiment.model
-    print(f"{run.directory}: {task} with a {type(model).__name__} of {model.num_parameters():,} parameters")
+    print(f"{run.directory}: {task}, {type(model).__name__} with {model.num_parameters():,} parameters")

@@ -46,7 +46,9 @@ def run_parser(verb: str, description: str) -> Parser:
     """Makes the parser of a verb that takes a run directory."""
     parser = Parser(verb, description, epilog=FIELDS)
     parser.add_argument("run", metavar="RUN", help="the run directory, such as runs/quickstart")
-    parser.add_argument("--checkpoint", help="last, best, a step, or average:N; default: train.checkpoint of the run")
+    parser.add_argument(
+        "--checkpoint", help="last, best, ema, a step or average:N; default: the run's train.checkpoint"
+    )
     return parser
 
 

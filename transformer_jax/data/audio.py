@@ -1,9 +1,9 @@
 """Sound: from the bytes of a file to samples of one rate, and from samples to the column of a batch."""
 
 import io
-import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,18 +36,16 @@ def packages() -> tuple[Any, Any]:
     return soundfile, soxr
 
 
-def read_audio(file: str | os.PathLike[str] | bytes, sample_rate: int) -> Samples:
+def read_audio(file: Path | bytes, sample_rate: int) -> Samples:
     """The samples of a file or its bytes at `sample_rate`, between -1 and 1, as the mean of its channels.
 
     WAV, FLAC, Ogg, MP3 and what else libsndfile reads, whatever the file's name is. Raises ValueError for what is no
-    sound, cut off or damaged, and FileNotFoundError where no file is.
+    sound, cut off or damaged, and OSError for a file that cannot be read.
     """
     soundfile, soxr = packages()
-    if not isinstance(file, bytes):
-        with open(file, "rb") as opened:
-            file = opened.read()
+    data = file if isinstance(file, bytes) else file.read_bytes()
     try:
-        with soundfile.SoundFile(io.BytesIO(file)) as sound:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate, claimed = sound.samplerate, sound.frames
             if not RATES[0] <= rate <= RATES[1]:
                 raise ValueError(f"its sample rate is {rate:,}")
@@ -70,13 +68,13 @@ def audio_column(sample_rate: int) -> Column:
     return Column("int16", (sample_rate // FRAMES_PER_SECOND,))
 
 
-def encode_audio(sound: bytes | np.ndarray, sample_rate: int) -> tuple[Int16[np.ndarray, "frames hop"], int]:
-    """The value of `audio_column` for a file's bytes or for samples of that rate, and the number of its samples.
+def encode_audio(sound: Path | bytes | np.ndarray, sample_rate: int) -> tuple[Int16[np.ndarray, "frames hop"], int]:
+    """The value of `audio_column` for a file, its bytes or samples of that rate, and the number of its samples.
 
     Samples are integers of 16 bits or floats between -1 and 1, of which what is beyond is clipped; the last frame is
     filled up with zeros. What is shorter than `SHORTEST` frames is empty.
     """
-    samples = read_audio(sound, sample_rate) if isinstance(sound, bytes) else sound
+    samples = sound if isinstance(sound, np.ndarray) else read_audio(sound, sample_rate)
     if samples.dtype.kind == "f":
         samples = np.round(np.nan_to_num(samples) * 2**15)
     samples, hop = samples.clip(-(2**15), 2**15 - 1).astype(np.int16), sample_rate // FRAMES_PER_SECOND

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +16,8 @@ from transformer_jax.data.sources import Example
 
 Kind = Literal["text", "label", "number", "bytes", "array", "image", "audio"]
 """What a task needs: text; the name of a label, which may be a whole number; a finite number; bytes; an array; an
-image, which is the bytes of a file or an array of values from 0 to 255; a recording, which is the bytes of a file or
-an array of samples."""
+image, which is a file, its bytes or an array of values from 0 to 255; a recording, which is a file, its bytes or an
+array of samples."""
 
 
 def readable(
@@ -47,12 +48,12 @@ def readable(
 
 
 def decodable(encode: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
-    """What `encode` gives for every value, in threads; None, to be counted and skipped, where it raises ValueError."""
+    """What `encode` gives for every value, in threads; None, to be skipped, where it raises ValueError or OSError."""
 
     def encoded(value: Any) -> Any:
         try:
             return encode(value)
-        except ValueError:
+        except (OSError, ValueError):
             return None
 
     with ThreadPoolExecutor() as threads:
@@ -66,7 +67,7 @@ def reasons(skipped: Mapping[str, int]) -> str:
 
 
 def digest(examples: Iterable[Any]) -> str:
-    """A hash of examples or other values that are JSON, bytes or arrays."""
+    """A hash of examples or other values that are JSON, bytes, files or arrays."""
     state = hashlib.blake2b(digest_size=12)
     for example in examples:
         state.update(json.dumps(example, sort_keys=True, default=_plain).encode())
@@ -74,7 +75,9 @@ def digest(examples: Iterable[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON of bytes or an array: dtype, shape and hash."""
+    """The JSON of bytes, of a file or of an array: dtype, shape and hash."""
+    if isinstance(value, Path):
+        value = value.read_bytes() if value.is_file() else b""
     array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
     return [str(array.dtype), array.shape, hashlib.blake2b(array.tobytes(), digest_size=12).hexdigest()]
 
@@ -105,12 +108,12 @@ def _number(value: Any) -> float | str | None:
 
 def _image(value: Any) -> Any:
     pixels = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3)
-    return value if pixels or isinstance(value, bytes) else None
+    return value if pixels or isinstance(value, bytes | Path) else None
 
 
 def _audio(value: Any) -> Any:
     samples = isinstance(value, np.ndarray) and value.dtype.kind in "if" and value.ndim == 1
-    return value if samples or isinstance(value, bytes) else None
+    return value if samples or isinstance(value, bytes | Path) else None
 
 
 def _only(kind: type) -> Callable[[Any], Any]:
@@ -123,8 +126,8 @@ KINDS: dict[Kind, tuple[Callable[[Any], Any], str]] = {
     "number": (_number, "a finite number"),
     "bytes": (_only(bytes), "bytes"),
     "array": (_only(np.ndarray), "an array"),
-    "image": (_image, "bytes of a picture's file or an array of uint8, [height, width] or [height, width, channels]"),
-    "audio": (_audio, "bytes of a recording's file or an array of its samples"),
+    "image": (_image, "a picture's file, its bytes or an array of uint8, [height, width] or [height, width, channels]"),
+    "audio": (_audio, "a recording's file, its bytes or an array of its samples"),
 }
 """For every kind, the conversion of a value (to None if it cannot be), and its name in messages."""
 

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import repeat
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, GroupedMetadata, Gt, IsNotNan, Le, Lt, MaxLen, MinLen, MultipleOf, Predicate
 
@@ -134,5 +134,7 @@ def _holds(rule: Callable[[Any], bool], value: Any) -> bool:
 def _is_of(value: Any, kind: Any) -> bool:
     """Whether a value can be of this member of a union."""
     kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
     kind = typing.get_origin(kind) or kind
     return not isinstance(kind, type) or isinstance(value, (int, float) if kind is float else kind)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from transformer_jax.data.examples import digest
 from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import Example, Files, HeldOut, check_split, digest_files
+from transformer_jax.data.sources import Example, Files, HeldOut, check_split
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,8 @@ class ClassFolders(HeldOut):
         return [path for path in paths if path.suffix.lower() in self.suffixes]
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The bytes of files and their labels; ValueError for a file without a label."""
-        return ({self.feature: path.read_bytes(), "label": self._label(path)} for path in self.files(split))
-
-    def fingerprint(self, split: str) -> str:
-        files = self.files(split)
-        return digest_files(files, tuple(map(self._label, files)))
+        """The files and their labels; ValueError for a file without a label."""
+        return ({self.feature: path, "label": self._label(path)} for path in self.files(split))
 
     def _label(self, path: Path) -> str:
         if not self.label:
@@ -85,21 +82,14 @@ class ClassFolders(HeldOut):
 
 @dataclass(frozen=True)
 class FileTable(Files):
-    """Tables whose first feature names a file, relative to `directory` or absolute; its bytes take the name's place.
+    """Tables whose first feature names a file, relative to `directory` or absolute.
 
-    A file that is missing is empty, to be counted and skipped.
+    Files that are missing are counted and skipped.
     """
 
     def examples(self, split: str) -> Iterator[Example]:
-        name = self.features[0]
-        return ({**row, name: self._bytes(row[name])} for row in super().examples(split))
+        name, directory = self.features[0], Path(self.directory).expanduser()
+        return ({**row, name: directory / row[name]} for row in super().examples(split))
 
     def fingerprint(self, split: str) -> str:
-        paths = [self._path(row[self.features[0]]) for row in super().examples(split)]
-        return digest_files([path for path in paths if path.is_file()], (super().fingerprint(split),))
-
-    def _path(self, name: str) -> Path:
-        return Path(self.directory).expanduser().absolute() / name
-
-    def _bytes(self, name: str) -> bytes:
-        return self._path(name).read_bytes() if name and self._path(name).is_file() else b""
+        return digest(self.examples(split))

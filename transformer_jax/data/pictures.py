@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import UInt8
 
 from transformer_jax.data.augmentation import Augmentation, Draws
@@ -21,8 +22,7 @@ MOST_PIXELS = 2**26
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
-NPY = b"\x93NUMPY"
-"""The beginning of an array in NumPy's format."""
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 Picture = UInt8[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width"]
 Square = Callable[[Any, int, Draws], Any]
 """From an image of Pillow, a size and random numbers to a square image of that size."""
@@ -35,12 +35,16 @@ def picture_column(size: int, channels: int, augmentation: Augmentation) -> Colu
     return Column("uint8", (size, size, channels), varying=False, decode=decode, vary=vary)
 
 
-def encode_picture(picture: bytes | Picture) -> bytes:
-    """The bytes of a file as they are, and an array in NumPy's format."""
-    if isinstance(picture, bytes):
-        return picture
+def encode_picture(picture: Path | bytes | Picture) -> bytes:
+    """The bytes of a file, and an array as a PPM file; ValueError for other channels than 1 or 3, OSError of files."""
+    from PIL import Image
+
+    if isinstance(picture, bytes | Path):
+        return picture if isinstance(picture, bytes) else picture.read_bytes()
+    if picture.shape[2:] not in ((), (1,), (3,)):
+        raise ValueError(f"no picture: an array of the shape {picture.shape}; channels are 1 or 3")
     file = io.BytesIO()
-    np.save(file, picture, allow_pickle=False)
+    Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture).save(file, "PPM")
     return file.getvalue()
 
 
@@ -55,18 +59,12 @@ def decode_picture(
     from PIL import Image, ImageOps
 
     try:
-        if data.startswith(NPY):
-            array = np.load(io.BytesIO(data), allow_pickle=False)
-            if draws is None and array.shape == (size, size, channels):
-                return array
-            image = Image.fromarray(array[:, :, 0] if array.shape[2:] == (1,) else array)
-        else:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}")
-            if draws is None:
-                image.draft(None, (2 * size, 2 * size))  # large JPEG files are read at a smaller scale
-            image = ImageOps.exif_transpose(image)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}")
+        if draws is None:
+            image.draft(None, (2 * size, 2 * size))  # large JPEG files are read at a smaller scale
+        image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # of 16 bits
             image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
         if image.mode == "F":
@@ -101,6 +99,26 @@ class Digits(Source):
 
 
 @dataclass(frozen=True)
+class DigitPairs(Source):
+    """Pictures of two of these digits, beside or above each other, with a `caption`, such as "three left of seven"."""
+
+    count: Annotated[int, Ge(1)] = 10_000
+    """Pictures to learn from; a tenth as many for validation, and for test."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        digits, random = [*Digits().examples(split)], np.random.default_rng(self.splits.index(split))
+        for _ in range(self.count if split == "train" else -(-self.count // 10)):
+            pair = [digits[number] for number in random.integers(len(digits), size=2)]
+            picture, beside = np.zeros((16, 16), np.uint8), random.random() < 0.5
+            canvas = picture.T if beside else picture  # of one above the other
+            for row, digit, column in zip((0, 8), pair, random.choice((0, 4, 8), size=2), strict=True):
+                pixels = digit["image"][..., 0]
+                canvas[row : row + 8, column : column + 8] = pixels.T if beside else pixels
+            one, other = (NAMES[digit["label"]] for digit in pair)
+            yield {"image": picture, "caption": f"{one} {'left of' if beside else 'above'} {other}"}
+
+
+@dataclass(frozen=True)
 class Npz(HeldOut):
     """Files of NumPy with an array of pictures `[pictures, height, width(, channels)]` and one of labels."""
 
@@ -121,14 +139,11 @@ class Npz(HeldOut):
                 if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
                     raise ValueError(f"they are {images.dtype} {images.shape} and {labels.shape}")
             except (EOFError, KeyError, OSError, ValueError, TypeError) as error:
-                kind = f"arrays {' (uint8) and '.join(self.arrays)} of as many pictures and labels"
-                raise ValueError(f"{path} does not hold {kind}: {error}") from error
+                wanted = f"{' and '.join(self.arrays)} of as many pictures (uint8) and labels"
+                raise ValueError(f"{path} does not hold {wanted}: {error}") from error
             for image, label in zip(images, labels.tolist(), strict=True):
                 if belongs(image.tobytes().hex()):
                     yield {"image": image, "label": names[label] if names else label}
-
-    def fingerprint(self, split: str) -> str:
-        return self.digest(split, split, self.arrays, self.classes, self.holdout)
 
 
 @dataclass(frozen=True)

@@ -184,15 +184,24 @@ class Tfds(Source):
 
     def examples(self, split: str) -> Iterator[Example]:
         """The examples of a split; FileNotFoundError, with the command to run, for a set that is not prepared."""
+        from tensorflow_datasets.core.decode.base import SkipDecoding
+        from tensorflow_datasets.core.features.image_feature import Image
+
         builder = self._builder(split)
+        pictures = {name: SkipDecoding() for name, kind in builder.info.features.items() if isinstance(kind, Image)}
         try:
-            records = builder.as_data_source(getattr(self, split))
+            records = builder.as_data_source(getattr(self, split), decoders=pictures)
         except NotImplementedError:
             command = PREPARE.format(self.name, "ANOTHER_DIRECTORY") + ", for data.source.data_dir"
             raise ValueError(f"{builder.data_dir} needs TensorFlow to be read; {command}") from None
         rows = (_values(record, self.features, self.columns, self.name) for record in records)
-        # The bytes of a data set are the text that it was given.
-        return ({name: _as_text(v) if isinstance(v, bytes) else v for name, v in row.items()} for row in rows)
+        # The bytes of a data set are the text that it was given; those of pictures stay files.
+        named = zip(self.features, self.columns or self.features, strict=True)
+        texts = {name for name, column in named if column not in pictures}
+        return (
+            {name: _as_text(v) if isinstance(v, bytes) and name in texts else v for name, v in row.items()}
+            for row in rows
+        )
 
     def fingerprint(self, split: str) -> str:
         parts = self._builder(split).info.splits[getattr(self, split)].file_instructions

@@ -210,9 +210,11 @@ class SubwordTokenizer(Tokenizer):
             return not piece.startswith("##")
         return token_id in self.special or piece.startswith(WHITE_SPACE)
 
-    def write_published(self, directory: Path, start: bool, end: bool) -> None:
+    def write_published(self, directory: Path, start: bool, end: bool, *, max_length: int | None) -> None:
         """Writes tokenizer.json and tokenizer_config.json as `transformers` reads them: with the special tokens, and
-        the start and end tokens that every text gets."""
+        the start and end tokens that every text gets.
+
+        Longer texts than `max_length` tokens are no input of the model; None: there is no limit."""
         roles = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id, "mask": self.mask_id}
         names = {f"{role}_token": self.piece(number) for role, number in roles.items() if number is not None}
         before, after = (f"{names['bos_token']} " if start else ""), (f" {names['eos_token']}" if end else "")
@@ -224,6 +226,8 @@ class SubwordTokenizer(Tokenizer):
             special_tokens=[(names["bos_token"], self.bos_id), (names["eos_token"], self.eos_id)],
         )
         backend.save(str(directory / "tokenizer.json"))
-        settings = names | {"cls_token": names["bos_token"], "sep_token": names["eos_token"]}
-        text = json.dumps(settings | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2, ensure_ascii=False)
+        settings = {**names, "cls_token": names["bos_token"], "sep_token": names["eos_token"]}
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+        longest = {} if max_length is None else {"model_max_length": max_length}
+        text = json.dumps(settings | longest, indent=2, ensure_ascii=False)
         (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")

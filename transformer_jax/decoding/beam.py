@@ -50,11 +50,21 @@ class BeamSearch(TextRules):
     transformers). Or, when so many have, once the best one that is alive is no better than the worst of them: with its
     length so far (transformers) or with the longest that it may get, if that helps it (tensor2tensor; "never" of
     transformers)."""
+    groups: Annotated[int, Ge(1)] = 1
+    """Groups of equal size into which the beam is divided, each searched by itself but for `diversity`."""
+    diversity: Annotated[float, Ge(0)] = 0.5
+    """With several groups, what a token loses for each hypothesis of the groups before that takes it at this position:
+    lambda of the Hamming diversity of Vijayakumar et al. 2016, section 4. Scores leave it out."""
+
+    def __post_init__(self) -> None:
+        if self.beam_size % self.groups:
+            raise ValueError(f"decoding.groups {self.groups} does not divide decoding.beam_size {self.beam_size}")
 
     def settings(self) -> dict[str, Any]:
         """The arguments of `beam_search` that have these names there."""
         names = {"beam_size": self.beam_size, "alpha": self.length_penalty}
-        return names | {"length_rule": self.length_rule, "stopping": self.stopping}
+        names |= {"length_rule": self.length_rule, "stopping": self.stopping}
+        return names | {"groups": self.groups, "diversity": self.diversity}
 
 
 class Finished(NamedTuple):
@@ -121,6 +131,8 @@ def beam_search(
     alpha: float = 0.6,
     length_rule: LengthRule = "gnmt",
     stopping: Stopping = "fairseq",
+    groups: int = 1,
+    diversity: float = 0.0,
     forbidden: tuple[int, ...] = (),
     constraints: tuple[Constraint, ...] = (),
     before: tuple[Int[Array, "batch length"], Int[Array, " batch"]] | None = None,
@@ -147,12 +159,14 @@ def beam_search(
         raise ValueError(f"forbidden holds an end token of {ends}, without which no text can end: take it out")
     if beam_size < 1:
         raise ValueError(f"beam_size is {beam_size}: keep one hypothesis at least")
+    if beam_size % groups:
+        raise ValueError(f"groups is {groups}, which does not divide beam_size {beam_size}")
     if prompt.shape[1] > 1:  # in one call, before the rows are repeated
         _, cache = step(prompt[:, :-1], cache)
     batch, given = prompt.shape
     limits = jnp.minimum(max_new_tokens, capacity)
-    # All hypotheses begin with the same text: only the first of them counts, or the beam would hold it beam_size times.
-    first = (jnp.arange(beam_size) == 0)[None] & (limits > 0)[:, None]
+    # All hypotheses begin with the same text: only the first of a group counts, or the group would hold it many times.
+    first = (jnp.arange(beam_size) % (beam_size // groups) == 0)[None] & (limits > 0)[:, None]
     nothing = jnp.full((batch, beam_size), -jnp.inf, jnp.float32)
     none = jnp.zeros((batch, beam_size), jnp.int32)
     repeated = jnp.repeat(jnp.arange(batch), beam_size)
@@ -177,14 +191,26 @@ def beam_search(
         return length_penalty(length + counted, alpha, length_rule)
 
     def extended(state: BeamState) -> BeamState:
-        return _extend(step, reorder, state, ends, penalty, stopping, forbidden, constraints, cut)
+        logits, cache = step(state.last.reshape(-1, 1), state.cache)
+        chosen, used = [], None
+        for first in range(0, beam_size, beam_size // groups):
+            part, of_part = _group(state, logits[:, -1], first, beam_size // groups)
+            found = _choose(of_part, part, first, used, ends, penalty, stopping, forbidden, constraints, cut)
+            chosen.append(found)
+            if groups > 1:
+                used = _add_used(used, found, diversity, logits.shape[-1])
+        together = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *chosen) if groups > 1 else chosen[0]
+        return _advance(reorder, state._replace(cache=cache), together, constraints)
 
-    return _result(jax.lax.while_loop(unfinished, extended, state))
+    return _result(jax.lax.while_loop(unfinished, extended, state), groups)
 
 
-def _result(state: BeamState) -> BeamResult:
+def _result(state: BeamState, groups: int) -> BeamResult:
     """The finished hypotheses, their tokens collected along their parents."""
     finished = state.finished
+    if groups > 1:  # sorted in each group so far
+        _, order = jax.lax.top_k(finished.scores, finished.scores.shape[1])
+        finished = jax.tree.map(lambda array: jnp.take_along_axis(array, order, axis=1), finished)
 
     def back(slots: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         position, tokens, parents = at
@@ -209,19 +235,50 @@ def length_penalty(
 Penalty = Callable[[Array], Array]
 
 
-def _extend(
-    step: Step,
-    reorder: Reorder,
+class Chosen(NamedTuple):
+    """The hypotheses of a group after one more token."""
+
+    finished: Finished
+    alive: Float[Array, "batch size"]
+    parents: Int[Array, "batch size"]
+    last: Int[Array, "batch size"]
+
+
+def _group(state: BeamState, logits: Array, first: int, size: int) -> tuple[BeamState, Array]:
+    """What concerns the `size` hypotheses from slot `first` on, and their logits."""
+    batch, beam = state.alive.shape
+    if size == beam:
+        return state, logits
+
+    def rows(array: Array) -> Array:
+        return array.reshape(batch, beam, *array.shape[1:])[:, first : first + size].reshape(-1, *array.shape[1:])
+
+    alive, finished = jax.tree.map(lambda array: array[:, first : first + size], (state.alive, state.finished))
+    known = jax.tree.map(rows, state.constraints)
+    return state._replace(alive=alive, finished=finished, constraints=known), rows(logits)
+
+
+def _add_used(used: Array | None, chosen: Chosen, diversity: float, vocab: int) -> Array:
+    """What every token loses `[batch, vocab]` in the groups that come next."""
+    batch = len(chosen.last)
+    used = jnp.zeros((batch, vocab)) if used is None else used
+    return used.at[jnp.arange(batch)[:, None], chosen.last].add(diversity * (chosen.alive > -jnp.inf))
+
+
+def _choose(
+    logits: Array,
     state: BeamState,
+    first: int,
+    used: Array | None,
     ends: tuple[int, ...],
     penalty: Penalty,
     stopping: Stopping,
     forbidden: tuple[int, ...],
     constraints: tuple[Constraint, ...],
     cut: bool,
-) -> BeamState:
+) -> Chosen:
+    """The best extensions of a group's hypotheses, which begin at slot `first`."""
     batch, beam = state.alive.shape
-    logits, cache = step(state.last.reshape(-1, 1), state.cache)
     at_limit = state.position + 1 >= state.limits
     only_end = jnp.repeat(at_limit & (not cut), beam)
     # Each of the `beam` hypotheses can end in as many ways as there are end tokens, so that many more candidates leave
@@ -230,41 +287,53 @@ def _extend(
     count = 1 if beam == 1 else min(enough, logits.shape[-1])
     alive = state.alive.reshape(-1)
     limited = tuple(zip(constraints, state.constraints, strict=True))
-    totals, words = continuations(logits[:, -1], alive, only_end, count, ends, forbidden, limited)
-    log_probs, candidates = jax.lax.top_k(totals.reshape(batch, -1), min(enough, beam * count))
-    slots, tokens = candidates // count, jnp.take_along_axis(words.reshape(batch, -1), candidates, axis=1)
+    lost = None if used is None else jnp.repeat(used, beam, axis=0)
+    totals, words = continuations(logits, alive, only_end, count, ends, forbidden, limited, lost)
+    totals, words = totals.reshape(batch, -1), words.reshape(batch, -1)
+    ranks = totals if used is None else totals - jnp.take_along_axis(used, words, axis=1)
+    ranks, candidates = jax.lax.top_k(ranks, min(enough, beam * count))
+    log_probs = ranks if used is None else jnp.take_along_axis(totals, candidates, axis=1)
+    slots, tokens = candidates // count + first, jnp.take_along_axis(words, candidates, axis=1)
     ended = jnp.isin(tokens, jnp.array(ends)) | (at_limit & cut)[:, None]
 
     best = (array[:, :beam] for array in (ended, log_probs, slots, tokens))
     finished = _merge(state, penalty, *best)
-    alive, chosen = jax.lax.top_k(jnp.where(ended, -jnp.inf, log_probs), beam)
+    alive, chosen = jax.lax.top_k(jnp.where(ended, -jnp.inf, ranks), beam)
+    if used is not None:
+        alive = jnp.where(alive > -jnp.inf, jnp.take_along_axis(log_probs, chosen, axis=1), -jnp.inf)
     alive = jnp.where(_done(finished, alive, state, penalty, stopping)[:, None], -jnp.inf, alive)
     parents = jnp.take_along_axis(slots, chosen, axis=1)
-    last = jnp.take_along_axis(tokens, chosen, axis=1)
-    known = state.constraints
+    return Chosen(finished, alive, parents, jnp.take_along_axis(tokens, chosen, axis=1))
+
+
+def _advance(reorder: Reorder, state: BeamState, chosen: Chosen, constraints: tuple[Constraint, ...]) -> BeamState:
+    """The state in which the chosen hypotheses are alive."""
+    batch, beam = chosen.alive.shape
+    cache, known, last = state.cache, state.constraints, chosen.last
     if beam > 1:  # a single hypothesis stays where it is, and its cache need not be copied
-        rows = (jnp.arange(batch)[:, None] * beam + parents).reshape(-1)
+        rows = (jnp.arange(batch)[:, None] * beam + chosen.parents).reshape(-1)
         cache, known = reorder(cache, rows), jax.tree.map(lambda array: array[rows], known)
     return state._replace(
         cache=cache,
         last=last.astype(state.last.dtype),
-        alive=alive,
-        finished=finished,
+        alive=chosen.alive,
+        finished=chosen.finished,
         tokens=state.tokens.at[state.position].set(last),
-        parents=state.parents.at[state.position].set(parents),
+        parents=state.parents.at[state.position].set(chosen.parents),
         constraints=tuple(each.advance(of, last.reshape(-1)) for each, of in zip(constraints, known, strict=True)),
         position=state.position + 1,
     )
 
 
 def _done(finished: Finished, alive: Array, state: BeamState, penalty: Penalty, stopping: Stopping) -> Array:
-    """The sentences `[batch]` that need no more search; `alive` are log-probabilities, best first."""
+    """The sentences `[batch]` that need no more search; `alive` are log-probabilities."""
     full = (finished.scores > -jnp.inf).all(axis=1)
     if stopping == "fairseq":
         return full
-    best = alive[:, 0] / penalty(state.position + 1)
+    highest = alive.max(axis=1)
+    best = highest / penalty(state.position + 1)
     if stopping == "tensor2tensor":
-        best = jnp.maximum(best, alive[:, 0] / penalty(state.limits))
+        best = jnp.maximum(best, highest / penalty(state.limits))
     return full & (best <= finished.scores.min(axis=1))
 
 
@@ -287,12 +356,14 @@ def continuations(
     ends: tuple[int, ...],
     forbidden: tuple[int, ...],
     constraints: tuple[tuple[Constraint, State], ...] = (),
+    lost: Float[Array, "rows vocab"] | None = None,
 ) -> tuple[Float[Array, "rows count"], Int[Array, "rows count"]]:
     """The `count` best tokens after each row's text, best first, with the log-probabilities of the text so extended.
 
     Tokens are ruled out after normalising, so the others keep the probability that the model gives them. A row that has
     log-probability -inf keeps it, whatever its logits. Everything but two passes over the vocabulary works on `count`
     numbers a row: a mask as wide as the vocabulary inside of `top_k` was seen to take ten times as long on CPUs.
+    With `lost`, tokens are ranked as if their log-probabilities were so much lower.
     """
     logits = logits.astype(jnp.float32)
     highest = jnp.max(logits, axis=-1, keepdims=True)
@@ -300,7 +371,8 @@ def continuations(
     allowed = logits.at[:, jnp.array(forbidden, jnp.int32)].set(-jnp.inf) if forbidden else logits
     for constraint, state in constraints:
         allowed = constraint.allow(allowed, state)
-    best, tokens = jax.lax.top_k(allowed, count)
+    best, tokens = jax.lax.top_k(allowed if lost is None else allowed - lost, count)
+    best = best if lost is None else jnp.take_along_axis(allowed, tokens, axis=1)
     best = jnp.where(best <= MASKED, -jnp.inf, best)  # rows that only pad the vocabulary
     last = logits[:, jnp.array(ends)]
     the_end = jnp.where(jnp.arange(count)[None] == 0, jnp.max(last, axis=1, keepdims=True), -jnp.inf)

@@ -1,7 +1,7 @@
 """What a text that is generated may go on with, by what it has so far: for beam search and for sampling."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -110,12 +110,20 @@ class KeepRules:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OneOf:
-    """Texts of a list alone, for beam search: the prefix tree of their tokens (De Cao et al. 2021, section 3.2)."""
+    """Texts of a list alone, for beam search: the prefix tree of their tokens (De Cao et al. 2021, section 3.2).
 
-    tokens: Int[Any, "nodes branches"]
-    """The tokens that may follow at every node; -1 in free places."""
-    nodes: Int[Any, "nodes branches"]
-    """The node that each leads to."""
+    The branches of all nodes stand one behind another. Sizes are powers of two, so that lists of about the same size
+    share a compiled search.
+    """
+
+    first: Int[Array, " nodes"]
+    """The first branch of every node; the next node's is the end."""
+    tokens: Int[Array, " branches"]
+    """The token of every branch."""
+    nodes: Int[Array, " branches"]
+    """The node that it leads to."""
+    widest: int = field(metadata={"static": True})
+    """The most branches that a node has, rounded up."""
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[int]]) -> "OneOf":
@@ -130,12 +138,14 @@ class OneOf:
                 node = children[node][token]
         if not children[0]:
             raise ValueError("there is no text to choose from: give one at least")
-        branches = max(map(len, children))
-        tokens, nodes = np.full((2, len(children), branches), -1, np.int32)
-        for node, following in enumerate(children):
-            tokens[node, : len(following)] = list(following)
-            nodes[node, : len(following)] = list(following.values())
-        return cls(tokens, nodes)
+        counts = np.array([0, *map(len, children)], np.int32)
+        branches = np.array([pair for node in children for pair in node.items()], np.int32)
+        padded = np.zeros((_rounded(len(branches)), 2), np.int32)
+        padded[: len(branches)] = branches
+        first = np.full(_rounded(len(counts)), len(branches), np.int32)
+        first[: len(counts)] = np.cumsum(counts)
+        tokens, nodes = jnp.asarray(padded[:, 0]), jnp.asarray(padded[:, 1])
+        return cls(jnp.asarray(first), tokens, nodes, _rounded(int(counts.max())))
 
     def start(
         self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int, written: Any = 0
@@ -143,13 +153,25 @@ class OneOf:
         return jnp.zeros(len(lengths), jnp.int32)
 
     def allow(self, logits: Float[Array, "rows vocab"], state: Int[Array, " rows"]) -> Float[Array, "rows vocab"]:
-        tokens = jnp.asarray(self.tokens)[state]
+        _, tokens, present = self._branches(state)
         rows = jnp.arange(len(state))[:, None]
         allowed: Bool[Array, "rows vocab"] = jnp.zeros(logits.shape, bool)
-        allowed = allowed.at[rows, jnp.where(tokens < 0, logits.shape[1], tokens)].set(True, mode="drop")
+        allowed = allowed.at[rows, jnp.where(present, tokens, logits.shape[1])].set(True, mode="drop")
         return jnp.where(allowed, logits, -jnp.inf)
 
     def advance(self, state: Int[Array, " rows"], tokens: Int[Array, " rows"]) -> Int[Array, " rows"]:
-        taken = jnp.asarray(self.tokens)[state] == tokens[:, None]
-        following = jnp.max(jnp.where(taken, jnp.asarray(self.nodes)[state], -1), axis=1)
+        places, branches, present = self._branches(state)
+        following = jnp.max(jnp.where(present & (branches == tokens[:, None]), self.nodes[places], -1), axis=1)
         return jnp.where(following < 0, state, following)
+
+    def _branches(self, state: Int[Array, " rows"]) -> tuple[Array, Array, Array]:
+        """The places of every row's branches, their tokens, and which of them are its own: `[rows, widest]` each."""
+        places = self.first[state][:, None] + jnp.arange(self.widest)[None]
+        present = places < self.first[state + 1][:, None]
+        places = jnp.minimum(places, len(self.tokens) - 1)
+        return places, self.tokens[places], present
+
+
+def _rounded(size: int) -> int:
+    """The next power of two."""
+    return 1 << (size - 1).bit_length()

@@ -223,7 +223,9 @@ def _family(values: Mapping[str, Any], directory: Path) -> Family:
             continue
         unknown[other.name] = keys.left()
     near = min(unknown, key=lambda one: len(unknown[one]), default="")
-    reason = f"; the nearest is {near}, which lacks {', '.join(unknown[near]) or 'none of its keys'}" if near else ""
+    reason = f"; the nearest, {near}, knows all its keys" if near else ""
+    if near and unknown[near]:
+        reason = f"; the nearest, {near}, does not know {', '.join(unknown[near])}"
     raise ValueError(
         f"{directory} is of the model_type {name!r}, which is not known here{reason}; there are {', '.join(FAMILIES)}"
     )

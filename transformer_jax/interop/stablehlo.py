@@ -7,7 +7,8 @@ Every program takes the parameters, a dictionary of arrays by our names, first:
               sources (padded on the right, and their lengths), and a cache
     step      a cache and the next token of every row; the logits behind it and the next cache
 
-Logits are of the next token. An encoder-decoder's first token is its start token.
+Logits are of the next token. An encoder-decoder's first token is its start token. A model of pictures takes pixels of
+uint8, `[rows, height, width, channels]`, in place of tokens and their lengths.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from jaxtyping import Array
 
 from transformer_jax.models.decoder import Decoder, DecoderConfig
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
+from transformer_jax.nn.inputs import Patches
 from transformer_jax.nn.kernels import PLAIN
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 
@@ -37,6 +39,8 @@ def export_programs(
 ) -> dict[str, export.Exported]:
     """The programs of a model by name, for texts in arrays `length` tokens wide; `new_tokens` (0: `length`) may follow.
 
+    For pictures, `length` is pixels along each side.
+
     A cache has no room for more, and `step` may not be called more often. Parameters are float32. Attention is computed
     without kernels of one platform. Raises ValueError for lengths that the model's positions do not reach.
     """
@@ -48,6 +52,9 @@ def export_programs(
     parameters = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype), named_parameters(model))
     (rows,) = export.symbolic_shape("rows")
     text, lengths = jax.ShapeDtypeStruct((rows, length), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
+    source: tuple[Any, ...] = text, lengths
+    if isinstance(config.input, Patches):
+        source = (jax.ShapeDtypeStruct((rows, length, length, config.input.channels), jnp.uint8),)
 
     def with_parameters(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda parameters, *arrays: function(replace_parameters(model, parameters), *arrays)
@@ -57,12 +64,12 @@ def export_programs(
 
     _check_reach(config, length)
     if not isinstance(config, DecoderConfig):
-        return {"forward": exported(_encode, text, lengths)}
+        return {"forward": exported(_encode, *source)}
     prompted = isinstance(config, DecoderOnlyConfig)
     capacity = (length if prompted else 0) + (new_tokens or length)
     _check_reach(config, capacity)
     begin = partial(_read_prompts if prompted else _read_sources, capacity=capacity)
-    _, cache = jax.eval_shape(with_parameters(begin), parameters, text, lengths)
+    _, cache = jax.eval_shape(with_parameters(begin), parameters, *source)
     structure = jax.tree.structure(cache)
 
     def start(model: Decoder, *arrays: Array) -> tuple[Array | None, Cache]:
@@ -74,8 +81,8 @@ def export_programs(
         return logits[:, -1, : model.embedding.vocab_size], _by_number(new)
 
     return {
-        "forward": exported(_decode, text) if prompted else exported(_translate, text, lengths, text),
-        "start": exported(start, text, lengths),
+        "forward": exported(_decode, text) if prompted else exported(_translate, *source, text),
+        "start": exported(start, *source),
         "step": exported(step, _by_number(cache), lengths),
     }
 
@@ -86,16 +93,17 @@ def _check_reach(config: Any, tokens: int) -> None:
         raise ValueError(f"the model reaches {reach:,} tokens, not {tokens:,}: choose a smaller length")
 
 
-def _encode(model: Any, tokens: Array, lengths: Array) -> Array:
-    return model.predict(model.encode(tokens, lengths=lengths))
+def _encode(model: Any, source: Array, lengths: Array | None = None) -> Array:
+    return model.predict(model.encode(source, lengths=lengths))
 
 
 def _decode(model: Any, tokens: Array) -> Array:
     return model(tokens)[..., : model.embedding.vocab_size]
 
 
-def _translate(model: Any, source: Array, source_lengths: Array, target: Array) -> Array:
-    return model(source, target, source_lengths=source_lengths)[..., : model.embedding.vocab_size]
+def _translate(model: Any, source: Array, *lengths_and_target: Array) -> Array:
+    *lengths, target = lengths_and_target
+    return model(source, target, source_lengths=lengths[0] if lengths else None)[..., : model.embedding.vocab_size]
 
 
 def _read_prompts(model: Any, tokens: Array, lengths: Array, *, capacity: int) -> tuple[Array, Any]:
@@ -103,7 +111,7 @@ def _read_prompts(model: Any, tokens: Array, lengths: Array, *, capacity: int) -
     return logits[..., : model.embedding.vocab_size], cache
 
 
-def _read_sources(model: Any, source: Array, lengths: Array, *, capacity: int) -> tuple[None, Any]:
+def _read_sources(model: Any, source: Array, lengths: Array | None = None, *, capacity: int) -> tuple[None, Any]:
     return None, model.start_cache(model.encode(source, source_lengths=lengths), capacity)
 
 

@@ -1,4 +1,4 @@
-"""Encoders of pictures: ViT (Dosovitskiy et al. 2021), and DINOv2 with and without registers (Oquab et al. 2023).
+"""Encoders of pictures: ViT (Dosovitskiy et al. 2021), DeiT (Touvron et al. 2021) and DINOv2 (Oquab et al. 2023).
 
 The mean and deviation of pixels stand in `preprocessor_config.json`, beside config.json.
 """
@@ -54,16 +54,17 @@ def written_encoder(config: EncoderOnlyConfig) -> dict[str, Any]:
     }
 
 
-def to_vit(keys: Keys) -> EncoderOnlyConfig:
-    """Our configuration of a ViT."""
+def to_vit(keys: Keys, *, distilled: bool = False) -> EncoderOnlyConfig:
+    """Our configuration of a ViT, or of a DeiT, which is `distilled`, with or without the head of its other token."""
     keys.skip("encoder_stride")
     keys.only("pooler_output_size", keys.take("hidden_size"))
     return read_encoder(
         keys,
         1e-12,
         d_ff=keys.take("intermediate_size"),
-        input=read_patches(keys, 16),
-        pooler="vit.pooler.dense.weight" in keys.tensors,
+        input=read_patches(keys, 16, distillation_token=distilled),
+        pooler=any(name.endswith("pooler.dense.weight") for name in keys.tensors),
+        pooling="distilled" if "distillation_classifier.weight" in keys.tensors else "first",
         pooler_activation="tanh" if keys.take("pooler_act", "tanh") == "tanh" else keys.activation("pooler_act"),
     )
 
@@ -88,6 +89,7 @@ def to_dinov2(keys: Keys, *, registers: bool) -> EncoderOnlyConfig:
         d_ff=(int(d_ff * 2 / 3) + 7) // 8 * 8 if gated else d_ff,
         **gate,
         layer_scale=keys.take("layerscale_value", 1.0),
+        pooling="first_and_mean" if "classifier.weight" in keys.tensors else "first",
         positions=Learned(antialias=registers),
         input=read_patches(keys, 14, registers=count, **IMAGENET),
     )
@@ -136,6 +138,7 @@ def preprocessor(config: EncoderOnlyConfig) -> str:
 def embeddings(prefix: str) -> tuple[Rule, ...]:
     """The rules of what stands in front of the layers."""
     names = {"cls_token": "class_token", "position_embeddings": "positions/table", "register_tokens": "registers"}
+    names |= {"distillation_token": "distillation_token"}
     return (
         *(Rule(f"{prefix}embeddings.{their}", (f"encoder_input/{our}",), "row") for their, our in names.items()),
         Rule(
@@ -162,7 +165,6 @@ def body(prefix: str, names: dict[str, str]) -> tuple[Rule, ...]:
     )
 
 
-LAYER, OURS = "encoder.layer.{}", "encoder/{}"
 VIT_NAMES = {
     "attention_norm": "layernorm_before",
     "feed_forward_norm": "layernorm_after",
@@ -170,48 +172,59 @@ VIT_NAMES = {
     "output": "output.dense",
 }
 DINO_NAMES = {"attention_norm": "norm1", "feed_forward_norm": "norm2", "input": "mlp.fc1", "output": "mlp.fc2"}
-VIT = Family(
-    name="vit",
-    architectures=(
-        Architecture("ViTForImageClassification", "sequence", tuple(linear("classifier", "head"))),
-        Architecture("ViTModel", "pooled", tuple(linear("vit.pooler.dense", "pooler/transform"))),
-        Architecture("ViTModel", "none"),
-    ),
-    rules=body("vit.", VIT_NAMES),
-    to_config=to_vit,
-    from_config=from_vit,
-    preprocessor=preprocessor,
-    prefix="vit.",
-)
+CLASSIFIER = tuple(linear("classifier", "head"))
+BOTH = (*linear("cls_classifier", "head"), *linear("distillation_classifier", "distillation_head"))
 
 
-def gated_rules(config: EncoderOnlyConfig) -> list[Rule]:
-    """The rules of a gated network, both branches of which are one tensor."""
-    inner = (f"{OURS}/feed_forward/gate", f"{OURS}/feed_forward/input")
-    maps = [
-        *linear(f"{LAYER}.mlp.weights_in", *inner),
-        *linear(f"{LAYER}.mlp.weights_out", f"{OURS}/feed_forward/output"),
-    ]
-    return maps if config.gated else []
-
-
-def dinov2(name: str, architecture: str) -> Family:
-    """DINOv2 under one of its names."""
-    scales = (("layer_scale1", "self_attention"), ("layer_scale2", "feed_forward"))
+def vit_family(name: str, kind: str, *others: Architecture) -> Family:
+    """ViT, or DeiT, of which it is the form."""
+    prefix = f"{name}."
     return Family(
         name=name,
-        architectures=(Architecture(architecture, "none"),),
-        rules=(
-            *body("", DINO_NAMES),
-            *(Rule(f"{LAYER}.{their}.lambda1", (f"{OURS}/{our}_layer_scale",)) for their, our in scales),
+        architectures=(
+            *others,
+            Architecture(f"{kind}ForImageClassification", "sequence", CLASSIFIER),
+            Architecture(f"{kind}Model", "pooled", tuple(linear(f"{prefix}pooler.dense", "pooler/transform"))),
+            Architecture(f"{kind}Model", "none"),
         ),
-        rules_for=gated_rules,
-        to_config=partial(to_dinov2, registers="registers" in name),
-        from_config=from_dinov2,
-        preprocessor=preprocessor,
-        ignored=("embeddings.mask_token",),
+        rules=body(prefix, VIT_NAMES),
+        to_config=partial(to_vit, distilled=name == "deit"),
+        from_config=from_vit,
+        prefix=prefix,
     )
 
 
-DINOV2 = dinov2("dinov2", "Dinov2Model")
-DINOV2_WITH_REGISTERS = dinov2("dinov2_with_registers", "Dinov2WithRegistersModel")
+def dinov2(name: str, kind: str) -> Family:
+    """DINOv2 under one of its names."""
+    prefix, ours = f"{name}.", "encoder/{}"
+    layer = f"{prefix}encoder.layer.{{}}"
+    scales = (("layer_scale1", "self_attention"), ("layer_scale2", "feed_forward"))
+    inner = (f"{ours}/feed_forward/gate", f"{ours}/feed_forward/input")
+    # Of a gated network, both branches of which are one tensor.
+    gated = [
+        *linear(f"{layer}.mlp.weights_in", *inner),
+        *linear(f"{layer}.mlp.weights_out", f"{ours}/feed_forward/output"),
+    ]
+    return Family(
+        name=name,
+        architectures=(
+            Architecture(f"{kind}ForImageClassification", "sequence", CLASSIFIER),
+            Architecture(f"{kind}Model", "none"),
+        ),
+        rules=(
+            *gated,  # whose names are known so; they are overwritten
+            *body(prefix, DINO_NAMES),
+            *(Rule(f"{layer}.{their}.lambda1", (f"{ours}/{our}_layer_scale",)) for their, our in scales),
+        ),
+        rules_for=lambda config: gated if config.gated else [],
+        to_config=partial(to_dinov2, registers="registers" in name),
+        from_config=from_dinov2,
+        prefix=prefix,
+        ignored=(f"{prefix}embeddings.mask_token",),
+    )
+
+
+VIT = vit_family("vit", "ViT")
+DEIT = vit_family("deit", "DeiT", Architecture("DeiTForImageClassificationWithTeacher", "sequence", BOTH))
+DINOV2 = dinov2("dinov2", "Dinov2")
+DINOV2_WITH_REGISTERS = dinov2("dinov2_with_registers", "Dinov2WithRegisters")

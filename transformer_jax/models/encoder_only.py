@@ -10,8 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.models.config import Encoded, TransformerConfig, changed
+from transformer_jax.nn.attention import Attention
 from transformer_jax.nn.embedding import Embedding, make_logits
-from transformer_jax.nn.feed_forward import ACTIVATIONS
+from transformer_jax.nn.feed_forward import ACTIVATIONS, FeedForward
 from transformer_jax.nn.inputs import Lengths, Patches, Pixels, TokenIds, Tokens
 from transformer_jax.nn.linear import Linear, dropout
 from transformer_jax.nn.log_mel import Features
@@ -23,6 +24,8 @@ from transformer_jax.nn.stack import Stack
 HEADS = ("language_model", "pretraining", "sequence", "tokens", "pooled", "none")
 POOLED = ("sequence", "pretraining", "pooled")
 """The heads that see one vector for a text."""
+POOLINGS = ("first", "mean", "first_and_mean", "distilled", "attention")
+"""What is predicted from; of a text the first two."""
 POOLER_ACTIVATIONS = {"tanh": jnp.tanh, **ACTIVATIONS}
 
 
@@ -36,8 +39,9 @@ class EncoderOnlyConfig(TransformerConfig):
     """language_model (the masked tokens), pretraining (also whether a text's second part follows from its first),
     sequence (one prediction a text), tokens (one a token), pooled (the vector that these see of a text) or none."""
     pooling: str = "first"
-    """What predictions for a text see: its first token, as in BERT, or the mean of all; of a picture its class token,
-    or the mean of its patches."""
+    """What predictions for a text see: its first token, as in BERT, or the mean of all; of a picture its class token
+    (first), the mean of its patches, both side by side (first_and_mean, DINOv2), the class and the distillation token,
+    each with a head of its own (distilled, DeiT), or what a learned query attends to (attention)."""
     pooler: bool = True
     """A linear map, an activation and maybe a norm of the pooled vector, as in BERT; False: the vector itself (ViT)."""
     pooler_activation: str = "tanh"
@@ -64,8 +68,14 @@ class EncoderOnlyConfig(TransformerConfig):
             raise ValueError(f"model.head is one of {', '.join(HEADS)}, not {self.head!r}")
         if not self.reads_text and self.head not in ("sequence", "pooled", "none"):
             raise ValueError(f"model.head of a model of pictures is sequence, pooled or none, not {self.head!r}")
-        if self.pooling not in ("first", "mean"):
-            raise ValueError(f"model.pooling is first or mean, not {self.pooling!r}")
+        of_text = POOLINGS[:2] if self.reads_text else POOLINGS
+        if self.pooling not in of_text:
+            raise ValueError(f"model.pooling is {', '.join(of_text)}, not {self.pooling!r}")
+        if self.pooling in ("first_and_mean", "distilled") and self.pooler:
+            raise ValueError(f"model.pooling {self.pooling} needs model.pooler False")
+        read, needed = self.input, {"mean": 0, "attention": 0, "distilled": 2}.get(self.pooling, 1)
+        if isinstance(read, Patches) and self.head in POOLED and read.placed < needed:
+            raise ValueError(f"model.pooling {self.pooling} needs model.input.class_token, of DeiT both tokens")
         choose("model.pooler_activation", self.pooler_activation, POOLER_ACTIVATIONS)
         if self.head in ("sequence", "tokens") and self.num_outputs < 1:
             raise ValueError(f"model.num_outputs must be positive with head {self.head}, not {self.num_outputs}")
@@ -204,6 +214,24 @@ class LanguageModelHead(nnx.Module):
         return make_logits(embedding, bias=self.bias[...])(x)
 
 
+class AttentionPooling(nnx.Module):
+    """What one learned query attends to, and a feed-forward network (Zhai et al. 2022, "Scaling Vision Transformers").
+
+    As in github.com/google-research/big_vision, where it is the MAP head.
+    """
+
+    def __init__(self, config: EncoderOnlyConfig, *, rngs: nnx.Rngs):
+        d = config.d_model
+        self.query = nnx.Param(config.init.table(rngs.params(), (1, d), "tokens", d), axes=("replicated", "embed"))
+        self.attention = Attention(config, cross=True, rngs=rngs)
+        self.norm, self.feed_forward = config.make_norm(d), FeedForward(config, rngs=rngs)
+
+    def __call__(self, x: Vectors) -> Float[Array, "batch d_model"]:
+        query = jnp.broadcast_to(self.query[...].astype(x.dtype), (len(x), *self.query.shape))
+        pooled, *_ = self.attention(query, x)
+        return (pooled + self.feed_forward(self.norm(pooled)))[:, 0]
+
+
 class Pooler(nnx.Module):
     """One vector for a sequence: tanh of a linear map of its first vector (Devlin et al. 2019), or of the mean.
 
@@ -217,13 +245,18 @@ class Pooler(nnx.Module):
         self.transform = _head_map(config, d, rngs) if config.pooler else None
         self.activation = POOLER_ACTIVATIONS[config.pooler_activation]
         self.norm = config.make_norm(d) if config.pooler and config.pooler_norm else None
+        self.attention = AttentionPooling(config, rngs=rngs) if pooling == "attention" else None
         self.pooling, self.first = pooling, config.input.first
 
     def __call__(self, encoded: Encoded) -> Float[Array, "batch *length d_model"]:
         x, lengths, _ = encoded
-        if self.pooling:
-            rest = None if lengths is None else lengths - self.first
-            x = x[:, 0] if self.pooling == "first" else mean_vector(x[:, self.first :], rest)
+        if self.attention is not None:
+            x = self.attention(x)
+        elif "mean" in self.pooling:
+            mean = mean_vector(x[:, self.first :], None if lengths is None else lengths - self.first)
+            x = mean if self.pooling == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
+        elif self.pooling:
+            x = x[:, :2] if self.pooling == "distilled" else x[:, 0]
         if self.transform is None:
             return x
         x = self.activation(self.transform(x))
@@ -245,6 +278,8 @@ class EncoderOnly(nnx.Module):
         pooling = "" if each else config.pooling
         self.pooler = Pooler(config, pooling, rngs=rngs) if each or config.head in POOLED else None
         self.head = _make_head(config, 0 if self.embedding is None else self.embedding.table.shape[0], rngs)
+        distilled = config.head == "sequence" and config.pooling == "distilled"
+        self.distillation_head = _outputs(config, config.num_outputs, rngs) if distilled else None
         self.next_sentence = _outputs(config, 2, rngs) if config.head == "pretraining" else None
         self.head_dropout = config.head_dropout
 
@@ -290,7 +325,10 @@ class EncoderOnly(nnx.Module):
         x = x if self.pooler is None else self.pooler(encoded)
         if self.head is None:
             return x
-        return self.head(dropout(x, self.head_dropout, key)).astype(jnp.float32)
+        x = dropout(x, self.head_dropout, key)
+        if self.distillation_head is not None:  # the mean of both heads
+            return (self.head(x[:, 0]) + self.distillation_head(x[:, 1])).astype(jnp.float32) / 2
+        return self.head(x).astype(jnp.float32)
 
     def predict_next(self, encoded: Encoded) -> Float[Array, "batch 2"]:
         """With the head pretraining: logits of encoded pairs whose second part does not follow (0) or does (1)."""
@@ -308,9 +346,8 @@ def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> Language
 
 
 def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:
-    return Linear(
-        (config.d_model,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=config.init.kernel, rngs=rngs
-    )
+    width = config.d_model * (2 if config.pooling == "first_and_mean" else 1)
+    return Linear((width,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=config.init.kernel, rngs=rngs)
 
 
 def _head_map(config: EncoderOnlyConfig, width: int, rngs: nnx.Rngs) -> Linear:

@@ -50,9 +50,6 @@ class Input:
         """Vectors in front of those of the tokens or patches themselves, which a mean leaves out."""
         return 0
 
-    def check(self) -> None:
-        """Raises ValueError for fields that contradict each other."""
-
     def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> Any:
         """The module in front of a stack with these layers, whose embeddings have these sizes."""
         raise NotImplementedError
@@ -81,8 +78,10 @@ class Patches(Input):
     """3 for colours, 1 for grey; 0: filled in by the task."""
     class_token: bool = True
     """A learned vector in front of the patches, which stands for the picture."""
+    distillation_token: bool = False
+    """Another behind that, from which a teacher's labels are predicted (Touvron et al. 2021, "DeiT")."""
     registers: Annotated[int, Ge(0), Le(1024)] = 0
-    """Learned vectors without positions between that and the patches (Darcet et al. 2024)."""
+    """Learned vectors without positions between those and the patches (Darcet et al. 2024)."""
     mean: tuple[float, ...] = (0.5,)
     """Subtracted from values between 0 and 1; one number for all channels, or one for each."""
     std: tuple[Annotated[float, Gt(0)], ...] = (0.5,)
@@ -90,9 +89,15 @@ class Patches(Input):
 
     @property
     def first(self) -> int:
-        return int(self.class_token) + self.registers
+        return self.placed + self.registers
+
+    @property
+    def placed(self) -> int:
+        """Those of the vectors in front that have positions."""
+        return int(self.class_token) + int(self.distillation_token)
 
     def check(self) -> None:
+        """Raises ValueError for fields that contradict each other."""
         if not self.image_size or not self.channels or self.image_size % self.size:
             raise ValueError(
                 f"model.input needs channels and an image_size that its size {self.size} divides, "
@@ -220,8 +225,9 @@ class PatchInput(nnx.Module):
         shape = ((patches.size, patches.size, patches.channels), (width,), ("replicated",) * 3 + ("embed",))
         self.projection = Linear(*shape, dtype=config.dtype, draw=config.init.kernel, rngs=rngs)
         self.class_token, self.registers = learned(int(patches.class_token)), learned(patches.registers)
+        self.distillation_token = learned(int(patches.distillation_token))
         self.patches, self.kind, self.trained = patches, config.positions, (side, side)
-        sizes = replace(config.sizes(), max_length=int(patches.class_token) + side**2)
+        sizes = replace(config.sizes(), max_length=patches.placed + side**2)
         self.positions = PositionParameters.of(self.kind.input_parameters(sizes, config.init, rngs))
         self.norm = config.make_norm(width) if norm else None
         self.dropout = config.dropout
@@ -235,14 +241,14 @@ class PatchInput(nnx.Module):
         if height % size or width % size or channels != self.patches.channels:
             expected = f"multiples of {size}, and {self.patches.channels} channels"
             raise ValueError(f"pictures are [batch, height, width, channels] with {expected}, not {pixels.shape}")
-        grid, first = (height // size, width // size), int(self.patches.class_token)
+        grid, first = (height // size, width // size), self.patches.placed
         x = self.normalised(pixels).reshape(batch, grid[0], size, grid[1], size, channels)
         x = self.projection(jnp.moveaxis(x, 3, 2).reshape(batch, -1, size, size, channels))
 
         def repeated(tokens: nnx.Param | None) -> list[Array]:
             return [] if tokens is None else [jnp.broadcast_to(tokens[...].astype(x.dtype), (batch, *tokens.shape))]
 
-        x = jnp.concatenate([*repeated(self.class_token), x], axis=1)
+        x = jnp.concatenate([*repeated(self.class_token), *repeated(self.distillation_token), x], axis=1)
         table = self.kind.resized(PositionParameters.arrays(self.positions), self.trained, grid, first)
         x = self.kind.add(x, self.kind.grid(*grid, first), table)
         x = jnp.concatenate([x[:, :first], *repeated(self.registers), x[:, first:]], axis=1)

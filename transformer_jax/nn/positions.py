@@ -50,7 +50,7 @@ class Position:
     kinds: ClassVar[Mapping[str, type["Position"]]]
     """The kinds by name, as the command line has them."""
     of_patches: ClassVar[bool] = False
-    """Whether positions are places in a grid of patches (`places`), and no text has them."""
+    """Whether positions are places in a grid of patches, and no text has them."""
 
     def reach(self, sizes: Sizes) -> int | None:
         """The number of positions that there are; None: any number."""
@@ -81,8 +81,14 @@ class Position:
         return None
 
     def grid(self, rows: int, columns: int, first: int) -> PositionIds:
-        """The positions of `first` tokens and, behind them, of a picture's patches, row by row."""
-        return jnp.arange(first + rows * columns, dtype=jnp.int32)[None]
+        """The positions of `first` tokens and, behind them, of a picture's patches, row by row.
+
+        Places in a grid are `row * GRID + column`, and -1 of the tokens in front.
+        """
+        if not self.of_patches:
+            return jnp.arange(first + rows * columns, dtype=jnp.int32)[None]
+        patches = np.arange(rows)[:, None] * GRID + np.arange(columns)
+        return jnp.asarray(np.concatenate([np.full(first, -1), patches.reshape(-1)]), jnp.int32)[None]
 
     def resized(self, parameters: Arrays, old: tuple[int, int], new: tuple[int, int], first: int) -> Arrays:
         """The parameters of `add` for another grid of patches (rows, columns) than that they were made for."""
@@ -161,22 +167,16 @@ class Learned(Position):
 class Sinusoidal2D(Position):
     """Sinusoids of a patch's column and row, each in half of the vector, added to patches; other tokens have none.
 
-    As in MAE (He et al. 2022); with `inclusive` as in github.com/google-research/big_vision.
+    As in github.com/google-research/big_vision.
     """
 
-    inclusive: bool = False
-    """The last of the n wavelengths is 10000 x 2 pi itself, as in `Sinusoidal`."""
     of_patches: ClassVar[bool] = True
-
-    def grid(self, rows: int, columns: int, first: int) -> PositionIds:
-        """The places of patches."""
-        return places(rows, columns, first)
 
     def add(self, x: Vectors, ids: PositionIds, parameters: Arrays) -> Vectors:
         """The vectors plus the sinusoids of their places; ValueError for a width that 4 does not divide."""
         row, column = jnp.divmod(ids, GRID)
         half = x.shape[-1] // 2
-        halves = [sinusoids(one, half, interleaved=False, inclusive=self.inclusive) for one in (column, row)]
+        halves = [sinusoids(one, half, interleaved=False, inclusive=True) for one in (column, row)]
         table = jnp.where(ids[..., None] < 0, 0, jnp.concatenate(halves, axis=-1))
         return x + jnp.broadcast_to(table.astype(x.dtype), x.shape)
 
@@ -231,10 +231,6 @@ class Rotary2D(Rotary):
     """
 
     of_patches: ClassVar[bool] = True
-
-    def grid(self, rows: int, columns: int, first: int) -> PositionIds:
-        """The places of patches."""
-        return places(rows, columns, first)
 
     def tables(self, ids: PositionIds, sizes: Sizes, parameters: Arrays) -> tuple[Array, Array]:
         """As for text; ValueError for a number of rotated elements that 4 does not divide."""
@@ -359,12 +355,6 @@ def sinusoids(
 
 GRID = 2**15
 """Most columns of a grid of patches."""
-
-
-def places(rows: int, columns: int, first: int) -> PositionIds:
-    """The positions of patches in a grid, `row * GRID + column`, and -1 of the `first` tokens in front of them."""
-    patches = np.arange(rows)[:, None] * GRID + np.arange(columns)
-    return jnp.asarray(np.concatenate([np.full(first, -1), patches.reshape(-1)]), jnp.int32)[None]
 
 
 def bicubic(old: int, new: int) -> Float[np.ndarray, "new old"]:

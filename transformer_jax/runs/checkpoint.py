@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,10 @@ from transformer_jax.runs.checkpoint_folder import (
 )
 
 DAMAGED = "damaged"
+EMA, AVERAGE = "ema", "average/"
+"""The item of a moving average of the parameters, and what the names of its arrays begin with in an optimizer's state
+(`AveragedState.average`)."""
+T = TypeVar("T")
 UNFINISHED = ocp.utils.TMP_DIR_SUFFIX
 """Orbax's addition to the name of an unfinished folder."""
 
@@ -97,7 +101,7 @@ class Checkpoints:
         self.wait()
         if step in self.steps():
             return
-        items = {"model": model, "optimizer": optimizer}
+        items = {"model": model, **_optimizer_items(optimizer)}
         described = {item: describe(arrays, step) for item, arrays in items.items()}
         scores = {name: float(value) for name, value in (metrics or {}).items()}
         facts = {"step": step, "metrics": scores, "state": state, "arrays": described}
@@ -142,16 +146,30 @@ class Checkpoints:
         value, step = max(scored, default=(-math.inf, 0))
         return -step if value > -math.inf else None
 
-    def restore(self, step: int, *, model: Templates, optimizer: Templates | None = None) -> Restored:
+    def restore(
+        self, step: int, *, model: Templates, optimizer: Templates | None = None, ema: bool = False
+    ) -> Restored:
         """Reads the checkpoint of a step to the devices that the templates name; the optimizer only on request.
 
+        With `ema`, every parameter that was trained is the moving average that the optimizer kept of it.
         Raises FileNotFoundError when there is no such step, CheckpointDamaged when it is not what was saved, ValueError
         when it is whole but has other arrays than were asked for, and OSError when it cannot be read.
         """
         folder = self._folder(step)
         facts = read_facts(folder)
         parameters = read_arrays(folder, "model", facts, model)
-        rest = None if optimizer is None else read_arrays(folder, "optimizer", facts, optimizer)
+        if ema:
+            kept = facts["arrays"].get(EMA)
+            if not kept:
+                raise ValueError(f"{folder} has no moving average: it was trained without optimizer.ema")
+            parameters |= read_arrays(folder, EMA, facts, {name: model[name] for name in kept})
+        rest = None
+        if optimizer is not None:
+            items = _optimizer_items(optimizer)
+            rest = read_arrays(folder, "optimizer", facts, items["optimizer"])
+            if EMA in items:
+                average = read_arrays(folder, EMA, facts, items[EMA])
+                rest |= {f"{AVERAGE}{name}": value for name, value in average.items()}
         return Restored(step, parameters, rest, facts["state"], facts["metrics"])
 
     def restore_latest(self, *, model: Templates, optimizer: Templates) -> Restored | None:
@@ -225,6 +243,13 @@ class Checkpoints:
             raise OSError(f"no checkpoint could be written to {self._directory}: {reason(error)}") from error
 
 
+def _optimizer_items(optimizer: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """The optimizer's arrays by item: a moving average of parameters is one of its own, by their names."""
+    average = {name.removeprefix(AVERAGE): value for name, value in optimizer.items() if name.startswith(AVERAGE)}
+    items = {"optimizer": {name: value for name, value in optimizer.items() if not name.startswith(AVERAGE)}}
+    return items | ({EMA: average} if average else {})
+
+
 def storable(directory: Path) -> Path:
     """The absolute path of a directory for checkpoints; ValueError for a name that is no UTF-8."""
     path = Path(directory).absolute()
@@ -235,13 +260,16 @@ def storable(directory: Path) -> Path:
     return path
 
 
-def average(checkpoints: Checkpoints, steps: Sequence[int], model: Templates) -> dict[str, Array]:
-    """The mean, taken in float32, of the parameters at these steps (Vaswani et al. 2017, section 6.1)."""
+def average(checkpoints: Checkpoints, steps: Sequence[int], model: Templates, *, ema: bool = False) -> dict[str, Array]:
+    """The mean, taken in float32, of the parameters at these steps (Vaswani et al. 2017, section 6.1).
+
+    With `ema`, of the moving averages that the optimizer kept of them.
+    """
     if not steps:
         raise ValueError("there are no checkpoints to average; name at least one step")
-    mean = checkpoints.restore(steps[0], model=model).model
+    mean = checkpoints.restore(steps[0], model=model, ema=ema).model
     for count, step in enumerate(steps[1:], 2):
-        mean = _blend(mean, checkpoints.restore(step, model=model).model, jnp.float32(count))
+        mean = _blend(mean, checkpoints.restore(step, model=model, ema=ema).model, jnp.float32(count))
     return mean if len(steps) == 1 else {name: value.astype(model[name].dtype) for name, value in mean.items()}
 
 

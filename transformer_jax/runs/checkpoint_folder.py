@@ -1,6 +1,7 @@
 """One checkpoint on disk, and the checks that it is what was saved.
 
 model/  optimizer/    arrays by name, written by Orbax
+ema/                  the moving average of parameters, by their names, where optimizer.ema keeps one
 state.json            step, metrics, what the trainer adds, and the fingerprints of all arrays and files
 
 The two kinds of fingerprints answer two questions. Those of the arrays hold from the device that saved to the device

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +18,8 @@ from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples, Table, encode_table
+from transformer_jax.decoding.ensemble import Ensemble
+from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.parallel.axes import num_shards
 from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.run import Run
@@ -44,13 +46,14 @@ class Evaluation:
         self.plan = evaluation_plan(run.experiment, lengths, num_shards("batch", mesh))
         self._sums = jax.jit(lambda model, batch: run.experiment.task.loss(model, batch, None))
 
-    def __call__(self, model: Any) -> dict[str, Any]:
-        """The metrics by name, and `COUNTS`; all processes call this together."""
+    def __call__(self, model: Any, *, predictions: bool = True) -> dict[str, Any]:
+        """The metrics by name, and `COUNTS`; without `predictions` the loss's. All processes call this together."""
         task, data = self.run.experiment.task, self.run.experiment.data
-        predictor = task.predictor(model, self.run.tokenizers, data)
         with jax.set_mesh(self.mesh):
-            metrics = task.loss_metrics(self.sums(model), self.examples)
-            return {"examples": len(self.examples)} | metrics | task.evaluate(predictor, self.examples)
+            found = {"examples": len(self.examples)} | task.loss_metrics(self.sums(model), self.examples)
+            if predictions:
+                found |= task.evaluate(task.predictor(model, self.run.tokenizers, data), self.examples)
+            return found
 
     def sums(self, model: Any) -> dict[str, tuple[float, float]]:
         """The sums and weights of the task's loss and other metrics over all examples."""
@@ -66,10 +69,34 @@ class Evaluation:
         return totals
 
 
-def evaluate(run: Run, steps: list[int], examples: list[Example]) -> dict[str, Any]:
-    """Scores of the mean of the parameters at these steps, computed on all devices of this process."""
+def evaluate(
+    run: Run, steps: Sequence[int], examples: list[Example], others: Sequence[tuple[Run, Sequence[int]]] = ()
+) -> dict[str, Any]:
+    """Scores of the mean of the parameters at these steps, computed on all devices of this process.
+
+    With `others` it is an ensemble of this model and theirs. Raises ValueError for models that cannot be one.
+    """
     mesh = local_mesh(run.experiment.mesh)
-    return Evaluation(run, encoded_examples(run, examples), mesh)(run.model_of(steps, mesh))
+    for other, _ in others:
+        _check_member(run, other)
+    members = tuple(one.model_of(of, mesh) for one, of in ((run, steps), *others))
+    model = Ensemble(members) if others else members[0]
+    return Evaluation(run, encoded_examples(run, examples), mesh)(model)
+
+
+def _check_member(run: Run, other: Run) -> None:
+    """Raises ValueError unless the models of two runs can decode together."""
+    for one in (run, other):
+        if not isinstance(one.experiment.model, EncoderDecoderConfig):
+            raise ValueError(f"an ensemble is of encoder-decoder models, which that of {one.directory} is not")
+    ours, theirs = (
+        {feature: tokenizer.fingerprint for feature, tokenizer in one.tokenizers.items()} for one in (run, other)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"an ensemble has one vocabulary, but {other.directory} has another than {run.directory}: train it with "
+            f"--initialize-from or with data.tokenizer.path"
+        )
 
 
 def check_evaluation(run: Run, split: str) -> tuple[EncodedExamples, dict[str, int]]:

@@ -136,7 +136,8 @@ def load_experiment_file(path: str | Path, function: str = "experiment") -> Expe
         del sys.modules[module.__name__]
         raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}") from error
     if make is None:
-        raise ValueError(f"{path} has no function {function}(); define one that returns an Experiment")
+        others = did_you_mean(function, [name for name, value in vars(module).items() if callable(value)])
+        raise ValueError(f"{path} has no function {function}(){others or '; define one that returns an Experiment'}")
     if not isinstance(result, Experiment):
         raise ValueError(f"{function}() in {path} must return an Experiment, not {result!r}")
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.subwords import SubwordTokenizer
 from transformer_jax.data.tokenizers import Tokenizer, write_whole
 from transformer_jax.data.vocabulary import Vocabulary
-from transformer_jax.interop.published import CONFIG, write_published
+from transformer_jax.interop.published import CONFIG, open_published, write_published
 from transformer_jax.interop.stablehlo import export_programs
 from transformer_jax.interop.tensor_files import Tensor, write_directory
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
@@ -23,43 +24,96 @@ from transformer_jax.models.encoder_only import EncoderOnlyConfig
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.importing import ORIGIN
 from transformer_jax.runs.published_generation import FILE as GENERATION
-from transformer_jax.runs.run import PUBLISHED, Run
+from transformer_jax.runs.published_run import experiment_for
+from transformer_jax.runs.run import PUBLISHED, Run, Steps, published_directory
+from transformer_jax.runs.sentence_files import write_pooling
 from transformer_jax.tasks.question_answering import QuestionAnswering
+from transformer_jax.tasks.text_vectors import TextVectors
+from transformer_jax.training.experiment import Experiment
+
+
+def export(
+    model: Any, directory: str | os.PathLike[str], *, like: str | os.PathLike[str], dtype: str | None = None
+) -> str:
+    """Writes a model as `transformers` reads it, with the tokenizer and settings of the place that it was loaded from.
+
+    `like` is that place: a directory or hub name of a published model, or a run. `dtype` None is that of `like`.
+    Returns the architecture; raises ValueError where no family can express the model, and for a directory that is not
+    empty.
+    """
+    target, place = Path(directory), published_directory(str(like))
+    if place is None:
+        return export_run(Run.open(like), target, dtype=dtype or None, model=model)
+    published = open_published(place)
+    experiment, vocabularies = experiment_for(published)
+    _check_empty(target)
+    with _removed_on_error(target):
+        architecture = _write_model(target, experiment, model, vocabularies, place, dtype=dtype)
+        card = _card(target, f"`{architecture}`, written by transformer_jax.", Path(like).name)
+        (target / "README.md").write_text(card, encoding="utf-8")
+    return architecture
 
 
 def export_run(
-    run: Run, directory: Path, *, checkpoint: str | None = None, family: str = "", dtype: str | None = None
+    run: Run,
+    directory: Path,
+    *,
+    checkpoint: str | None = None,
+    family: str = "",
+    dtype: str | None = None,
+    model: Any = None,
 ) -> str:
     """Writes a run's model as `transformers` reads it, with its tokenizer and a model card; returns the architecture.
 
-    `dtype` None: as it was published, if the run was imported, otherwise float32. Raises ValueError where
-    no family that is known can express the model, and for a directory that is not empty.
+    `dtype` None: as it was published, if the run was imported, otherwise float32. `model` None: that of the
+    checkpoint. Raises ValueError where no family that is known can express the model, and for a directory that is not
+    empty.
     """
     _check_empty(directory)
     steps = run.checkpoint_steps(checkpoint)
-    config, origin = run.experiment.model, _published_config(run)
-    dtype = dtype or origin.get("dtype") or origin.get("torch_dtype")
-    answers = isinstance(run.experiment.task, QuestionAnswering)
-    architecture = (origin.get("architectures") or ["ForQuestionAnswering" if answers else ""])[0]
-    labels = next((kind.names for kind in run.tokenizers.values() if isinstance(kind, Labels)), ())
-    tokenizer = next((kind for kind in run.tokenizers.values() if isinstance(kind, Tokenizer)), None)
-    parameters = named_parameters(run.model_of(steps))
+    # Fine-tuned from a published model, it has another head than that one.
+    origin = None if run.experiment.train.initialize_from else run.directory / PUBLISHED
+    model = run.model_of(steps) if model is None else model
     with _removed_on_error(directory):
-        architecture = write_published(
-            directory,
-            config,
-            parameters,
-            family=family or origin.get("model_type", ""),
-            architecture=architecture,
-            labels=labels,
-            dtype=np.dtype(_numpy_type(dtype)) if dtype else None,
-            extra=_token_ids(tokenizer, origin),
-        )
-        if tokenizer is not None:
-            write_tokenizer(tokenizer, directory, config)
-        if origin and (generation := run.directory / PUBLISHED / GENERATION).is_file():
-            shutil.copyfile(generation, directory / GENERATION)
+        architecture = _write_model(directory, run.experiment, model, run.tokenizers, origin, family, dtype)
         (directory / "README.md").write_text(model_card(run, steps, architecture), encoding="utf-8")
+    return architecture
+
+
+def _write_model(
+    directory: Path,
+    experiment: Experiment,
+    model: Any,
+    vocabularies: Mapping[str, Vocabulary],
+    origin: Path | None,
+    family: str = "",
+    dtype: str | None = None,
+) -> str:
+    """Writes tensors, configuration, tokenizer and the published model's generation defaults; returns the architecture.
+
+    `origin` is the directory with the published model's own files, where it has the same head.
+    """
+    keys = read_json(origin / CONFIG) if origin and (origin / CONFIG).is_file() else {}
+    dtype = dtype or keys.get("dtype") or keys.get("torch_dtype")
+    task, config = experiment.task, experiment.model
+    tokenizer = next((kind for kind in vocabularies.values() if isinstance(kind, Tokenizer)), None)
+    answers = "ForQuestionAnswering" if isinstance(task, QuestionAnswering) else ""
+    architecture = write_published(
+        directory,
+        config,
+        named_parameters(model),
+        family=family or keys.get("model_type", ""),
+        architecture=(keys.get("architectures") or [answers])[0],
+        labels=next((kind.names for kind in vocabularies.values() if isinstance(kind, Labels)), ()),
+        dtype=np.dtype(_numpy_type(dtype)) if dtype else None,
+        extra=_token_ids(tokenizer, keys),
+    )
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, directory, config)
+    if isinstance(task, TextVectors):
+        write_pooling(directory, task, config.d_model, experiment.data.max_length)
+    if origin and (origin / GENERATION).is_file():
+        shutil.copyfile(origin / GENERATION, directory / GENERATION)
     return architecture
 
 
@@ -123,14 +177,6 @@ def _numpy_type(name: str) -> Any:
     return types[name]
 
 
-def _published_config(run: Run) -> dict[str, Any]:
-    """config.json of the published model that a run was imported from, if it was; others have another head."""
-    if run.experiment.train.initialize_from:
-        return {}
-    path = run.directory / PUBLISHED / CONFIG
-    return read_json(path) if path.is_file() else {}
-
-
 def _token_ids(tokenizer: Vocabulary | None, origin: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of config.json that name special tokens: those of the original, or of the run's tokenizer."""
     if origin:
@@ -146,25 +192,24 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, config: Any) -> None:
         tokenizer.write_published(directory)
     elif isinstance(tokenizer, SubwordTokenizer):
         around = {EncoderOnlyConfig: (True, True), DecoderOnlyConfig: (True, False)}.get(type(config), (False, True))
-        tokenizer.write_published(directory, *around)
+        tokenizer.write_published(directory, *around, max_length=config.reach())
     else:
         write_whole(directory / f"tokenizer{tokenizer.suffix}", tokenizer.content)
 
 
-def model_card(run: Run, steps: list[int], architecture: str) -> str:
+def model_card(run: Run, steps: Steps, architecture: str) -> str:
     """What the model is and where it came from, as Markdown."""
-    task, step = type(run.experiment.task).__name__, ", ".join(map(str, steps))
+    task, step = type(run.experiment.task).__name__, str(steps)
     path = run.directory / PUBLISHED / ORIGIN
-    source = read_json(path)["name"] if path.is_file() else ""
-    lines = [
-        "---",
-        "library_name: transformers",
-        "---",
-        f"# {run.directory.resolve().name}",
-        "",
+    what = (
         f"`{architecture}` with {run.experiment.model.num_parameters():,} parameters, written by transformer_jax from "
-        f"step {step} of the task {task}.",
-    ]
+        f"step {step} of the task {task}."
+    )
+    return _card(run.directory, what, read_json(path)["name"] if path.is_file() else "")
+
+
+def _card(directory: Path, what: str, source: str) -> str:
+    lines = ["---", "library_name: transformers", "---", f"# {directory.resolve().name}", "", what]
     if source:
         lines += ["", f"Its weights began as those of `{source}`; that model's card and licence apply."]
     return "\n".join([*lines, ""])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from transformer_jax.data.examples import digest, reasons
@@ -19,13 +20,14 @@ from transformer_jax.data.lines import write_whole
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
+from transformer_jax.data.subword_sampling import roomy
 from transformer_jax.data.table import EncodedExamples, Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.parallel.distributed import agree, in_turn
 from transformer_jax.parallel.mesh import described, make_mesh
-from transformer_jax.runs.checkpoint import storable
-from transformer_jax.runs.evaluation import Evaluation, check_evaluation, training_table
+from transformer_jax.runs.checkpoint import EMA, storable
+from transformer_jax.runs.evaluation import PROBES, Evaluation, check_evaluation, training_table
 from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.imported_files import imported_files
 from transformer_jax.runs.importing import keep_origin
@@ -40,8 +42,9 @@ from transformer_jax.runs.run import (
     read_tree,
     write_experiment,
 )
+from transformer_jax.runs.trackers import wandb
 from transformer_jax.runs.warm_start import Origin, PublishedOrigin, fitting, table
-from transformer_jax.training.experiment import Experiment
+from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.optimizer import depends_on_steps, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
 
@@ -153,7 +156,11 @@ def _prepare(
     run = Run(directory, experiment, tokenizers)
     encoded = training_table(run, text)
     print(encoded.report("train"), flush=True)
+    if experiment.data.subword_sampling:
+        _check_sampling(run, encoded)
     plan = _plan(experiment, encoded)
+    if experiment.train.save_every == "epoch":
+        _check_saved(experiment.train, plan.batches_per_epoch)
     validation = None
     for split in data.source.splits:
         if split == "validation":
@@ -195,7 +202,21 @@ def _plan(experiment: Experiment, table: Table) -> Plan:
     size["seed"] = experiment.train.seed
     if experiment.task.packed:
         return PackedPlan(table.lengths[:, 0], length=data.max_length, **size)
-    return BatchPlan(table.lengths, num_buckets=data.num_buckets, **size)
+    sampling = data.subword_sampling > 0
+    lengths = roomy(table.lengths, data.sampling_room, data.max_length) if sampling else table.lengths
+    return BatchPlan(lengths, num_buckets=data.num_buckets, **size)
+
+
+def _check_sampling(run: Run, table: Table) -> None:
+    """Raises ValueError if the task or its vocabularies cannot cut texts into other tokens, drawn by a seed."""
+    data, task = run.experiment.data, run.experiment.task
+    rows = np.arange(min(len(table), PROBES))
+    widest = roomy(table.lengths[rows], data.sampling_room, data.max_length).max(axis=0)
+    batch = {"example": rows.astype(np.int32), **table.batch(rows, widest.tolist())}
+    settings: dict[str, Any] = {"alpha": data.subword_sampling, "seed": 0, "epoch": 0}
+    once, again = (task.resample(batch, run.tokenizers, **settings) for _ in range(2))
+    if any(not np.array_equal(once[name], again[name]) for name in once):
+        raise ValueError("data.subword_sampling needs sentencepiece 0.2.1 or newer, which draws by a seed; upgrade it")
 
 
 def _validation(run: Run, mesh: Mesh) -> Evaluation | None:
@@ -215,17 +236,31 @@ def check_train(experiment: Experiment) -> None:
     if train.best and train.best.removeprefix(VALIDATION) not in known:
         names = [VALIDATION + name for name in known]
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
-    needed, saved = averaged(train.checkpoint), math.ceil(train.steps / (train.save_every or train.steps))
-    if needed > train.keep:
+    if averaged(train.checkpoint) > train.keep:
         raise ValueError(f"train.checkpoint {train.checkpoint} needs more than train.keep {train.keep}; raise that")
-    if needed > saved:
+    if "wandb" in train.log_to:
+        wandb()
+    if train.checkpoint == EMA and not experiment.optimizer.ema:
+        raise ValueError("train.checkpoint ema needs optimizer.ema, such as 0.999")
+    if train.save_every != "epoch":
+        _check_saved(train, train.save_every)
+    scored = train.best and train.validation_examples and "validation" in data.source.splits
+    if train.checkpoint == "best" and not scored:
+        raise ValueError("train.checkpoint best needs validation examples, train.validation_examples and train.best")
+    if train.patience and not (scored and train.evaluate_every):
+        raise ValueError(
+            "train.patience needs validation examples, train.validation_examples, train.evaluate_every and train.best"
+        )
+
+
+def _check_saved(train: TrainConfig, save_every: int) -> None:
+    """Raises ValueError if a checkpoint every so many steps leaves too few to average."""
+    saved = math.ceil(train.steps / (save_every or train.steps))
+    if averaged(train.checkpoint) > saved:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {saved} that {train.steps} steps with "
             f"train.save_every {train.save_every} leave; lower train.save_every, or set train.checkpoint to last"
         )
-    scored = train.best and train.validation_examples and "validation" in data.source.splits
-    if train.checkpoint == "best" and not scored:
-        raise ValueError("train.checkpoint best needs validation examples, train.validation_examples and train.best")
 
 
 def _check_model(experiment: Experiment, mesh: Mesh) -> None:
@@ -254,10 +289,13 @@ def _check_checkpoints(directory: Path) -> None:
 
     Training would begin anew and drop those metrics.
     """
-    made = max((row["step"] for row in read_metrics(directory)), default=0)
+    rows = read_metrics(directory)
+    made = max((row["step"] for row in rows), default=0)
     folder, train = directory / "checkpoints", read_tree(directory)["train"]
     # Metrics are written before the checkpoint of their step, which a killed process may not have begun.
-    first = min(filter(None, (train["save_every"], train["stop_after"], train["steps"] - 1)), default=0)
+    epoch = round(rows[-1]["step"] / rows[-1]["epoch"]) if rows and "epoch" in rows[-1] else 0
+    save_every = epoch if train["save_every"] == "epoch" else train["save_every"]
+    first = min(filter(None, (save_every, train["stop_after"], train["steps"] - 1)), default=0)
     if made > first and not (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(
             f"the run in {directory} made {made:,} steps, but {folder} has no checkpoint; is its disk mounted? "

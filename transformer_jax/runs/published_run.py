@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from transformer_jax.data.audio import AudioTable
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
-from transformer_jax.data.lines import own, parsed, read_json
 from transformer_jax.data.pictures import PictureFolders
 from transformer_jax.data.published_tokenizer import PublishedTokenizer
 from transformer_jax.data.sources import Files
@@ -22,6 +21,7 @@ from transformer_jax.nn.inputs import Frames
 from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
 from transformer_jax.runs.published_generation import with_generation
+from transformer_jax.runs.sentence_files import longest_text, read_pooling
 from transformer_jax.tasks.classification import Classification
 from transformer_jax.tasks.image_classification import ImageClassification
 from transformer_jax.tasks.language_modelling import LanguageModelling
@@ -29,7 +29,6 @@ from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModell
 from transformer_jax.tasks.next_sentence import NextSentence
 from transformer_jax.tasks.question_answering import QuestionAnswering
 from transformer_jax.tasks.task import Task
-from transformer_jax.tasks.text_vectors import TextVectors
 from transformer_jax.tasks.token_classification import TokenClassification
 from transformer_jax.tasks.transcription import Transcription
 from transformer_jax.tasks.translation import Decoding, Translation
@@ -55,7 +54,7 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tup
         reach = config.reach() or config.max_length
         # A translation may begin with the token of its language.
         extra = task.decoding.extra_length + 1 if isinstance(task, Translation) else 0
-        length = max(min(reach - extra, _stated_length(published.directory) or LONGEST), 1)
+        length = max(min(reach - extra, longest_text(published.directory) or LONGEST), 1)
         files = TokenizerJson(path=str(published.directory), vocab_size=config.vocab_size)
         tokenizer = files.train([])
         task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
@@ -110,33 +109,7 @@ def task_for(published: Published) -> Task:
         return Classification(regression=config.num_outputs == 1)
     if config.head == "tokens":
         return QuestionAnswering() if "QuestionAnswering" in name else TokenClassification()
-    return _text_vectors(published.directory)
-
-
-def _text_vectors(directory: Path) -> TextVectors:
-    """How a model's own files say that vectors of texts are made (sentence-transformers)."""
-    modules, pooling = directory / "modules.json", directory / "1_Pooling" / "config.json"
-    pooled = read_json(pooling) if pooling.is_file() else {}
-    kinds = parsed(own(modules).read_bytes(), str(modules)) if modules.is_file() else []
-    if not isinstance(kinds, list) or not all(isinstance(kind, dict) for kind in kinds):
-        raise ValueError(f"{modules} is damaged: it is no list of JSON objects")
-    modes = {name for name, value in pooled.items() if name.startswith("pooling_mode_") and value is True}
-    if other := modes - {"pooling_mode_mean_tokens", "pooling_mode_cls_token"}:
-        raise ValueError(f"{pooling} has {', '.join(sorted(other))}; vectors of texts are the mean or the first here")
-    types = [str(kind.get("type", "")).rpartition(".")[2] for kind in kinds]
-    if others := [kind for kind in types if kind not in ("Transformer", "Pooling", "Normalize")]:
-        raise ValueError(f"{modules} has {others[0]}; here vectors of texts are pooled and normalised, and no more")
-    if len(modes) > 1:
-        raise ValueError(f"{pooling} has {' and '.join(sorted(modes))}; vectors of texts are one of both here")
-    normalise = "Normalize" in types
-    return TextVectors(pooling="first" if "pooling_mode_cls_token" in modes else "mean", normalise=normalise)
-
-
-def _stated_length(directory: Path) -> int | None:
-    """The longest text that a model for vectors of texts is meant for, if its files say so."""
-    path = directory / "sentence_bert_config.json"
-    length = read_json(path).get("max_seq_length") if path.is_file() else None
-    return length if isinstance(length, int) and length > 0 else None
+    return read_pooling(published.directory)
 
 
 def load_published(directory: Path, *, dtype: str = "float32", ignore: Collection[str] = ()) -> Any:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from transformer_jax.interop.hub import local_directory
 from transformer_jax.interop.published import is_published
 from transformer_jax.nn.parameters import named_parameters, replace_parameters
 from transformer_jax.parallel.mesh import local_mesh
-from transformer_jax.runs.checkpoint import Checkpoints, average
+from transformer_jax.runs.checkpoint import EMA, Checkpoints, average
 from transformer_jax.runs.checkpoint_folder import read_facts
 from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
 from transformer_jax.runs.imported_files import copy_imported
@@ -43,6 +43,17 @@ TAKEN = (PUBLISHED, SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
 """Names that belong to a run directory: no imported file may have them."""
 VALIDATION = "validation_"
 """In front of the names of metrics of the validation examples."""
+
+
+class Steps(list[int]):
+    """The steps of the checkpoints whose parameters or, with `ema`, whose moving averages of them are meant."""
+
+    def __init__(self, steps: Sequence[int], *, ema: bool = False):
+        super().__init__(steps)
+        self.ema = ema
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self)) + (", moving average" if self.ema else "")
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,8 @@ class Run:
         """The checkpoints, for reading."""
         return open_checkpoints(self.directory, self.experiment)
 
-    def checkpoint_steps(self, checkpoint: str | None = None) -> list[int]:
-        """The steps of `last`, `best`, a number or `average:N`; None is the experiment's own choice.
+    def checkpoint_steps(self, checkpoint: str | None = None) -> Steps:
+        """The steps of `last`, `best`, `ema`, a number or `average:N`; None is the experiment's own choice.
 
         Raises ValueError when there are no such checkpoints.
         """
@@ -105,8 +116,10 @@ class Run:
             steps, best = checkpoints.steps(), checkpoints.best_step()
         if not steps:
             raise ValueError(f"{self.directory} has no checkpoint yet; train it first")
-        if checkpoint == "last":
-            return steps[-1:]
+        if checkpoint == EMA and not self.experiment.optimizer.ema:
+            raise ValueError(f"{self.directory} has no moving average: it was trained without optimizer.ema")
+        if checkpoint in ("last", EMA):
+            return Steps(steps[-1:], ema=checkpoint == EMA)
         if checkpoint == "best" and best is None:
             metric = self.experiment.train.best
             why = f"no evaluation gave a number for {metric}" if metric else "train.best names no metric"
@@ -117,19 +130,21 @@ class Run:
                 f"use --checkpoint last or average:{len(steps)}"
             )
         if count:
-            return steps[-count:]
+            return Steps(steps[-count:])
         step = best if checkpoint == "best" else int(checkpoint)
         if step not in steps:
             raise ValueError(f"no checkpoint of step {checkpoint}; there are {steps}")
-        return [step]
+        return Steps([step])
 
     def predictor(self, checkpoint: str | None = None) -> Any:
         """The task's predictor with the parameters of a checkpoint, or of the average of several."""
         model = self.model_of(self.checkpoint_steps(checkpoint))
         return self.experiment.task.predictor(model, self.tokenizers, self.experiment.data)
 
-    def model_of(self, steps: list[int], mesh: Mesh | None = None) -> Any:
+    def model_of(self, steps: Sequence[int], mesh: Mesh | None = None) -> Any:
         """The model with the mean of the parameters at these steps, on a mesh; None: on all devices of this process.
+
+        `Steps` may ask for their moving averages.
 
         Raises ValueError unless the vocabularies are those of training.
         """
@@ -140,7 +155,7 @@ class Run:
             for name, value in named_parameters(model).items()
         }
         with self.checkpoints() as checkpoints:
-            parameters = average(checkpoints, steps, templates)
+            parameters = average(checkpoints, steps, templates, ema=isinstance(steps, Steps) and steps.ema)
         step = steps[-1]
         saved = read_facts(self.directory / "checkpoints" / str(step))["state"].get("tokenizers", {})
         for name, fingerprint in saved.items():
@@ -171,9 +186,9 @@ def averaged(checkpoint: str) -> int:
     kind, _, count = checkpoint.partition(":")
     if kind == "average" and count.isdecimal() and int(count) > 0:
         return int(count)
-    if checkpoint in ("last", "best") or checkpoint.isdecimal():
+    if checkpoint in ("last", "best", EMA) or checkpoint.isdecimal():
         return 0
-    raise ValueError(f"a checkpoint is last, best, a step or average:N, not {checkpoint!r}")
+    raise ValueError(f"a checkpoint is last, best, ema, a step or average:N, not {checkpoint!r}")
 
 
 def load(
@@ -185,7 +200,7 @@ def load(
 ) -> Any:
     """The trained model of a run directory, ready to use; unpacks as `model, tokenizer = load("runs/quickstart")`.
 
-    `checkpoint` is last, best, a step or average:N; None takes what the experiment says (`train.checkpoint`).
+    `checkpoint` is last, best, ema, a step or average:N; None takes what the experiment says (`train.checkpoint`).
     Executes the experiment's file in the directory: load only runs that you trust. A directory with a published model
     (config.json and model.safetensors) has no such file, and is loaded as it is, but for keys of its configurations
     that are to be passed over (`ignore`); so is one of the hub by its name, such as owner/model. With `dtype` bfloat16
@@ -216,9 +231,13 @@ def published_directory(place: str) -> Path | None:
 
 def open_checkpoints(directory: Path, experiment: Experiment) -> Checkpoints:
     """The checkpoints of a run, kept as its experiment says."""
-    best = experiment.train.best
-    higher = experiment.task.metrics().get(best.removeprefix(VALIDATION)) == "higher"
-    return Checkpoints(directory / "checkpoints", keep=experiment.train.keep, best=best, higher_is_better=higher)
+    train, higher = experiment.train, higher_is_better(experiment)
+    return Checkpoints(directory / "checkpoints", keep=train.keep, best=train.best, higher_is_better=higher)
+
+
+def higher_is_better(experiment: Experiment) -> bool:
+    """Whether higher values of the metric `train.best` are better."""
+    return experiment.task.metrics().get(experiment.train.best.removeprefix(VALIDATION)) == "higher"
 
 
 def read_tree(directory: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,12 +16,15 @@ from transformer_jax.parallel.distributed import Agreement, is_first, leave
 from transformer_jax.runs.checkpoint import Checkpoints
 from transformer_jax.runs.experiment_file import to_tree
 from transformer_jax.runs.interrupts import Interrupted, Interrupts
-from transformer_jax.runs.metrics import MetricsLog
+from transformer_jax.runs.metrics import MetricsLog, read_metrics
+from transformer_jax.runs.patience import Patience
 from transformer_jax.runs.preparation import Prepared, refused_changes
 from transformer_jax.runs.profiling import Profiler
 from transformer_jax.runs.run import VALIDATION, open_checkpoints
 from transformer_jax.runs.warm_start import fitting, with_copies
 from transformer_jax.tasks.task import COUNTS
+from transformer_jax.training.experiment import Interval
+from transformer_jax.training.means import Means
 from transformer_jax.training.step import TrainState, abstract_state, device_batches, init_state, make_update
 from transformer_jax.training.throughput import Throughput
 
@@ -64,6 +68,10 @@ class Trainer:
         self.key = jax.random.fold_in(jax.random.key(self.config.seed, impl=self.config.random_bits), DROPOUT)
         dtype = getattr(self.experiment.model, "dtype", "float32")
         self.throughput = Throughput(prepared.mesh.devices.flat, dtype)
+        self.means = Means()
+        self.start, self.compiled = 0, set[tuple[tuple[str, tuple[int, ...]], ...]]()
+        self.evaluated = False
+        self.patience = Patience(self.experiment)
 
     def run(self) -> bool:
         """Makes steps, each followed by what is due: a row of metrics, an evaluation, a checkpoint.
@@ -76,18 +84,36 @@ class Trainer:
         last = min(steps, self.config.stop_after or steps)
         with open_checkpoints(run.directory, self.experiment) as checkpoints:
             state, start = self._restore(checkpoints)
+            self.start = start
             if start >= last:
                 what = "finished" if start >= steps else "stopped as train.stop_after says"
                 print(f"this run has {what}: {start} of {steps} steps", flush=True)
                 return start >= steps
-            with MetricsLog(run.directory, total_steps=steps, resume_step=start, enabled=is_first()) as log:
+            if self.patience.exhausted:
+                print(f"this run has finished: {self.patience}; a higher train.patience goes on", flush=True)
+                return True
+            with MetricsLog(
+                run.directory,
+                total_steps=steps,
+                resume_step=start,
+                enabled=is_first(),
+                log_to=self.config.log_to,
+                experiment=to_tree(self.experiment),
+            ) as log:
                 waiting: tuple[int, Mapping[str, Array]] | None = None
                 profiler = Profiler(run.directory, start, enabled=self.profile)
-                batches = device_batches(task, run.tokenizers, table, plan, mesh, seed=seed, start=start, stop=last)
+                drawn: dict[str, Any] = {"seed": seed, "subword_sampling": self.experiment.data.subword_sampling}
+                batches = device_batches(task, run.tokenizers, table, plan, mesh, start=start, stop=last, **drawn)
+                self.throughput.resume()
                 for step, batch in enumerate(batches, start + 1):
                     self.throughput.add(self.flops, state, batch, self.key)
                     profiler.before(step - 1)
-                    state, metrics = self.update(state, batch, self.key)
+                    unseen = self._unseen(batch)
+                    if unseen and waiting is not None:  # its row need not wait for a compilation
+                        self._record(log, *waiting)
+                        waiting = None
+                    with self._compiling(log, unseen) if unseen else nullcontext():
+                        state, metrics = self.update(state, batch, self.key)
                     if waiting is not None:
                         self._record(log, *waiting)
                     waiting = step, metrics
@@ -98,15 +124,34 @@ class Trainer:
                         save = partial(self._save, checkpoints, state, step)
                         scores = self._pause(log, state, *waiting, save)
                         waiting = None
-                        ending = ending or self.interrupts.signal is not None
+                        ending = ending or self.interrupts.signal is not None or self.patience.exhausted
                         if ending or self._due(step, self.config.save_every):
                             save(scores)
-                        if ending and step < steps:
+                        if self.patience.exhausted:
+                            log.message(f"finished and saved at step {step:,}: {self.patience}")
+                        elif ending and step < steps:
                             log.message(f"stopped and saved at step {step:,}; the same command goes on from there")
                         self.throughput.resume()
                     if ending:
                         break
-        return step >= steps
+        return step >= steps or self.patience.exhausted
+
+    @contextmanager
+    def _compiling(self, log: MetricsLog, shapes: str) -> Iterator[None]:
+        """Announces a compilation, which is no part of the speed; the call of a compiled step would return at once."""
+        self.throughput.pause()
+        with log.announced(f"compiling a step of {shapes}", "compiled"):
+            yield
+        self.throughput.resume()
+
+    def _unseen(self, batch: Mapping[str, Array]) -> str:
+        """The shapes of a batch that need a program of their own, in words; empty if it is compiled already."""
+        shapes = tuple((name, array.shape) for name, array in batch.items())
+        if shapes in self.compiled:
+            return ""
+        self.compiled.add(shapes)
+        sizes = [f"{name} {'x'.join(map(str, shape[1:]))}" for name, shape in shapes if len(shape) > 1]
+        return f"{shapes[0][1][0]} rows, {', '.join(sizes)}"
 
     def _pause(
         self, log: MetricsLog, state: TrainState, step: int, metrics: Mapping[str, Array], save: Callable[[], None]
@@ -121,12 +166,14 @@ class Trainer:
             self._record(log, step, metrics)
             self.throughput.pause()
             return {}
-        values = self._fetch(step, metrics)
-        speed, scores = self.throughput.lap(), {}
+        self._fetch(step, metrics)
+        row, scores = self._row(step, metrics), {}
         self.throughput.pause()
         try:
-            with self.interrupts.giving_up():
-                for name, value in evaluate(state.model).items():
+            first = nullcontext() if self.evaluated else log.announced("evaluating for the first time", "evaluated")
+            self.evaluated = True
+            with first, self.interrupts.giving_up():
+                for name, value in evaluate(state.model, predictions=self._predicted(step)).items():
                     if isinstance(value, numbers.Real) and name not in COUNTS:
                         scores[VALIDATION + name] = float(value)
         except Interrupted:
@@ -134,16 +181,27 @@ class Trainer:
         except Exception:
             save()  # training is not lost with the scores
             raise
-        log.write(values | speed | scores)
+        log.write(row | scores)
+        self.patience.add(scores)
         return scores
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
-        values = self._fetch(step, metrics)
-        if self._due(step, self.config.log_every) or step == self.config.steps:
-            log.write(values | self.throughput.lap())
+        self._fetch(step, metrics)
+        if self._due(step, self.config.log_every) or step in (1, self.config.steps):
+            log.write(self._row(step, metrics))
+        elif step == self.start + 1:  # a sign of life; the row will be that of a run that was never stopped
+            log.show(
+                {"step": step} | {name: float(metrics[name]) for name in ("loss", "gradient_norm", "learning_rate")}
+            )
 
-    def _fetch(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
-        """Waits for the row of a step; FloatingPointError when its loss or gradient is not finite."""
+    def _row(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
+        """The row of the steps since the one before."""
+        means = self.means.row() | {"learning_rate": float(metrics["learning_rate"])}
+        epoch = step / self.prepared.plan.batches_per_epoch
+        return {"step": step, "epoch": epoch, **means, **self.throughput.lap()}
+
+    def _fetch(self, step: int, metrics: Mapping[str, Array]) -> None:
+        """Waits for the metrics of a step and adds them up; FloatingPointError for a loss or gradient not finite."""
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(values[name]):
@@ -152,7 +210,7 @@ class Trainer:
                     "optimizer.learning_rate, a longer optimizer.warmup_steps or optimizer.clip_norm may help"
                 )
         self.throughput.tokens += values["tokens"]
-        return {"step": step, **values, "tokens": int(values["tokens"])}
+        self.means.add(values)
 
     def _save(
         self, checkpoints: Checkpoints, state: TrainState, step: int, scores: Mapping[str, float] | None = None
@@ -161,7 +219,7 @@ class Trainer:
             step,
             model=named_parameters(state.model),
             optimizer=named_leaves(state.optimizer),
-            state=self._facts(),
+            state=self._facts() | {"means": self.means.state()},
             metrics=scores or None,
         )
 
@@ -181,6 +239,7 @@ class Trainer:
         leaves = named_leaves(fresh.optimizer)
         newest = checkpoints.restore_latest(model=named_parameters(fresh.model), optimizer=leaves)
         if newest is None:
+            print("drawing the first parameters", flush=True)
             return self._initialized(init_state(config, self.optimizer, self.config.seed, mesh, self.frozen)), 0
         refused = refused_changes(newest.state["experiment"], self.experiment)
         if refused:
@@ -191,6 +250,10 @@ class Trainer:
                 raise ValueError(f"checkpoint {newest.step} was trained on other {name}; use another --workdir")
         saved = newest.optimizer or {}
         optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), [saved[name] for name in leaves])
+        self.means = Means(newest.state.get("means"))
+        for row in read_metrics(self.prepared.run.directory):
+            if row["step"] <= newest.step:
+                self.patience.add(row)
         print(f"going on from step {newest.step:,}", flush=True)
         step = jax.device_put(np.int32(newest.step), fresh.step.sharding)
         return TrainState(replace_parameters(fresh.model, newest.model), optimizer, step), newest.step
@@ -209,8 +272,19 @@ class Trainer:
         optimizer = init(partition(new, self.frozen)[0])
         return TrainState(replace_parameters(state.model, new), optimizer, state.step)
 
-    def _due(self, step: int, every: int) -> bool:
-        return every > 0 and step % every == 0
+    def _interval(self, every: Interval) -> int:
+        """The number of steps."""
+        return self.prepared.plan.batches_per_epoch if every == "epoch" else every
+
+    def _due(self, step: int, every: Interval) -> bool:
+        steps = self._interval(every)
+        return steps > 0 and step % steps == 0
+
+    def _predicted(self, step: int) -> bool:
+        """Whether the evaluation after this step makes predictions."""
+        if step == self.config.steps:
+            return True
+        return step // self._interval(self.config.evaluate_every) % self.config.predict_every == 0
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 from transformer_jax.runs.experiment_file import from_tree
 from transformer_jax.runs.published_run import with_source
-from transformer_jax.runs.run import PUBLISHED, Run, published_directory, read_tree
+from transformer_jax.runs.run import PUBLISHED, Run, Steps, published_directory, read_tree
 from transformer_jax.tasks.translation import OF_SOURCES, Translation
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model
@@ -36,7 +36,7 @@ class Origin:
     """A trained run to begin from."""
 
     run: Run
-    steps: list[int]
+    steps: Steps
 
     @staticmethod
     def open(place: str) -> "Origin | PublishedOrigin":
@@ -183,9 +183,9 @@ def fitting(model: Any, old: Mapping[str, np.ndarray]) -> list[Copy]:
 
 
 def table(model: Any, old: Mapping[str, np.ndarray], copies: Sequence[Copy]) -> str:
-    """Lists the parameters that are taken, new and left, a line for each."""
+    """Lists the parameters that are taken from others than their like, new and left, a line each; the rest as one."""
     shapes = _shapes(named_parameters(abstract_model(model)))
-    rows = []
+    rows, as_they_are = [], 0
     for name, shape in shapes.items():
         sources = [copy for copy in copies if copy.name == name]
         if not sources:
@@ -196,17 +196,19 @@ def table(model: Any, old: Mapping[str, np.ndarray], copies: Sequence[Copy]) -> 
             rows.append(("taken", name, shape, f"{layers}from {names}"))
         elif sources[0].old != name:
             rows.append(("taken", name, shape, f"from {sources[0].old}"))
+        elif shape != old[name].shape:
+            rows.append(("taken", name, shape, f"the beginning that it shares with {old[name].shape}"))
         else:
-            why = "" if shape == old[name].shape else f"the beginning that it shares with {old[name].shape}"
-            rows.append(("taken", name, shape, why))
+            as_they_are += 1
     used = {copy.old for copy in copies}
     rows += [("left", name, old[name].shape, "") for name in old if name not in used and name not in shapes]
-    width = max(len(name) for _, name, *_ in rows)
+    width = max((len(name) for _, name, *_ in rows), default=0)
     lines = [
         f"  {what:<6} {name:<{width}}  {'x'.join(map(str, shape)):<14} {why}".rstrip()
         for what, name, shape, why in rows
     ]
-    return "\n".join([*lines, f"  taken in all: {100 * _share(copies, shapes):.1f} % of the parameters"])
+    whole = [f"  taken  {as_they_are} parameters as they are"] if as_they_are else []
+    return "\n".join([*whole, *lines, f"  taken in all: {100 * _share(copies, shapes):.1f} % of the parameters"])
 
 
 def with_copies(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from transformer_jax.data.augmentation import Augmentation
@@ -40,6 +40,8 @@ class PictureTask(Task):
     """Pixels along each side, to which pictures are scaled; their middle square is taken."""
     channels: Literal[1, 3] = 3
     """3 for colours, 1 for grey."""
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the target probability that is spread over all labels or tokens."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes of the pictures to learn from."""
 
@@ -88,17 +90,16 @@ class ImageClassification(LabelTask, PictureTask):
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: cross-entropy; also `nll`, without smoothing and mixing, `accuracy` and `top_5`."""
-        pixels, label = batch["image"], batch["label"]
         if key is not None and (self.augmentation.mixup or self.augmentation.cutmix):
-            real = (batch["example"] >= 0).astype(jnp.float32)
-            sums = partial(class_sums, label_smoothing=self.label_smoothing)
-            # Of a whole batch, so these draws belong to the step, as those of dropout do.
-            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(pixels), real, key)
-            logits = model(pixels, key=jax.random.fold_in(key, 1))
-            own, other = sums(logits, label, real * share), sums(logits, jnp.roll(label, 1), real * (1 - share))
-            total = own["loss"][0] + other["loss"][0], jnp.sum(real)
-            return {**self.label_sums(logits, batch), "loss": total}
-        return self.label_sums(model(pixels, key=key), batch)
+            label, real = batch["label"], (batch["example"] >= 0).astype(jnp.float32)
+            # These draws are of a whole batch: they belong to the step, as those of dropout do.
+            mix_key, key = jax.random.split(key)
+            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(batch["image"]), real, mix_key)
+            logits = model(pixels, key=key)
+            sums_of = partial(class_sums, logits, label_smoothing=self.label_smoothing)
+            own, other = sums_of(label, real * share), sums_of(jnp.roll(label, 1), real * (1 - share))
+            return {**self.label_sums(logits, batch), "loss": (own["loss"][0] + other["loss"][0], jnp.sum(real))}
+        return self.label_sums(model(batch["image"], key=key), batch)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "ImageClassifier":
         """The model with `classify`, `probabilities`, `embed` and `attention`."""

@@ -27,6 +27,8 @@ class LanguageModelling(RunningText):
     """How texts are continued."""
     stride: Annotated[int, Ge(0)] = 0
     """Evaluation moves windows of data.max_length on by so many tokens; 0: by their length, so that none overlap."""
+    z_loss: Annotated[float, Ge(0)] = 0.0
+    """Weight of the squared log-normaliser in the loss of training, such as 1e-4; evaluation leaves it out."""
     loss_chunk: Annotated[int, Ge(0)] | None = None
     """Logits of so many positions of a row exist at once; 0: of all; None: of 64 if there are 16,384 tokens or more."""
 
@@ -40,7 +42,8 @@ class LanguageModelling(RunningText):
         tokens, segments, positions = batch["tokens"], batch["segments"], batch["positions"][:, :-1]
         vectors = model.decode(tokens[:, :-1], segments=segments[:, :-1], positions=positions, key=key).vectors
         labels, vocab_size = tokens[:, 1:], model.embedding.vocab_size
-        losses = token_losses(model.make_logits(), vectors, labels, vocab_size=vocab_size, chunk=self.loss_chunk)
+        logits, chunk, z_loss = model.make_logits(), self.loss_chunk, 0.0 if key is None else self.z_loss
+        losses = token_losses(logits, vectors, labels, vocab_size=vocab_size, chunk=chunk, z_loss=z_loss)
         weights = (segments[:, 1:] == segments[:, :-1]).astype(jnp.float32)
         return {"loss": (jnp.sum(losses * weights), jnp.sum(weights))}
 

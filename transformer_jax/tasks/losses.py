@@ -14,23 +14,26 @@ def cross_entropy(
     *,
     vocab_size: int,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> tuple[Float[Array, "batch length"], Float[Array, "batch length"]]:
-    """Cross-entropy of every label in nats, with label smoothing and without.
+    """Cross-entropy of every label in nats, with label smoothing and z-loss and without.
 
     The smoothed target is `(1 - e) * one_hot(label) + e / vocab_size` (Szegedy et al. 2016, section 7): the mass goes
     to all real tokens, the label included. Written through the log-sum-exp, so that no log-softmax is kept for the
-    backward pass. Rows from `vocab_size` on pad the vocabulary.
+    backward pass. Rows from `vocab_size` on pad the vocabulary. `z_loss` times the square of the log-sum-exp keeps
+    logits from drifting (Chowdhery et al. 2022, "PaLM", section 5).
     """
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     label_logit = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     plain = log_normalizer - label_logit
+    drift = z_loss * jnp.square(log_normalizer) if z_loss else 0.0
     if not label_smoothing:
-        return plain, plain
+        return plain + drift, plain
     real = logits
     if logits.shape[-1] != vocab_size:
         real = jnp.where(jnp.arange(logits.shape[-1]).reshape(1, 1, -1) < vocab_size, logits, 0.0)
     uniform = log_normalizer - jnp.sum(real, axis=-1) / vocab_size
-    return (1 - label_smoothing) * plain + label_smoothing * uniform, plain
+    return (1 - label_smoothing) * plain + label_smoothing * uniform + drift, plain
 
 
 def label_sums(
@@ -90,8 +93,11 @@ def token_losses(
     *,
     vocab_size: int,
     chunk: int | None = None,
+    z_loss: float = 0.0,
 ) -> Float[Array, "batch length"]:
     """The cross-entropy of every label in nats, given `logits(vectors)`, of `chunk` positions of each row at a time.
+
+    `z_loss` is added as by `cross_entropy`.
 
     The backward pass computes them again, chunk by chunk: a third product for the memory of all logits. With 0 all are
     computed at once, and with None if the vocabulary is small.
@@ -100,7 +106,7 @@ def token_losses(
     if chunk is None:
         chunk = CHUNK if vocab_size >= LARGE_VOCABULARY else 0
     if not 0 < chunk < length:
-        return cross_entropy(logits(vectors), labels, vocab_size=vocab_size)[1]
+        return cross_entropy(logits(vectors), labels, vocab_size=vocab_size, z_loss=z_loss)[0]
 
     def in_chunks(array: Array) -> Array:
         widths = [(0, 0), (0, -length % chunk)] + [(0, 0)] * (array.ndim - 2)
@@ -110,7 +116,7 @@ def token_losses(
 
     @jax.checkpoint
     def losses(vectors: Array, labels: Array) -> Array:
-        return cross_entropy(logits(vectors), labels, vocab_size=vocab_size)[1]
+        return cross_entropy(logits(vectors), labels, vocab_size=vocab_size, z_loss=z_loss)[0]
 
     _, chunks = jax.lax.scan(lambda _, part: (None, losses(*part)), None, (in_chunks(vectors), in_chunks(labels)))
     return jnp.moveaxis(chunks, 0, 2).reshape(batch, -1)[:, :length]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -150,12 +151,9 @@ def forbidden_tokens(tokenizer: Tokenizer, rules: TextRules, *end_ids: int) -> t
 
 
 def decoded(item: Any, decode: Callable[[Any], Any], line: int) -> Any:
-    """`decode` of an item, or of the bytes of the file that it names; ValueError, with its line, if that fails."""
+    """`decode` of an item, or of the file that it names; ValueError, with the number of its line, if that fails."""
     try:
-        if isinstance(item, str | os.PathLike):
-            with open(item, "rb") as file:
-                item = file.read()
-        return decode(item)
+        return decode(Path(item) if isinstance(item, str | os.PathLike) else item)
     except (OSError, ValueError) as error:
         raise ValueError(f"line {line} is {error}") from error
 

@@ -19,7 +19,7 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
-from transformer_jax.models.config import Encoded
+from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.tasks.audio import AudioReader, AudioTask, Recording, waveforms_of
@@ -70,25 +70,25 @@ class SpeechRecognition(AudioTask, SequenceToSequence):
             )
         return replace(model, input=self.input_of(model, data), ctc=self.ctc_weight > 0)
 
-    def memory(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Encoded:
-        read_key, model_key = (None, None) if key is None else jax.random.split(key)
-        features, frames = self.read(batch, read_key)
-        return model.encode(features, source_lengths=frames, key=model_key)
-
-    def loss_given(
-        self, model: EncoderDecoder, memory: Encoded, batch: Mapping[str, Array], key: PRNGKeyArray | None
-    ) -> Sums:
-        """`loss` and `nll` as of a translation; with CTC also `ctc`, for each token of the text."""
-        sums = super().loss_given(model, memory, batch, key)
-        if not self.ctc_weight or memory.lengths is None:
-            return sums
+    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss` and `nll` as of a translation; of one model with CTC also `ctc`, for each token of the text."""
+        read_key, encoder_key, decoder_key = [None] * 3 if key is None else jax.random.split(key, 3)
+        (features, frames), blank = self.read(batch, read_key), model.embedding.vocab_size
+        if isinstance(model, Ensemble) or not self.ctc_weight:
+            logits = model(features, batch["text"], source_lengths=frames, key=decoder_key)
+            return self.target_sums(logits, batch, blank)
+        memory = model.encode(features, source_lengths=frames, key=encoder_key)
+        logits = model.logits(model.decode(batch["text"], memory, key=decoder_key).vectors)
+        sums = self.target_sums(logits, batch, blank)
         (total, tokens), first = sums["loss"], 1 + bool(self.target_start)
         labels = batch["text"][:, first:], batch["text_length"] - first - 1
-        ctc = jnp.sum(ctc_losses(model.ctc_logits(memory), memory.lengths, *labels, blank=model.embedding.vocab_size))
+        ctc = jnp.sum(ctc_losses(model.ctc_logits(memory), jnp.asarray(memory.lengths), *labels, blank=blank))
         joint = (1 - self.ctc_weight) * total + self.ctc_weight * ctc
         return {**sums, "loss": (joint, tokens), "ctc": (ctc, tokens)}
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "SpeechRecognizer":
+    def predictor(
+        self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig
+    ) -> "SpeechRecognizer":
         """The model with `transcribe` and `search`."""
         settings = {"target_start": self.target_start, "ctc": self.ctc_decoding, "max_length": data.max_length}
         return SpeechRecognizer(model, tokenizers["text"].for_targets, self.log_mel, self.decoding, **settings)
@@ -111,7 +111,7 @@ class Listened(NamedTuple):
 
     log_mel: LogMel
 
-    def __call__(self, model: EncoderDecoder, audio: Array, _: Array, samples: Array) -> Encoded:
+    def __call__(self, model: EncoderDecoder | Ensemble, audio: Array, _: Array, samples: Array) -> Any:
         features, frames = self.log_mel(waveforms_of(audio), samples)
         return model.encode(features, source_lengths=frames)
 
@@ -121,7 +121,7 @@ class SpeechRecognizer(AudioReader, Searcher):
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        model: EncoderDecoder | Ensemble,
         tokenizer: Tokenizer,
         log_mel: LogMel,
         decoding: Decoding,

@@ -20,9 +20,8 @@ from transformer_jax.data.table import EncodedExamples
 from transformer_jax.decoding.constraints import TextRules
 from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
 from transformer_jax.decoding.timestamps import NotFirst, Timestamps
-from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.nn.log_mel import Features, LogMel
+from transformer_jax.nn.log_mel import Counts, Features, LogMel
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.audio import AudioReader, Recording
 from transformer_jax.tasks.predictor import decoded, forbidden_tokens
@@ -101,11 +100,11 @@ class Transcription(SpeechRecognition):
             )
         return model
 
-    def memory(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Encoded:
+    def read(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> tuple[Features, Counts]:
         missing = self.window - batch["audio"].shape[1]
         audio = jnp.pad(batch["audio"], ((0, 0), (0, missing), (0, 0)))
         samples = jnp.full_like(batch["samples"], self.window * self.log_mel.hop)
-        return super().memory(model, {**batch, "audio": audio, "samples": samples}, key)
+        return super().read({**batch, "audio": audio, "samples": samples}, key)
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Transcriber":
         """The model with `transcribe` and `segments`."""

@@ -14,13 +14,15 @@ from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
+from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
+from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import OneOf
+from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.config import Encoded
-from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
@@ -57,11 +59,13 @@ class SequenceToSequence(Task):
 
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Share of the target probability that is spread over all tokens."""
+    z_loss: Annotated[float, Ge(0)] = 0.0
+    """Weight of the squared log-normaliser in the loss, such as 1e-4; in `loss`, not in `nll`."""
     decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
     """How texts are searched."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
     """Scores of an evaluation: bleu, compound_split_bleu, chrf, chrf++, ter, rouge1, rouge2, rougeL, rougeLsum, comet,
-    exact_match, wer, cer."""
+    wer, cer, exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
     comet_model: Annotated[str, MAY_CHANGE] = PLAIN.comet_model
@@ -83,6 +87,10 @@ class SequenceToSequence(Task):
         target, texts = tokenizers[self.target].for_targets, [example[self.target] for example in examples]
         return [[target.bos_id, *ids] for ids in tokens_of(target, texts, self.target_start)]
 
+    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
+        around, settings = (1 + bool(self.target_start), 1), {"alpha": alpha, "seed": seed, "epoch": epoch}
+        return resample(batch, self.target, tokenizers[self.target].for_targets, around=around, **settings)
+
     def sized(self, model: Any, vocab_sizes: Mapping[str, int], **sizes: int) -> EncoderDecoderConfig:
         """The model's configuration with the sizes of its vocabularies; ValueError for another kind of model."""
         if not isinstance(model, EncoderDecoderConfig):
@@ -95,29 +103,10 @@ class SequenceToSequence(Task):
                 raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
         return replace(model, **sizes)
 
-    def memory(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Encoded:
-        """The encoder's vectors of a batch."""
-        first = self.features[0]
-        return model.encode(batch[first], source_lengths=batch[f"{first}_length"], key=key)
-
-    def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+    def target_sums(self, logits: Array, batch: Mapping[str, Array], vocab_size: int) -> Sums:
         """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
-        encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
-        return self.loss_given(model, self.memory(model, batch, encoder_key), batch, decoder_key)
-
-    def loss_given(
-        self, model: EncoderDecoder, memory: Encoded, batch: Mapping[str, Array], key: PRNGKeyArray | None
-    ) -> Sums:
-        """The same, from the encoder's vectors."""
-        target, lengths = batch[self.target], batch[f"{self.target}_length"]
-        # The last column sees itself as its next token; it is past every length and weighs nothing.
-        labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
-        logits = model.logits(model.decode(target, memory, key=key).vectors)
-        vocab_size = model.embedding.vocab_size
-        smoothed, plain = cross_entropy(logits, labels, vocab_size=vocab_size, label_smoothing=self.label_smoothing)
-        weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
-        tokens = jnp.sum(weights)
-        return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
+        target, settings = (batch[self.target], batch[f"{self.target}_length"]), {"z_loss": self.z_loss}
+        return target_sums(logits, *target, vocab_size=vocab_size, label_smoothing=self.label_smoothing, **settings)
 
     def num_tokens(self, batch: Mapping[str, Any]) -> Array:
         """Target tokens that are predicted."""
@@ -187,6 +176,12 @@ class Translation(SequenceToSequence):
             "target": self.target_tokens(tokenizers, examples),
         }
 
+    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
+        settings: dict[str, Any] = {"alpha": alpha, "seed": seed, "epoch": epoch}
+        of_source = (int(bool(self.source_start)), self.source_eos + bool(self.source_end))
+        batch = resample(batch, "source", tokenizers["source"], around=of_source, **settings)
+        return super().resample(batch, tokenizers, **settings)
+
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         model = self.sized(model, vocab_sizes, source_vocab_size=vocab_sizes["source"])
         if model.share_embeddings and not data.shared_vocabulary:
@@ -201,13 +196,18 @@ class Translation(SequenceToSequence):
             )
         return model
 
+    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
+        """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
+        logits = model(batch["source"], batch["target"], source_lengths=batch["source_length"], key=key)
+        return self.target_sums(logits, batch, model.embedding.vocab_size)
+
     def source_tokens(self, tokenizer: Tokenizer, max_length: int) -> "SourceTokens":
         """How sources become tokens."""
         longest = max_length if self.truncate else None
         around = {"start": self.source_start, "end": self.source_end, "eos": self.source_eos}
         return partial(tokens_of, tokenizer, prefix=self.source_prefix, longest=longest, **around)
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
+    def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Translator":
         """The model with `translate`, `score` and `attention`."""
         source, target = tokenizers["source"], tokenizers["target"].for_targets
         settings = {"max_length": data.max_length, "target_start": self.target_start}
@@ -218,6 +218,20 @@ class Translation(SequenceToSequence):
         """The translations of the examples that have a row, `examples.of_rows`."""
         sources = examples.of_row(self.features[0])
         return [best.text for best, *_ in predictor.search_encoded(sources, examples.column("source"))]
+
+
+def target_sums(
+    logits: Array, target: Array, lengths: Array, *, vocab_size: int, label_smoothing: float, z_loss: float = 0.0
+) -> Sums:
+    """`loss`, with label smoothing, and `nll`, without, of the tokens of targets that follow their first ones."""
+    # The last column sees itself as its next token; it is past every length and weighs nothing.
+    labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
+    smoothed, plain = cross_entropy(
+        logits, labels, vocab_size=vocab_size, label_smoothing=label_smoothing, z_loss=z_loss
+    )
+    weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
+    tokens = jnp.sum(weights)
+    return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
 
 
 class Hypothesis(NamedTuple):
@@ -279,7 +293,7 @@ class Searcher(Predictor):
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        model: EncoderDecoder | Ensemble,
         tokenizer: Any,
         target: Tokenizer,
         decoding: Decoding,
@@ -334,7 +348,7 @@ class Translator(Searcher):
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        model: EncoderDecoder | Ensemble,
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         decoding: Decoding = Decoding(),
@@ -440,28 +454,44 @@ class Translator(Searcher):
 
 @partial(jax.jit, static_argnames=("read", "decoding", "start", "longest", "end_id", "forbidden"))
 def _search(
-    model: EncoderDecoder,
+    model: EncoderDecoder | Ensemble,
     source: Array,
     lengths: Array,
     *more: Array,
-    read: Callable[..., Encoded],
+    read: Callable[..., Any],
     decoding: Decoding,
-    start: tuple[int, ...],
-    end_id: int,
-    forbidden: tuple[int, ...],
     longest: int = 0,
-    among: OneOf | None = None,
+    **settings: Any,
 ) -> BeamResult:
     """Texts for sources `[batch, length, ...]`, which `read` encodes, with their lengths and `more`; then searched."""
     capacity = longest or decoding.limit(source.shape[1])
     limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
+    memory = read(model, source, lengths, *more)
+    limits = jnp.where(lengths > 0, limits, 0)
+    return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
+
+
+def search_memory(
+    model: EncoderDecoder | Ensemble,
+    memory: Any,
+    limits: Array,
+    *,
+    capacity: int,
+    decoding: BeamSearch,
+    start: tuple[int, ...],
+    end_id: int,
+    forbidden: tuple[int, ...],
+    among: OneOf | None = None,
+) -> BeamResult:
+    """Texts behind the tokens `start`, given what the encoder has read: each of `limits` tokens at most, at most
+    `capacity` of them."""
     return beam_search(
         model.extend,
-        DecoderCache.take,
-        model.start_cache(read(model, source, lengths, *more), capacity + len(start) - 1),
-        jnp.broadcast_to(jnp.array(start, jnp.int32), (source.shape[0], len(start))),
+        lambda cache, rows: cache.take(rows),  # of a model or of an ensemble
+        model.start_cache(memory, capacity + len(start) - 1),
+        jnp.broadcast_to(jnp.array(start, jnp.int32), (len(limits), len(start))),
         **decoding.settings(),
-        max_new_tokens=jnp.where(lengths > 0, limits, 0),
+        max_new_tokens=limits,
         capacity=capacity,
         end_id=end_id,
         forbidden=forbidden,
@@ -472,7 +502,7 @@ def _search(
 
 @partial(jax.jit, static_argnames="first")
 def _log_probabilities(
-    model: EncoderDecoder, source: Array, lengths: Array, target: Array, targets: Array, *, first: int = 0
+    model: EncoderDecoder | Ensemble, source: Array, lengths: Array, target: Array, targets: Array, *, first: int = 0
 ) -> Array:
     """Of target tokens behind the `first` ones, which every target has."""
     logits = model(source, target, source_lengths=lengths)

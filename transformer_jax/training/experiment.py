@@ -11,6 +11,9 @@ from transformer_jax.parallel.mesh import MeshConfig
 from transformer_jax.tasks.task import Task
 from transformer_jax.training.optimizer import OptimizerConfig
 
+Interval = Annotated[int, Ge(0)] | Literal["epoch"]
+"""A number of steps, or as many as an epoch has."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -26,10 +29,16 @@ class TrainConfig:
     """Micro-batches per batch, to save memory; the numbers stay the same but for dropout."""
     log_every: Annotated[int, Ge(1), MAY_CHANGE] = 100
     """Steps between rows of metrics.jsonl."""
-    evaluate_every: Annotated[int, Ge(0), MAY_CHANGE] = 1_000
-    """Steps between evaluations on the validation examples; 0: only at the end."""
-    save_every: Annotated[int, Ge(0), MAY_CHANGE] = 1_000
-    """Steps between checkpoints; 0: only at the end."""
+    log_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], MAY_CHANGE] = ("tensorboard",)
+    """What shows the metrics beside metrics.jsonl: tensorboard (files in the run), wandb (Weights & Biases)."""
+    evaluate_every: Annotated[Interval, MAY_CHANGE] = 1_000
+    """Steps between evaluations on the validation examples, or epoch; 0: only at the end."""
+    predict_every: Annotated[int, Ge(1), MAY_CHANGE] = 1
+    """Every so many evaluations, and at the last, predictions are made and scored; at the others, the loss alone."""
+    patience: Annotated[int, Ge(0), MAY_CHANGE] = 0
+    """Training stops after so many evaluations without a better `best` than before them; 0: only at `steps`."""
+    save_every: Annotated[Interval, MAY_CHANGE] = 1_000
+    """Steps between checkpoints, or epoch; 0: only at the end."""
     keep: Annotated[int, Ge(1), MAY_CHANGE] = 3
     """The newest checkpoints that are kept."""
     best: Annotated[str, MAY_CHANGE] = "validation_loss"
@@ -37,7 +46,7 @@ class TrainConfig:
     validation_examples: Annotated[int, Ge(0), MAY_CHANGE] = 500
     """Validation examples that are scored at an evaluation, the first ones; 0: none."""
     checkpoint: Annotated[str, MAY_CHANGE] = "last"
-    """Checkpoint that is evaluated and used by default: last, best, a step, or average:N."""
+    """Checkpoint that is evaluated and used by default: last, best, ema (`optimizer.ema`), a step, or average:N."""
     initialize_from: str = ""
     """A run, RUN or RUN:STEP, whose vocabulary and fitting parameters are copied; empty: none. Its file is executed.
     Or the directory of a published model, whose sizes and forms replace those of `model` as well."""

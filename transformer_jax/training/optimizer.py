@@ -23,6 +23,7 @@ from transformer_jax.data.fields import check_ranges
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import matching
 from transformer_jax.training.lora import LoraConfig, adapted, factor_names
+from transformer_jax.training.moving_average import averaged
 
 Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
@@ -39,13 +40,15 @@ class OptimizerConfig:
     name: str = "adam"
     """adam, adamw, adafactor, lion, muon or sgd."""
     schedule: str = "inverse_sqrt"
-    """inverse_sqrt (the paper's), constant, cosine or linear; each after a linear warm-up."""
+    """inverse_sqrt (the paper's), constant, cosine, linear or warmup_stable_decay; each after a linear warm-up."""
     learning_rate: Annotated[float, Gt(0)] | None = None
     """The highest learning rate, at the end of warm-up; None: the paper's (d_model * warmup_steps)^-0.5."""
     warmup_steps: Annotated[int, Ge(1), Lt(2**31)] = 4_000
     """Steps over which the learning rate rises linearly."""
     schedule_steps: Annotated[int, Ge(1), Lt(2**31)] | None = None
-    """Length of cosine and linear schedules; None: train.steps."""
+    """Length of cosine, linear and warmup_stable_decay schedules; None: train.steps."""
+    decay_share: Annotated[float, Gt(0), Le(1)] = 0.2
+    """Of the steps after warm-up, the share, at their end, in which warmup_stable_decay falls to 0 (Hu et al. 2024)."""
     b1: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Decay of the gradient's mean."""
     b2: Annotated[float, Ge(0), Lt(1)] = 0.98
@@ -60,6 +63,8 @@ class OptimizerConfig:
     """Each layer's learning rate is this times that of the layer above: below 1 to fine-tune."""
     clip_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients of a larger norm are scaled down to it; 0: never."""
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Decay of a moving average of the parameters, such as 0.999, which `--checkpoint ema` takes; 0: none is kept."""
     frozen: tuple[str, ...] = ()
     """Names of parameters that are not trained; patterns such as encoder/* match many."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -78,24 +83,25 @@ def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Sc
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32) + 1
-        after = shape(step / config.warmup_steps, jnp.clip((step - config.warmup_steps) / length, 0, 1))
+        after = shape(step / config.warmup_steps, jnp.clip((step - config.warmup_steps) / length, 0, 1), config)
         return peak * jnp.minimum(step / config.warmup_steps, after)
 
     return schedule
 
 
-SCHEDULES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+SCHEDULES: dict[str, Callable[[jax.Array, jax.Array, OptimizerConfig], jax.Array]] = {
     # Fraction of the peak, given the step in units of warm-up and the part of the way from there to the end.
-    "inverse_sqrt": lambda warmups, _: jax.lax.rsqrt(warmups),
-    "constant": lambda _, way: jnp.ones_like(way),
-    "cosine": lambda _, way: (1 + jnp.cos(jnp.pi * way)) / 2,
-    "linear": lambda _, way: 1 - way,
+    "inverse_sqrt": lambda warmups, _, __: jax.lax.rsqrt(warmups),
+    "constant": lambda _, way, __: jnp.ones_like(way),
+    "cosine": lambda _, way, __: (1 + jnp.cos(jnp.pi * way)) / 2,
+    "linear": lambda _, way, __: 1 - way,
+    "warmup_stable_decay": lambda _, way, config: jnp.minimum((1 - way) / config.decay_share, 1),
 }
 
 
 def depends_on_steps(config: OptimizerConfig) -> bool:
     """Whether the learning rate at a step depends on train.steps."""
-    return config.schedule in ("cosine", "linear") and config.schedule_steps is None
+    return config.schedule in ("cosine", "linear", "warmup_stable_decay") and config.schedule_steps is None
 
 
 def make_optimizer(
@@ -123,7 +129,8 @@ def make_optimizer(
     if config.layer_decay < 1:
         parts.append(_by_layer(config.layer_decay, numbers))
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
-    return adapted(optimizer, config.lora, maps, seed) if maps else optimizer
+    optimizer = adapted(optimizer, config.lora, maps, seed) if maps else optimizer
+    return averaged(optimizer, config.ema) if config.ema else optimizer
 
 
 def untrained(config: OptimizerConfig, axes: Axes) -> tuple[str, ...]:

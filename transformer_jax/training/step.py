@@ -18,6 +18,7 @@ from transformer_jax.parallel.axes import check_divides, num_shards, sharding
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.flops import matmul_flops
+from transformer_jax.training.means import WEIGHT
 from transformer_jax.training.optimizer import make_optimizer, make_schedule, untrained
 
 
@@ -107,12 +108,18 @@ def device_batches(
     seed: int,
     start: int = 0,
     stop: int | None = None,
+    subword_sampling: float = 0.0,
 ) -> Iterator[dict[str, Array]]:
-    """Makes the batches of a plan from position `start` to `stop` on the mesh, in every process its own rows."""
+    """Makes the batches of a plan from position `start` to `stop` on the mesh, in every process its own rows.
+
+    Evaluation leaves `subword_sampling` at 0.
+    """
     where = batch_sharding(mesh)
     mine, number = batch_parts(mesh)
 
     def augment(batch: dict[str, np.ndarray], epoch: int) -> dict[str, np.ndarray]:
+        if subword_sampling:
+            batch = task.resample(batch, tokenizers, alpha=subword_sampling, seed=seed, epoch=epoch)
         return task.augment(batch, tokenizers, seed=seed, epoch=epoch)
 
     def place(array: np.ndarray) -> Array:
@@ -182,6 +189,8 @@ def make_step(
 ) -> StepFunction:
     """Makes the function from a state, a batch and the run's key to the next state and the metrics of this step.
 
+    The task's metrics are means, each with its weight beside it, such as `loss` and `loss_weight`.
+
     With `accumulate` micro-batches, sums of losses and gradients are added up and divided once by the weight of the
     whole batch, so that the numbers are those of one pass. Parameters that match a pattern of `frozen` stay as they
     are, without a gradient. The state's memory is reused.
@@ -202,6 +211,7 @@ def make_step(
         new: Any = optax.apply_updates(trainable, updates)
         model = replace_parameters(state.model, new | rest)
         metrics = {name: total / jnp.maximum(weight, 1) for name, (total, weight) in sums.items()}
+        metrics |= {name + WEIGHT: weight for name, (_, weight) in sums.items()}
         metrics |= {
             "tokens": task.num_tokens(batch),
             "learning_rate": jnp.asarray(schedule(state.step)),

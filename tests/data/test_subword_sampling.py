@@ -1,0 +1,80 @@
+"""Texts are cut into other tokens in every epoch, always the same ones for the same seed, epoch and example."""
+
+import random
+
+import numpy as np
+import pytest
+
+from transformer_jax.data.subword_sampling import resample, roomy
+from transformer_jax.data.tokenizers import Bytes, SentencePiece
+
+SYLLABLES = [consonant + vowel for consonant in "bdgklmnprst" for vowel in "aeiou"]
+
+
+def words(random, count):
+    return " ".join("".join(random.choices(SYLLABLES, k=random.randint(1, 4))) for _ in range(count))
+
+
+TEXTS = [words(random.Random(number), 6) for number in range(300)]
+AROUND = {"around": (1, 1), "alpha": 0.2}
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def tokenizer(request):
+    return SentencePiece(vocab_size=150, model_type=request.param).train(TEXTS)
+
+
+def batch_of(tokenizer, examples, width):
+    rows = [[tokenizer.bos_id, *tokenizer.encode(TEXTS[example]), tokenizer.eos_id] for example in examples]
+    tokens = np.zeros((len(rows) + 1, width), np.int32)
+    for row, ids in enumerate(rows):
+        tokens[row, : len(ids)] = ids
+    lengths = np.asarray([*map(len, rows), 0], np.int32)
+    return {"example": np.asarray([*examples, -1], np.int32), "text": tokens, "text_length": lengths}
+
+
+def rows_of(batch):
+    pairs = zip(batch["text"], batch["text_length"], strict=True)
+    return [tokens[:length].tolist() for tokens, length in pairs]
+
+
+def test_the_texts_stay_and_their_tokens_depend_on_seed_epoch_and_example_alone(tokenizer):
+    batch = batch_of(tokenizer, range(20), 160)
+    first = rows_of(resample(batch, "text", tokenizer, seed=3, epoch=1, **AROUND))
+    assert sum(new != old for new, old in zip(first, rows_of(batch), strict=True)) > 15
+    assert first[-1] == [], "an empty row"
+    for text, row in zip(TEXTS, first[:-1], strict=False):
+        assert (row[0], row[-1], tokenizer.decode(row)) == (tokenizer.bos_id, tokenizer.eos_id, text)
+    elsewhere = batch_of(tokenizer, [19, 7, 3], 200)
+    assert rows_of(resample(elsewhere, "text", tokenizer, seed=3, epoch=1, **AROUND))[:-1] == [
+        first[19], first[7], first[3]
+    ]  # fmt: skip
+    for other in ({"seed": 3, "epoch": 2}, {"seed": 4, "epoch": 1}):
+        assert rows_of(resample(batch, "text", tokenizer, **other, **AROUND)) != first
+
+
+def test_what_does_not_fit_stays_as_it_is(tokenizer):
+    width = max(len(row) for row in rows_of(batch_of(tokenizer, range(20), 99)))
+    batch = batch_of(tokenizer, range(20), width)
+    found = resample(batch, "text", tokenizer, seed=0, epoch=0, **AROUND)
+    assert found["text_length"].max() <= width
+    longest = int(batch["text_length"].argmax())
+    assert tokenizer.decode(rows_of(found)[longest]) == TEXTS[longest]
+
+
+def test_unknown_tokens_stay_unknown(tokenizer):
+    ids = [2, *tokenizer.encode("bada Ω goki"), 3]
+    batch = {"example": np.asarray([0]), "text": np.asarray([[*ids, *[0] * 40]], np.int32)}
+    batch["text_length"] = np.asarray([len(ids)], np.int32)
+    (found,) = rows_of(resample(batch, "text", tokenizer, seed=0, epoch=0, **AROUND))
+    assert tokenizer.decode(found) == tokenizer.decode(ids) and found.count(tokenizer.unk_id) == 1
+
+
+def test_a_vocabulary_with_one_way_to_cut_a_text_is_refused():
+    for config in (Bytes(), SentencePiece(vocab_size=30, model_type="char")):
+        with pytest.raises(ValueError, match="subword_sampling needs a SentencePiece vocabulary of the type bpe"):
+            config.train(TEXTS).sample("hello", 0.1, 0)
+
+
+def test_room_is_bounded_by_the_longest_length():
+    np.testing.assert_array_equal(roomy(np.asarray([[3, 10, 20]], np.int32), 1.5, 16), [[5, 15, 20]])
