@@ -135,7 +135,7 @@ def test_a_table_names_files_and_a_missing_one_is_counted(tmp_path):
     source = AudioTable(str(tmp_path), ("train.tsv",))
     examples = list(source.examples("train"))
     assert [example["text"] for example in examples] == ["hello", "nothing"]
-    assert examples[0]["audio"] == tmp_path / "a.wav"
+    assert examples[0]["audio"].read_bytes() == FORMS["16 bits"]
     found = decodable(lambda one: encode_audio(one["audio"], 8_000), examples)
     assert found[0][0].shape == (50, 80) and found[1] is None
     before = source.fingerprint("train")

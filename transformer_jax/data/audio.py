@@ -1,7 +1,6 @@
 """Sound: from the bytes of a file to samples of one rate, and from samples to the column of a batch."""
 
 import io
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,18 +36,16 @@ def packages() -> tuple[Any, Any]:
     return soundfile, soxr
 
 
-def read_audio(file: str | os.PathLike[str] | bytes, sample_rate: int) -> Samples:
+def read_audio(file: Path | bytes, sample_rate: int) -> Samples:
     """The samples of a file or its bytes at `sample_rate`, between -1 and 1, as the mean of its channels.
 
     WAV, FLAC, Ogg, MP3 and what else libsndfile reads, whatever the file's name is. Raises ValueError for what is no
-    sound, cut off or damaged, and FileNotFoundError where no file is.
+    sound, cut off or damaged, and OSError for a file that cannot be read.
     """
     soundfile, soxr = packages()
-    if not isinstance(file, bytes):
-        with open(file, "rb") as opened:
-            file = opened.read()
+    data = file if isinstance(file, bytes) else file.read_bytes()
     try:
-        with soundfile.SoundFile(io.BytesIO(file)) as sound:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate, claimed = sound.samplerate, sound.frames
             if not RATES[0] <= rate <= RATES[1]:
                 raise ValueError(f"its sample rate is {rate:,}")

@@ -48,8 +48,7 @@ def readable(
 
 
 def decodable(encode: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
-    """What `encode` gives for every value, in threads; None, to be counted and skipped, where it raises ValueError or
-    OSError."""
+    """What `encode` gives for every value, in threads; None, to be skipped, where it raises ValueError or OSError."""
 
     def encoded(value: Any) -> Any:
         try:

@@ -87,10 +87,8 @@ def evaluate(
 def _check_member(run: Run, other: Run) -> None:
     """Raises ValueError unless the models of two runs can decode together."""
     for one in (run, other):
-        model = one.experiment.model
-        if not isinstance(model, EncoderDecoderConfig) or model.ctc:
-            what = "encoder-decoder models without model.ctc"
-            raise ValueError(f"an ensemble is of {what}, which that of {one.directory} is not")
+        if not isinstance(one.experiment.model, EncoderDecoderConfig):
+            raise ValueError(f"an ensemble is of encoder-decoder models, which that of {one.directory} is not")
     ours, theirs = (
         {feature: tokenizer.fingerprint for feature, tokenizer in one.tokenizers.items()} for one in (run, other)
     )

@@ -88,19 +88,16 @@ class ImageClassification(LabelTask, PictureTask):
 
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: cross-entropy; also `nll`, without smoothing and mixing, `accuracy` and `top_5`."""
-        pixels, share = batch["image"], None
-        label, real = batch["label"], (batch["example"] >= 0).astype(jnp.float32)
         if key is not None and (self.augmentation.mixup or self.augmentation.cutmix):
+            label, real = batch["label"], (batch["example"] >= 0).astype(jnp.float32)
             # These draws are of a whole batch: they belong to the step, as those of dropout do.
             mix_key, key = jax.random.split(key)
-            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(pixels), real, mix_key)
-        logits = model(pixels, key=key)
-        sums = self.label_sums(logits, batch)
-        if share is not None:
+            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(batch["image"]), real, mix_key)
+            logits = model(pixels, key=key)
             sums_of = partial(class_sums, logits, label_smoothing=self.label_smoothing)
             own, other = sums_of(label, real * share), sums_of(jnp.roll(label, 1), real * (1 - share))
-            sums["loss"] = (own["loss"][0] + other["loss"][0], jnp.sum(real))
-        return sums
+            return {**self.label_sums(logits, batch), "loss": (own["loss"][0] + other["loss"][0], jnp.sum(real))}
+        return self.label_sums(model(batch["image"], key=key), batch)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "ImageClassifier":
         """The model with `classify`, `probabilities`, `embed` and `attention`."""

@@ -151,7 +151,7 @@ def forbidden_tokens(tokenizer: Tokenizer, rules: TextRules, *end_ids: int) -> t
 
 
 def decoded(item: Any, decode: Callable[[Any], Any], line: int) -> Any:
-    """`decode` of an item, or of the file that it names; ValueError, with its line, if that fails."""
+    """`decode` of an item, or of the file that it names; ValueError, with the number of its line, if that fails."""
     try:
         return decode(Path(item) if isinstance(item, str | os.PathLike) else item)
     except (OSError, ValueError) as error:

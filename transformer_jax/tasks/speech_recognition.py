@@ -20,7 +20,6 @@ from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.ensemble import Ensemble
-from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.tasks.audio import AudioReader, AudioTask, Recording, waveforms_of
@@ -83,13 +82,15 @@ class SpeechRecognition(AudioTask, SequenceToSequence):
         sums = super().loss_given(model, memory, batch, key)
         if not self.ctc_weight or isinstance(model, Ensemble):
             return sums
-        (total, tokens), first = sums["loss"], 1 + bool(self.target_start)
+        (total, tokens), first, blank = sums["loss"], self.prompt_size, model.embedding.vocab_size
         labels = batch["text"][:, first:], batch["text_length"] - first - 1
-        ctc = jnp.sum(ctc_losses(model.ctc_logits(memory), memory.lengths, *labels, blank=model.embedding.vocab_size))
+        ctc = jnp.sum(ctc_losses(model.ctc_logits(memory), memory.lengths, *labels, blank=blank))
         joint = (1 - self.ctc_weight) * total + self.ctc_weight * ctc
         return {**sums, "loss": (joint, tokens), "ctc": (ctc, tokens)}
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "SpeechRecognizer":
+    def predictor(
+        self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig
+    ) -> "SpeechRecognizer":
         """The model with `transcribe` and `search`."""
         settings = {"target_start": self.target_start, "ctc": self.ctc_decoding, "max_length": data.max_length}
         return SpeechRecognizer(model, tokenizers["text"].for_targets, self.log_mel, self.decoding, **settings)
@@ -109,7 +110,7 @@ class Listened(NamedTuple):
 
     log_mel: LogMel
 
-    def __call__(self, model: EncoderDecoder, audio: Array, _: Array, samples: Array) -> Encoded:
+    def __call__(self, model: EncoderDecoder | Ensemble, audio: Array, _: Array, samples: Array) -> Any:
         features, frames = self.log_mel(waveforms_of(audio), samples)
         return model.encode(features, source_lengths=frames)
 
@@ -119,7 +120,7 @@ class SpeechRecognizer(AudioReader, Searcher):
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        model: EncoderDecoder | Ensemble,
         tokenizer: Tokenizer,
         log_mel: LogMel,
         decoding: Decoding,
@@ -128,6 +129,8 @@ class SpeechRecognizer(AudioReader, Searcher):
         target_start: str = "",
         ctc: bool = False,
     ):
+        if ctc and isinstance(model, Ensemble):
+            raise ValueError("an ensemble has no CTC head to read texts off; set task.ctc_decoding to False")
         self.log_mel, self.ctc, self.listened = log_mel, ctc, Listened(log_mel)
         settings: dict[str, Any] = {"max_length": max_length, "target_start": target_start}
         Searcher.__init__(self, model, tokenizer, tokenizer, decoding, **settings)

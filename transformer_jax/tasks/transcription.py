@@ -19,11 +19,10 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.decoding.constraints import TextRules
-from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
 from transformer_jax.interop.whisper_texts import NO_TIMES, START, TASKS, NotFirst, Timestamps, segments_of
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.nn.log_mel import Features, LogMel
+from transformer_jax.nn.log_mel import Counts, Features, LogMel
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.audio import AudioReader, Recording
 from transformer_jax.tasks.predictor import decoded, forbidden_tokens
@@ -88,6 +87,10 @@ class Transcription(SpeechRecognition):
     transcribing: Annotated[Transcribing, MAY_CHANGE] = field(default_factory=Transcribing)
     """How recordings of any length are written down; task.decoding and task.target_start are not used."""
 
+    @property
+    def prompt_size(self) -> int:
+        return 4 if self.transcribing.languages else 2
+
     def target_tokens(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> list[list[int]]:
         """The tokens of texts, which begin with a space, between those that ask for them and the end."""
         tokenizer, how = tokenizers["text"], self.transcribing
@@ -107,11 +110,11 @@ class Transcription(SpeechRecognition):
             )
         return model
 
-    def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
+    def read(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> tuple[Features, Counts]:
         missing = self.window - batch["audio"].shape[1]
         audio = jnp.pad(batch["audio"], ((0, 0), (0, missing), (0, 0)))
         samples = jnp.full_like(batch["samples"], self.window * self.log_mel.hop)
-        return super().memory(model, {**batch, "audio": audio, "samples": samples}, key)
+        return super().read({**batch, "audio": audio, "samples": samples}, key)
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Transcriber":
         """The model with `transcribe` and `segments`."""

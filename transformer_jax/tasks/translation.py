@@ -22,7 +22,6 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import OneOf
 from transformer_jax.decoding.ensemble import Ensemble
-from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
@@ -63,7 +62,7 @@ class SequenceToSequence(Task):
     """Weight of the squared log-normaliser in the loss, such as 1e-4; in `loss`, not in `nll`."""
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
     """Scores of an evaluation: bleu, compound_split_bleu, chrf, chrf++, ter, rouge1, rouge2, rougeL, rougeLsum, comet,
-    exact_match, wer, cer."""
+    wer, cer, exact_match."""
     bleu_tokenize: str = "13a"
     """sacreBLEU's tokenizer; none for text that is already tokenised."""
     comet_model: Annotated[str, MAY_CHANGE] = PLAIN.comet_model
@@ -80,10 +79,19 @@ class SequenceToSequence(Task):
         """The feature that is the text to write."""
         return self.features[-1]
 
+    @property
+    def prompt_size(self) -> int:
+        """The number of tokens in front of those of a text to write."""
+        return 1 + bool(self.target_start)
+
     def target_tokens(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> list[list[int]]:
         """The tokens of texts to write, with their special tokens around them."""
         target, texts = tokenizers[self.target].for_targets, [example[self.target] for example in examples]
         return [[target.bos_id, *ids] for ids in tokens_of(target, texts, self.target_start)]
+
+    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
+        settings: dict[str, Any] = {"around": (self.prompt_size, 1), "alpha": alpha, "seed": seed, "epoch": epoch}
+        return resample(batch, self.target, tokenizers[self.target].for_targets, **settings)
 
     def sized(self, model: Any, vocab_sizes: Mapping[str, int], **sizes: int) -> EncoderDecoderConfig:
         """The model's configuration with the sizes of its vocabularies; ValueError for another kind of model."""
@@ -196,8 +204,7 @@ class Translation(SequenceToSequence):
         settings: dict[str, Any] = {"alpha": alpha, "seed": seed, "epoch": epoch}
         of_source = (int(bool(self.source_start)), self.source_eos + bool(self.source_end))
         batch = resample(batch, "source", tokenizers["source"], around=of_source, **settings)
-        of_target = (1 + bool(self.target_start), 1)
-        return resample(batch, "target", tokenizers["target"].for_targets, around=of_target, **settings)
+        return super().resample(batch, tokenizers, **settings)
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         model = self.sized(model, vocab_sizes, source_vocab_size=vocab_sizes["source"])
@@ -430,7 +437,7 @@ class Translator(Searcher):
         return self.run(_search, source, lengths, **self._settings())
 
     @staticmethod
-    def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Encoded:
+    def vectors_of(model: EncoderDecoder | Ensemble, tokens: Array, lengths: Array) -> Any:
         return model.encode(tokens, source_lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
@@ -464,8 +471,8 @@ def _search(
     """Texts for sources `[batch, length, ...]`, which `read` encodes, with their lengths and `more`; then searched."""
     capacity = longest or decoding.limit(source.shape[1])
     limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
-    limits = jnp.where(lengths > 0, limits, 0)
     memory = read(model, source, lengths, *more)
+    limits = jnp.where(lengths > 0, limits, 0)
     return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
 
 
