@@ -18,7 +18,7 @@ from transformer_jax.interop.tensor_files import read_directory
 from transformer_jax.nn.parameters import replace_parameters
 from transformer_jax.runs.published_run import experiment_for, load_published
 from transformer_jax.tasks.scores import text_scores
-from transformer_jax.tasks.transcription import Segment, segments_of
+from transformer_jax.tasks.transcription import Segment
 
 WINDOW = 40
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|cs|>", "<|translate|>", "<|transcribe|>")
@@ -92,29 +92,6 @@ def test_a_window_is_written_as_in_transformers(timed, whisper, predictor):
         assert len({*map(tuple, texts)}) > 1 and max(map(len, texts)) > 12
 
 
-def test_segments_and_the_next_window_are_those_of_transformers():
-    torch = pytest.importorskip("torch")
-    whisper = pytest.importorskip("transformers.models.whisper.generation_whisper")
-    random, begin, cases = np.random.default_rng(0), 50, set()
-    for _ in range(300):
-        times = np.sort(random.integers(1, 20, random.integers(1, 9))) + begin
-        tokens = [begin]
-        for time in times:
-            tokens += [*random.integers(0, 9, random.integers(1, 3)), *([time] * random.integers(0, 3))]
-        (segments, ahead) = whisper.WhisperGenerationMixin._retrieve_segment(
-            torch.tensor(tokens), [{}], torch.zeros(1, dtype=torch.float64), begin, torch.tensor([40]), 0.02, 0.01, 2,
-            0, 0, False, torch.zeros((1, 3)),
-        )  # fmt: skip
-        ours, next_window = segments_of([int(token) for token in tokens], begin, 40)
-        assert next_window == int(ahead)
-        right = [(round(float(of["start"]) * 100), round(float(of["end"]) * 100)) for of in segments]
-        assert [(start, end) for start, end, _ in ours] == right
-        words = [[token for token in of["tokens"].tolist() if token < begin] for of in segments]
-        assert [[token for token in ids if token < begin] for *_, ids in ours] == words
-        cases.add((len(ours) > 1, next_window < 40))
-    assert len(cases) == 4 and segments_of([], begin, 40) == ([], 40)
-
-
 def test_windows_slide_by_times_and_recordings_do_not_disturb_each_other(predictor, monkeypatch):
     """The text of each window is stated here: that of a whole one ends within a segment."""
     windows_of_calls = []
@@ -156,6 +133,21 @@ def test_what_the_model_does_not_know_is_refused(asked, predictor):
         predictor.transcribe([noise(20)], **asked)
 
 
+def test_attention_is_that_to_the_frames_of_a_recording_by_what_predicts_each_word(predictor, monkeypatch):
+    monkeypatch.setattr(predictor, "how", replace(predictor.how, language="cs"))
+    found = predictor.attention(noise(21), "ab cd")
+    assert found.words == ["ab", "cd"] and found.weights.shape == (1, 2, 2, 11) and found.features.shape == (21, 8)
+    samples = np.zeros(2 * WINDOW * 160, np.float32)
+    samples[: 21 * 160] = noise(21).clip(-1, 1)
+    features = predictor.log_mel(jnp.asarray(samples)[None])[0][:, :WINDOW]
+    tokens = jnp.array([[END + 1, END + 3, END + 5, BEGIN - 1, *predictor.tokenizer.encode(" ab cd")]])
+    model = predictor.model
+    inside = model.decode(tokens, model.encode(features), intermediates=True).intermediates
+    expected = inside.attention["cross_attention"][:, 0, :, :, :11]
+    np.testing.assert_allclose(found.weights[:, :, 0], expected[:, :, 3:6].mean(axis=2), atol=1e-5)
+    np.testing.assert_allclose(found.weights[:, :, 1], expected[:, :, 6:9].mean(axis=2), atol=1e-5)
+
+
 def test_an_imported_run_transcribes_files_learns_and_goes_back(whisper, predictor, tmp_path, capsys):
     soundfile, directory = pytest.importorskip("soundfile"), whisper[1]
     for name, frames in (("one.wav", 30), ("two.flac", 70)):
@@ -167,6 +159,11 @@ def test_an_imported_run_transcribes_files_learns_and_goes_back(whisper, predict
     assert main(["predict", str(tmp_path / "run"), *files, *options, "--task.transcribing.language", "cs"]) == 0
     expected = [text.replace("\n", " ") for text in predictor.transcribe(files, language="cs")]
     assert capsys.readouterr().out.split("\n")[:-1] == expected
+
+    assert main(["attention", str(tmp_path / "run"), files[0], "--target", "one two", *options]) == 0
+    assert capsys.readouterr().out.startswith(f"{files[0]} -> one two") and (
+        (tmp_path / "run" / "attention" / "attention.png").stat().st_size > 1000
+    )
 
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "back")]) == 0
     theirs, ours = read_directory(directory), read_directory(tmp_path / "back")
@@ -181,8 +178,9 @@ def test_an_imported_run_transcribes_files_learns_and_goes_back(whisper, predict
 def test_the_loss_is_that_of_transformers_for_a_window_with_silence_behind(whisper):
     torch, theirs = pytest.importorskip("torch"), whisper[0]
     experiment, vocabularies = experiment_for(open_published(whisper[1]))
-    how, tokenizer = replace(experiment.task.transcribing, language="cs"), vocabularies["text"]
-    task: Any = replace(experiment.task, transcribing=how)
+    unnamed: Any = experiment.task
+    tokenizer: Any = vocabularies["text"]
+    task = replace(unnamed, transcribing=replace(unnamed.transcribing, language="cs"))
     model = task.resolve(experiment.model, experiment.data, {"text": tokenizer.vocab_size}).build(0)
     model = replace_parameters(model, open_published(whisper[1]).parameters())
     encoded = task.encode(vocabularies, [{"audio": noise(17), "text": "Ahoj"}], max_length=WINDOW)
@@ -199,7 +197,7 @@ def test_the_loss_is_that_of_transformers_for_a_window_with_silence_behind(whisp
     expected = torch.nn.functional.cross_entropy(logits[0], labels[0, 1:])
     assert weight == len(target) - 1 and nll / weight == pytest.approx(expected.item(), abs=1e-4)
     with pytest.raises(ValueError, match="language is one of cs, en"):
-        experiment.task.encode(vocabularies, [{"audio": noise(17), "text": "Ahoj"}], max_length=WINDOW)
+        unnamed.encode(vocabularies, [{"audio": noise(17), "text": "Ahoj"}], max_length=WINDOW)
 
 
 @pytest.fixture(scope="module")

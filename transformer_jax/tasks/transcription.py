@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le, MinLen
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.data.audio import encode_audio
 from transformer_jax.data.config import DataConfig
@@ -19,7 +19,7 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.decoding.constraints import TextRules
 from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
-from transformer_jax.decoding.timestamps import NotFirst, Timestamps
+from transformer_jax.interop.whisper_texts import NO_TIMES, START, TASKS, NotFirst, Timestamps, segments_of
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.log_mel import Counts, Features, LogMel
 from transformer_jax.parallel.distributed import to_host
@@ -28,13 +28,8 @@ from transformer_jax.tasks.predictor import decoded, forbidden_tokens
 from transformer_jax.tasks.speech_recognition import SpeechRecognition
 from transformer_jax.tasks.task import Tokenizers
 
-PER_SECOND = 100
-"""Frames of a second."""
-PER_TIME = 2
-"""Frames from one time to the next."""
-START, NO_TIMES = "<|startoftranscript|>", "<|notimestamps|>"
-"""Tokens; the one in front of the second says that nobody speaks, those behind it are times."""
-TASKS = ("transcribe", "translate")
+AT_ONCE = 64
+"""Recordings whose features are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,16 @@ class Segment(NamedTuple):
     text: str
 
 
+class SoundAttention(NamedTuple):
+    """Where a model looks in a recording while it writes."""
+
+    features: Float[np.ndarray, "frames mels"]
+    """The recording as the model reads it."""
+    words: list[str]
+    weights: Float[np.ndarray, "layers heads words vectors"]
+    """The cross-attention of what predicts the tokens of each word, on average."""
+
+
 @dataclass(frozen=True)
 class Transcription(SpeechRecognition):
     """Learns the `text` of a recording, `audio`, as Whisper does: a window of sound, behind it silence."""
@@ -86,8 +91,8 @@ class Transcription(SpeechRecognition):
         tokenizer, how = tokenizers["text"], self.transcribing
         if how.languages and how.language not in how.languages:
             raise ValueError(f"task.transcribing.language is one of {', '.join(how.languages)} to learn from")
-        asked = (f"<|{how.language}|>", f"<|{TASKS[0]}|>") if how.languages else ()
-        prompt = [tokenizer.token_id(name) for name in (START, *asked, NO_TIMES)]
+        asked = (how.language, TASKS[0]) if how.languages else ()
+        prompt = [tokenizer.token_id(name) for name in (START, *(f"<|{each}|>" for each in asked), NO_TIMES)]
         texts = tokenizer.encode_batch([f" {example['text'].strip()}" for example in examples])
         return [[*prompt, *ids, tokenizer.eos_id] for ids in texts]
 
@@ -145,22 +150,47 @@ class Transcriber(AudioReader):
         """
         if isinstance(recordings, str | bytes):
             raise TypeError("give a list of recordings, as in [recording], not one")
-        read = [decoded(one, self._read, line) for line, one in enumerate(recordings, 1)]
-        prompts = self.prompts([features for features, _ in read], language or self.how.language, task)
-        found: list[list[Segment]] = [[] for _ in read]
-        for timed in (False, True):
-            at = {i: 0 for i, (_, n) in enumerate(read) if n and (timestamps or n > self.max_length) == timed}
-            while at:
-                windows = [read[i][0][here : here + self.max_length] for i, here in at.items()]
-                for i, tokens in zip([*at], self.written(windows, prompts[[*at]], timed=timed), strict=True):
-                    here, left = at[i], min(read[i][1] - at[i], self.max_length)
-                    parts, ahead = segments_of(tokens, self.no_times + 1, left)
-                    found[i] += [
-                        Segment((here + start) / PER_SECOND, (here + end) / PER_SECOND, self._decode(ids))
-                        for start, end, ids in parts
-                    ]
-                    at[i] += ahead
-                at = {i: here for i, here in at.items() if here < read[i][1]}
+        found: dict[int, list[Segment]] = {}
+        for begin in range(0, len(recordings), AT_ONCE):
+            read = {i: decoded(recordings[i], self._read, i + 1) for i in range(len(recordings))[begin:][:AT_ONCE]}
+            asked = self.prompts([features for features, _ in read.values()], language or self.how.language, task)
+            prompts = dict(zip(read, asked, strict=True))
+            for timed in (False, True):
+                members = {i: of for i, of in read.items() if (timestamps or of[1] > self.max_length) == timed}
+                found |= self._slid(members, prompts, timed=timed)
+        return [found[i] for i in range(len(recordings))]
+
+    def attention(self, recording: Recording, target: str | None = None) -> SoundAttention:
+        """Where the decoder looks for the words of `target`, by default its own, in a recording's first window."""
+        features, frames = decoded(recording, self._read, 1)
+        window, frames = features[: self.max_length], min(frames, self.max_length)
+        prompt = self.prompts([features], self.how.language, TASKS[0])
+        written = self.written([window], prompt, timed=False)[0] if target is None else None
+        ids = self.tokenizer.encode(f" {target}") if written is None else written
+        if not ids or not frames:
+            raise ValueError("there is nothing to look at: the recording or its text is empty")
+        tokens = np.concatenate([prompt[0], [self.no_times], ids]).astype(np.int32)[None]
+        weights = np.asarray(_attention(self.model, window[None], tokens))[:, 0, :, prompt.shape[1] : -1]
+        starts = [i for i, token in enumerate(ids) if not i or self.tokenizer.decode([token]).startswith(" ")]
+        words = [self.tokenizer.decode(part).strip() for part in np.split(ids, starts[1:])]
+        each = [part.mean(axis=2) for part in np.split(weights, starts[1:], axis=2)]
+        vectors = -(-frames * weights.shape[3] // self.max_length)
+        return SoundAttention(window[:frames], words, np.stack(each, axis=2)[..., :vectors])
+
+    def _slid(
+        self, read: Mapping[int, tuple[np.ndarray, int]], prompts: Mapping[int, np.ndarray], *, timed: bool
+    ) -> dict[int, list[Segment]]:
+        """The segments of recordings by their numbers, window after window, of all recordings at once."""
+        found: dict[int, list[Segment]] = {i: [] for i in read}
+        at = {i: 0 for i, (_, frames) in read.items() if frames}
+        while at:
+            windows = [read[i][0][here : here + self.max_length] for i, here in at.items()]
+            texts = self.written(windows, np.stack([prompts[i] for i in at]), timed=timed)
+            for (i, here), tokens in zip([*at.items()], texts, strict=True):
+                parts, ahead = segments_of(tokens, self.no_times + 1, min(read[i][1] - here, self.max_length))
+                found[i] += [Segment((here + a) / 100, (here + b) / 100, self._decode(ids)) for a, b, ids in parts]
+                at[i] += ahead
+            at = {i: here for i, here in at.items() if here < read[i][1]}
         return found
 
     def _read(self, sound: bytes | np.ndarray) -> tuple[np.ndarray, int]:
@@ -235,29 +265,15 @@ class Transcriber(AudioReader):
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
-def segments_of(tokens: list[int], begin: int, frames: int) -> tuple[list[tuple[int, int, list[int]]], int]:
-    """The segments of a window's text, from and to which frames, and from which the next window is to begin.
-
-    Times are tokens from `begin` on, and the window has so many `frames`. Where it ends within a segment, what is
-    written of that is dropped, and the next window begins there.
-    """
-    if not tokens:
-        return [], frames
-    times = [token - begin for token in tokens]
-    cuts = [i for i in range(1, len(tokens)) if times[i - 1] >= 0 and times[i] >= 0]
-    if not cuts:
-        last = max(times)
-        return [(0, PER_TIME * last if last > 0 else frames, tokens)], frames
-    finished = times[-1] >= 0 and cuts[-1] < len(tokens) - 1
-    ends = [*cuts, len(tokens)] if finished else cuts
-    parts = zip([0, *ends], ends, strict=False)
-    segments = [(PER_TIME * max(times[a], 0), PER_TIME * times[b - 1], tokens[a:b]) for a, b in parts]
-    return segments, frames if finished else max(PER_TIME * times[cuts[-1] - 1], 1)
-
-
 @partial(jax.jit, static_argnames="log_mel")
 def _features(model: EncoderDecoder, waveforms: Array, *, log_mel: LogMel) -> Features:
     return log_mel(waveforms)[0]
+
+
+@jax.jit
+def _attention(model: EncoderDecoder, features: Array, tokens: Array) -> Array:
+    inside: Any = model.decode(tokens, model.encode(features), intermediates=True).intermediates
+    return inside.attention["cross_attention"]
 
 
 @partial(jax.jit, static_argnames="among")
@@ -269,14 +285,16 @@ def _likeliest(model: EncoderDecoder, features: Array, prompts: Array, *, among:
 
 @partial(jax.jit, static_argnames=("longest", "silence", "sampling", "end_id", "forbidden", "constraints"))
 def _write(
-    model: EncoderDecoder, features: Array, prompts: Array, *, longest: int, silence: int, seed: int, **rules: Any
+    model: EncoderDecoder, features: Array, prompts: Array, *, longest: int, silence: int, seed: Any, **rules: Any
 ) -> tuple[Array, Array, Array, Array]:
     """Tokens of windows, their number and log-probability, and the probability that nobody speaks."""
     rows, given = prompts.shape
     logits, cache = model.extend(prompts, model.start_cache(model.encode(features), longest))
     silent = jax.nn.softmax(logits[:, 0])[:, silence]
     lengths, room = jnp.full(rows, given), longest - given
-    limits = {"max_new_tokens": jnp.full(rows, room), "capacity": room, "row_ids": jnp.arange(rows), "seed": seed}
+    # Rows that only fill the batch, whose prompts are zeros, have no text; others draw the same wherever they stand.
+    limits = {"max_new_tokens": jnp.where(prompts[:, 0] > 0, room, 0), "capacity": room, "seed": seed}
+    limits |= {"row_ids": jnp.zeros(rows, jnp.int32)}
     state = start_generation(logits[:, -1], cache, prompts, lengths, **limits, **rules)
     state = continue_generation(model.extend, state, room)
     return state.tokens, state.lengths, state.log_probs, silent

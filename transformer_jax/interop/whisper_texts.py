@@ -1,4 +1,7 @@
-"""What Whisper's texts keep to beyond what all texts do (Radford et al. 2022): see `decoding/constraints.py`."""
+"""What Whisper's tokens say of tasks and times (Radford et al. 2022, section 2.3): prompts, constraints, segments.
+
+The constraints are those of `decoding/constraints.py`.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+START, NO_TIMES = "<|startoftranscript|>", "<|notimestamps|>"
+"""Tokens; the one in front of the second says that nobody speaks, those behind it are times."""
+TASKS = ("transcribe", "translate")
+PER_TIME = 2
+"""Frames of 10 ms from one time to the next."""
 Tokens = Int[Array, " rows"]
 Logits = Float[Array, "rows vocab"]
 Flags = Bool[Array, " rows"]
@@ -66,3 +74,23 @@ class Timestamps:
         last, _, time = state
         is_time = tokens >= self.begin
         return is_time, last | (time < 0), jnp.where(is_time, tokens - self.begin, time)
+
+
+def segments_of(tokens: list[int], begin: int, frames: int) -> tuple[list[tuple[int, int, list[int]]], int]:
+    """The segments of a window's text, from and to which frames, and from which the next window is to begin.
+
+    Times are tokens from `begin` on, and the window has so many `frames`. Where it ends within a segment, what is
+    written of that is dropped, and the next window begins there.
+    """
+    if not tokens:
+        return [], frames
+    times = [token - begin for token in tokens]
+    cuts = [i for i in range(1, len(tokens)) if times[i - 1] >= 0 and times[i] >= 0]
+    if not cuts:
+        last = max(times)
+        return [(0, PER_TIME * last if last > 0 else frames, tokens)], frames
+    finished = times[-1] >= 0 and cuts[-1] < len(tokens) - 1
+    ends = [*cuts, len(tokens)] if finished else cuts
+    parts = zip([0, *ends], ends, strict=False)
+    segments = [(PER_TIME * max(times[a], 0), PER_TIME * times[b - 1], tokens[a:b]) for a, b in parts]
+    return segments, frames if finished else max(PER_TIME * times[cuts[-1] - 1], 1)

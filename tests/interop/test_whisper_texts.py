@@ -1,11 +1,11 @@
-"""Rules of texts with times, against those of transformers."""
+"""Rules and segments of texts with times, against those of transformers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.decoding.timestamps import NotFirst, Timestamps
+from transformer_jax.interop.whisper_texts import NotFirst, Timestamps, segments_of
 
 BEGIN, END, VOCABULARY, ROWS = 12, 8, 24, 200
 """Words are before the end token, others behind it, the last of them asks for no times; then times."""
@@ -46,3 +46,26 @@ def test_a_text_does_not_begin_with_what_is_ruled_out_there():
     first = np.asarray(rules.allow(logits, after(rules, np.zeros((3, 0), int))))
     assert np.isinf(first[:, [2, 5]]).all() and np.isfinite(first[:, [0, 1, 3, 4, 6]]).all()
     np.testing.assert_array_equal(rules.allow(logits, after(rules, np.zeros((3, 1), int))), logits)
+
+
+def test_segments_and_the_next_window_are_those_of_transformers():
+    torch = pytest.importorskip("torch")
+    whisper = pytest.importorskip("transformers.models.whisper.generation_whisper")
+    random, begin, cases = np.random.default_rng(0), 50, set()
+    for _ in range(300):
+        times = np.sort(random.integers(1, 20, random.integers(1, 9))) + begin
+        tokens = [begin]
+        for time in times:
+            tokens += [*random.integers(0, 9, random.integers(1, 3)), *([time] * random.integers(0, 3))]
+        (segments, ahead) = whisper.WhisperGenerationMixin._retrieve_segment(
+            torch.tensor(tokens), [{}], torch.zeros(1, dtype=torch.float64), begin, torch.tensor([40]), 0.02, 0.01, 2,
+            0, 0, False, torch.zeros((1, 3)),
+        )  # fmt: skip
+        ours, next_window = segments_of([int(token) for token in tokens], begin, 40)
+        assert next_window == int(ahead)
+        right = [(round(float(of["start"]) * 100), round(float(of["end"]) * 100)) for of in segments]
+        assert [(start, end) for start, end, _ in ours] == right
+        words = [[token for token in of["tokens"].tolist() if token < begin] for of in segments]
+        assert [[token for token in ids if token < begin] for *_, ids in ours] == words
+        cases.add((len(ours) > 1, next_window < 40))
+    assert len(cases) == 4 and segments_of([], begin, 40) == ([], 40)
