@@ -226,7 +226,7 @@ class AttentionPooling(nnx.Module):
         self.attention = Attention(config, cross=True, rngs=rngs)
         self.norm, self.feed_forward = config.make_norm(d), FeedForward(config, rngs=rngs)
 
-    def __call__(self, x: Vectors, lengths: Lengths | None) -> Float[Array, "batch d_model"]:
+    def __call__(self, x: Vectors, lengths: Lengths | None = None) -> Float[Array, "batch d_model"]:
         query = jnp.broadcast_to(self.query[...].astype(x.dtype), (len(x), *self.query.shape))
         pooled, *_ = self.attention(query, x, mask=AttentionMask(key_lengths=lengths))
         return (pooled + self.feed_forward(self.norm(pooled)))[:, 0]

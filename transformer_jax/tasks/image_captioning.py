@@ -60,7 +60,7 @@ class ImageCaptioning(PictureTask, SequenceToSequence):
     def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
         return model.encode(batch["image"], key=key)
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
+    def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
         """The model with `describe`."""
         sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // self.longest, 1)}
         return Captioner(model, tokenizers["caption"].for_targets, self, decode=self.decode, **sizes)
@@ -94,7 +94,7 @@ class Captioner(PictureReader):
 
 
 @partial(jax.jit, static_argnames=("start", "end_id", "capacity", "decoding", "forbidden"))
-def _describe(model: EncoderDecoder, pixels: Array, *, capacity: int, **settings: Any) -> Array:
+def _describe(model: EncoderDecoder | Ensemble, pixels: Array, *, capacity: int, **settings: Any) -> Array:
     """The tokens of the best captions, -1 behind their ends."""
     limits = jnp.full(len(pixels), capacity)
     found = search_memory(model, model.encode(pixels), limits, capacity=capacity, **settings)
