@@ -120,7 +120,15 @@ def with_preprocessor(config: Any, directory: Path) -> Any:
     values = read_json(file)
     numbers = {ours: values.get(f"image_{ours}") for ours in ("mean", "std")}
     given = {name: tuple(map(float, value)) for name, value in numbers.items() if isinstance(value, list) and value}
-    return replace(config, input=replace(config.input, **given))
+    if values.get("do_normalize") is False:
+        given = {"mean": (0.0,), "std": (1.0,)}
+    # They subtract from the pixels times a factor, we from values between 0 and 1.
+    scale = 255 * float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 255.0
+    patches = replace(config.input, **given)
+    if abs(scale - 1) > 1e-6:
+        scaled = {name: tuple(value / scale for value in getattr(patches, name)) for name in ("mean", "std")}
+        patches = replace(patches, **scaled)
+    return replace(config, input=patches)
 
 
 def preprocessor(config: EncoderOnlyConfig) -> str:

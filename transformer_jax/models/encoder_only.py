@@ -113,17 +113,15 @@ def bert(**changes: Any) -> EncoderOnlyConfig:
     return changed(base, changes)
 
 
-BERT_SIZES = {
-    name: {"num_layers": layers, "d_model": width, "num_heads": width // 64, "d_ff": 4 * width}
-    for name, layers, width in (
-        ("tiny", 2, 128),
-        ("mini", 4, 256),
-        ("small", 4, 512),
-        ("medium", 8, 512),
-        ("base", 12, 768),
-        ("large", 24, 1024),
-    )
-}
+def _sizes(**sizes: tuple[int, int]) -> dict[str, dict[str, int]]:
+    """Layers and widths by name, with heads of 64 dimensions and inner layers four times as wide."""
+    return {
+        name: {"num_layers": layers, "d_model": width, "num_heads": width // 64, "d_ff": 4 * width}
+        for name, (layers, width) in sizes.items()
+    }
+
+
+BERT_SIZES = _sizes(tiny=(2, 128), mini=(4, 256), small=(4, 512), medium=(8, 512), base=(12, 768), large=(24, 1024))
 """Devlin et al. 2019, section 3, and Turc et al. 2019, table 1: `bert(**BERT_SIZES["tiny"])`."""
 
 
@@ -182,10 +180,7 @@ def vit(**changes: Any) -> EncoderOnlyConfig:
     return changed(base, changes)
 
 
-VIT_SIZES = {
-    name: {"num_layers": layers, "d_model": width, "num_heads": width // 64, "d_ff": 4 * width}
-    for name, layers, width in (("Ti", 12, 192), ("S", 12, 384), ("B", 12, 768), ("L", 24, 1024))
-}
+VIT_SIZES = _sizes(Ti=(12, 192), S=(12, 384), B=(12, 768), L=(24, 1024))
 """Touvron et al. 2021, "DeiT", table 1, and Dosovitskiy et al. 2021, table 1: `vit(**VIT_SIZES["S"])`."""
 
 
@@ -272,7 +267,7 @@ class EncoderOnly(nnx.Module):
     def __init__(self, config: EncoderOnlyConfig, *, rngs: nnx.Rngs):
         config.check()
         self.embedding: Any = config.make_embedding(config.vocab_size, rngs=rngs) if config.reads_text else None
-        self.encoder_input = config.make_encoder_input(token_types=config.token_types, rngs=rngs)
+        self.encoder_input = config.make_input(config.input, token_types=config.token_types, rngs=rngs)
         self.encoder = Stack(config, layer=config.layer, rngs=rngs)
         each = config.head == "tokens" and config.pooled_tokens
         pooling = "" if each else config.pooling

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Lt
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
@@ -20,25 +19,20 @@ from transformer_jax.decoding.beam import BeamSearch
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.image_classification import AnyPicture, PictureReader, PictureTask
-from transformer_jax.tasks.predictor import forbidden_tokens, listed
+from transformer_jax.tasks.predictor import forbidden_tokens
 from transformer_jax.tasks.task import Tokenizers, resolved
-from transformer_jax.tasks.translation import SequenceToSequence, search_memory
+from transformer_jax.tasks.text_task import TextTask, named_tokens
+from transformer_jax.tasks.translation import search_memory
 
 
 @dataclass(frozen=True)
-class ImageCaptioning(PictureTask, SequenceToSequence):
+class ImageCaptioning(PictureTask, TextTask):
     """Learns the `caption` of an `image`."""
 
     features: ClassVar[tuple[str, ...]] = ("image", "caption")
 
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of the target probability that is spread over all tokens."""
-    longest: Annotated[int, Ge(1), MAY_CHANGE] = 64
-    """Tokens that a caption has at most."""
     decoding: Annotated[BeamSearch, MAY_CHANGE] = field(default_factory=BeamSearch)
-    """How captions are searched."""
-    scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "exact_match")
-    """Scores of an evaluation, as those of Translation."""
+    """How captions are searched, of data.max_length tokens at most."""
 
     @property
     def columns(self) -> Columns:
@@ -62,35 +56,31 @@ class ImageCaptioning(PictureTask, SequenceToSequence):
 
     def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
         """The model with `describe`."""
-        sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // self.longest, 1)}
-        return Captioner(model, tokenizers["caption"].for_targets, self, decode=self.decode, **sizes)
+        tokenizer = tokenizers["caption"].for_targets
+        start = tokenizer.bos_id, *named_tokens(tokenizer, self.target_start)
+        sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // data.max_length, 1)}
+        return Captioner(model, tokenizer, self.decoding, start, decode=self.decode, **sizes)
 
     def outputs(self, predictor: "Captioner", examples: EncodedExamples) -> list[str]:
-        """The captions of the examples that have a row, `examples.of_rows`."""
         return predictor.describe([bytes(data) for data in examples.column("image")])
-
-    def samples(self, predictor: "Captioner", examples: Sequence[Example]) -> list[str]:
-        """The captions of pictures, and the model's."""
-        found = predictor.describe([example["image"] for example in examples])
-        return [f"{example['caption']}  -> {caption}" for example, caption in zip(examples, found, strict=True)]
 
 
 @dataclass(eq=False, repr=False)
 class Captioner(PictureReader):
     """Describes pictures; a line to predict for is the name of a file."""
 
-    task: ImageCaptioning
+    decoding: BeamSearch
+    start: tuple[int, ...]
+    """The tokens in front of every caption."""
 
     def describe(self, pictures: Sequence[AnyPicture]) -> list[str]:
         """A caption of every picture."""
-        tokenizer, decoding = self.tokenizer, self.task.decoding
-        settings = {"start": (tokenizer.bos_id,), "end_id": tokenizer.eos_id, "capacity": self.task.longest}
-        settings |= {"decoding": decoding, "forbidden": forbidden_tokens(tokenizer, decoding, tokenizer.eos_id)}
+        tokenizer, capacity = self.tokenizer, self.max_length - len(self.start)
+        settings = {"start": self.start, "end_id": tokenizer.eos_id, "capacity": capacity, "decoding": self.decoding}
+        settings["forbidden"] = forbidden_tokens(tokenizer, self.decoding, tokenizer.eos_id)
         return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in self.each(_describe, pictures, **settings)]
 
-    def predict(self, lines: Sequence[str]) -> list[str]:
-        """The captions of files."""
-        return self.describe(listed(lines))
+    predict = describe
 
 
 @partial(jax.jit, static_argnames=("start", "end_id", "capacity", "decoding", "forbidden"))

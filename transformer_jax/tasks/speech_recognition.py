@@ -25,11 +25,12 @@ from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.tasks.audio import AudioReader, AudioTask, Recording, waveforms_of
 from transformer_jax.tasks.losses import ctc_losses
 from transformer_jax.tasks.task import Sums, Tokenizers
-from transformer_jax.tasks.translation import Decoding, Hypothesis, Searcher, SequenceToSequence
+from transformer_jax.tasks.text_task import TextTask
+from transformer_jax.tasks.translation import Decoding, Hypothesis, Searcher
 
 
 @dataclass(frozen=True)
-class SpeechRecognition(AudioTask, SequenceToSequence):
+class SpeechRecognition(AudioTask, TextTask):
     """Learns the `text` of a recording, `audio`."""
 
     features: ClassVar[tuple[str, ...]] = ("audio", "text")
