@@ -4,13 +4,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le, MinLen
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.audio import encode_audio
 from transformer_jax.data.config import DataConfig
@@ -25,7 +26,7 @@ from transformer_jax.nn.log_mel import Counts, Features, LogMel
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.audio import AudioReader, Recording
 from transformer_jax.tasks.predictor import decoded, forbidden_tokens
-from transformer_jax.tasks.speech_recognition import SpeechRecognition
+from transformer_jax.tasks.speech_recognition import SoundAttention, SpeechRecognition, attention_of_words
 from transformer_jax.tasks.task import Tokenizers
 
 AT_ONCE = 64
@@ -65,16 +66,6 @@ class Segment(NamedTuple):
     """Seconds from the recording's start."""
     end: float
     text: str
-
-
-class SoundAttention(NamedTuple):
-    """Where a model looks in a recording while it writes."""
-
-    features: Float[np.ndarray, "frames mels"]
-    """The recording as the model reads it."""
-    words: list[str]
-    weights: Float[np.ndarray, "layers heads words vectors"]
-    """The cross-attention of what predicts the tokens of each word, on average."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +162,9 @@ class Transcriber(AudioReader):
             raise ValueError("there is nothing to look at: the recording or its text is empty")
         tokens = np.concatenate([prompt[0], [self.no_times], ids]).astype(np.int32)[None]
         weights = np.asarray(_attention(self.model, window[None], tokens))[:, 0, :, prompt.shape[1] : -1]
-        starts = [i for i, token in enumerate(ids) if not i or self.tokenizer.decode([token]).startswith(" ")]
-        words = [self.tokenizer.decode(part).strip() for part in np.split(ids, starts[1:])]
-        each = [part.mean(axis=2) for part in np.split(weights, starts[1:], axis=2)]
         vectors = -(-frames * weights.shape[3] // self.max_length)
-        return SoundAttention(window[:frames], words, np.stack(each, axis=2)[..., :vectors])
+        starts = [self.tokenizer.decode([token]).startswith(" ") for token in ids]
+        return attention_of_words(window[:frames], weights[..., :vectors], self.tokenizer, ids, starts)
 
     def _slid(
         self, read: Mapping[int, tuple[np.ndarray, int]], prompts: Mapping[int, np.ndarray], *, timed: bool
@@ -193,7 +182,7 @@ class Transcriber(AudioReader):
             at = {i: here for i, here in at.items() if here < read[i][1]}
         return found
 
-    def _read(self, sound: bytes | np.ndarray) -> tuple[np.ndarray, int]:
+    def _read(self, sound: Path | bytes | np.ndarray) -> tuple[np.ndarray, int]:
         """The features of a recording and a window of silence behind it, and the number of its frames."""
         audio, samples = encode_audio(sound, self.log_mel.sample_rate)
         windows = -(-len(audio) // self.max_length) + 1
