@@ -59,7 +59,7 @@ def experiment():
         train=replace(old.train, steps=6, save_every=2, best="validation_wer"),
     )
 """
-TIMINGS = ("tokens_per_second", "peak_memory")
+TIMINGS = ("tokens_per_second", "peak_memory", "memory")
 
 
 @pytest.fixture(scope="module")
@@ -140,5 +140,7 @@ def test_texts_are_learnt_with_ctc_and_the_run_goes_on_as_if_it_had_not_been_sto
     assert (
         float(score) < 0 and text == load(place / "texts").transcribe([str(place / "validation" / "low" / "0.wav")])[0]
     )
+    drawn = ["attention", str(place / "texts"), str(place / "validation" / "low" / "0.wav"), "--target", "low"]
+    assert main(drawn) == 0 and (place / "texts" / "attention" / "attention.png").stat().st_size > 10_000
     plan = make_plan(load_experiment_file(place / "recognition.py"), topology("cpu:1")[0])
     assert plan.batch_bytes == 2 * 8 * 80 * 80 + 4 * 8 * (4 + 16), "a text is no longer than task.longest_text"

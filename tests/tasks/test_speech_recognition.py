@@ -80,6 +80,13 @@ def test_a_recording_alone_and_beside_a_longer_one_has_the_same_text(ctc):
             predictor.search(sounds, n_best=3)
 
 
+def test_attention_is_of_each_word_and_sums_to_one():
+    predictor, sound = TASK.predictor(MODEL, {"text": TOKENIZER}, DATA), EXAMPLES[0]["audio"]
+    found = predictor.attention(sound, "ab cde")
+    assert found.words == ["ab", "cde"] and found.weights.shape == (2, 2, 2, -(-len(found.features) // 4))
+    np.testing.assert_allclose(found.weights.sum(axis=3), 1, atol=1e-5)
+
+
 def test_ctc_losses_and_their_gradients_are_those_of_torch():
     torch = pytest.importorskip("torch")
     logits = RANDOM.normal(size=(4, 12, 7)).astype(np.float32)

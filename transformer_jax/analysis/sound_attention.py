@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transformer_jax.tasks.transcription import SoundAttention
+from transformer_jax.tasks.speech_recognition import SoundAttention
 
 
 def draw_sound_attention(found: SoundAttention, png: Path) -> None:

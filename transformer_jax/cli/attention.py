@@ -9,6 +9,7 @@ from transformer_jax.analysis.sound_attention import draw_sound_attention
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.parser import open_run, run_parser
 from transformer_jax.tasks.image_classification import ImageClassifier
+from transformer_jax.tasks.speech_recognition import SpeechRecognizer
 from transformer_jax.tasks.transcription import Transcriber
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
             draw_picture_attention(predictor.attention(options.sentence), png)
             print(f"{options.sentence} -> {predictor.predict([options.sentence])[0]}\n{png}")
             return
-        if isinstance(predictor, Transcriber):
+        if isinstance(predictor, SpeechRecognizer | Transcriber):
             heard = predictor.attention(options.sentence, options.target)
             draw_sound_attention(heard, png)
             print(f"{options.sentence} -> {' '.join(heard.words)}\n{png}")

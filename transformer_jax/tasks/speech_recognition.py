@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
@@ -106,6 +106,25 @@ class SpeechRecognition(AudioTask, TextTask):
         return [line for one, text in zip(examples, heard, strict=True) for line in (one["text"], f"  -> {text}")]
 
 
+class SoundAttention(NamedTuple):
+    """Where a model looks in a recording while it writes."""
+
+    features: Float[np.ndarray, "frames mels"]
+    """The recording as the model reads it."""
+    words: list[str]
+    weights: Float[np.ndarray, "layers heads words vectors"]
+    """The cross-attention of what predicts the tokens of each word, on average."""
+
+
+def attention_of_words(
+    features: np.ndarray, weights: np.ndarray, tokenizer: Tokenizer, ids: Sequence[int], starts: Sequence[bool]
+) -> SoundAttention:
+    """The mean, for each word, of the weights `[layers, heads, tokens, vectors]` of tokens; `starts`: it begins one."""
+    cuts = [place for place, start in enumerate(starts) if start and place]
+    words = [tokenizer.decode(part).strip() for part in np.split(np.asarray(ids), cuts)]
+    return SoundAttention(features, words, np.stack([part.mean(2) for part in np.split(weights, cuts, 2)], axis=2))
+
+
 class Listened(NamedTuple):
     """From samples to the encoder's vectors."""
 
@@ -145,6 +164,19 @@ class SpeechRecognizer(AudioReader, Searcher):
     def search(self, recordings: Sequence[Recording], n_best: int = 1) -> list[list[Hypothesis]]:
         """The `n_best` different texts of every recording, best first, or fewer if the search has no more."""
         return self.searched(range(1, len(recordings) + 1), self.columns_of(recordings), n_best)
+
+    def attention(self, recording: Recording, target: str | None = None) -> SoundAttention:
+        """Where the decoder looks in a recording for the words of `target`, by default its own."""
+        ids = self.target.encode(self.transcribe([recording])[0] if target is None else target)
+        if not ids:
+            raise ValueError("there is nothing to look at: the text is empty")
+        (audio,), (samples,) = self.columns_of([recording])
+        features, _ = self.log_mel(waveforms_of(jnp.asarray(audio[None])), jnp.array([samples]))
+        memory, tokens = self.model.encode(features), jnp.array([[*self.target_start, *ids]])
+        inside: Any = self.model.decode(tokens, memory, intermediates=True).intermediates
+        weights = np.asarray(inside.attention["cross_attention"])[:, 0, :, len(self.target_start) - 1 : -1]
+        starts = [self.target.starts_word(token) for token in ids]
+        return attention_of_words(np.asarray(features[0]), weights, self.target, ids, starts)
 
     def _settings(self) -> dict[str, Any]:
         return super()._settings() | {"read": self.listened}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Le, MinLen
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.audio import encode_audio
 from transformer_jax.data.config import DataConfig
@@ -26,7 +26,7 @@ from transformer_jax.nn.log_mel import Counts, Features, LogMel
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.audio import AudioReader, Recording
 from transformer_jax.tasks.predictor import decoded, forbidden_tokens
-from transformer_jax.tasks.speech_recognition import SpeechRecognition
+from transformer_jax.tasks.speech_recognition import SoundAttention, SpeechRecognition, attention_of_words
 from transformer_jax.tasks.task import Tokenizers
 
 AT_ONCE = 64
@@ -66,16 +66,6 @@ class Segment(NamedTuple):
     """Seconds from the recording's start."""
     end: float
     text: str
-
-
-class SoundAttention(NamedTuple):
-    """Where a model looks in a recording while it writes."""
-
-    features: Float[np.ndarray, "frames mels"]
-    """The recording as the model reads it."""
-    words: list[str]
-    weights: Float[np.ndarray, "layers heads words vectors"]
-    """The cross-attention of what predicts the tokens of each word, on average."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +166,9 @@ class Transcriber(AudioReader):
             raise ValueError("there is nothing to look at: the recording or its text is empty")
         tokens = np.concatenate([prompt[0], [self.no_times], ids]).astype(np.int32)[None]
         weights = np.asarray(_attention(self.model, window[None], tokens))[:, 0, :, prompt.shape[1] : -1]
-        starts = [i for i, token in enumerate(ids) if not i or self.tokenizer.decode([token]).startswith(" ")]
-        words = [self.tokenizer.decode(part).strip() for part in np.split(ids, starts[1:])]
-        each = [part.mean(axis=2) for part in np.split(weights, starts[1:], axis=2)]
         vectors = -(-frames * weights.shape[3] // self.max_length)
-        return SoundAttention(window[:frames], words, np.stack(each, axis=2)[..., :vectors])
+        starts = [self.tokenizer.decode([token]).startswith(" ") for token in ids]
+        return attention_of_words(window[:frames], weights[..., :vectors], self.tokenizer, ids, starts)
 
     def _slid(
         self, read: Mapping[int, tuple[np.ndarray, int]], prompts: Mapping[int, np.ndarray], *, timed: bool
