@@ -67,7 +67,7 @@ class EncoderOnlyConfig(TransformerConfig):
         if self.head not in HEADS:
             raise ValueError(f"model.head is one of {', '.join(HEADS)}, not {self.head!r}")
         if not self.reads_text and self.head not in ("sequence", "pooled", "none"):
-            raise ValueError(f"model.head of a model of pictures is sequence, pooled or none, not {self.head!r}")
+            raise ValueError(f"model.head for pictures and sound is sequence, pooled or none, not {self.head!r}")
         known = POOLINGS if isinstance(self.input, Patches) else POOLINGS[:2] if self.reads_text else POOLINGS[:-1]
         if self.pooling not in known:
             raise ValueError(f"model.pooling is {', '.join(known)}, not {self.pooling!r}")
@@ -302,7 +302,7 @@ class EncoderOnly(nnx.Module):
         """Vectors `[batch, length, d_model]`, from which `predict` predicts.
 
         Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
-        A model of pictures takes their pixels, and nothing else.
+        A model of pictures takes their pixels, and nothing else; one of sound takes features and `lengths` in frames.
         """
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
         given = {"lengths": lengths, "positions": positions, "token_types": token_types}
