@@ -34,7 +34,7 @@ SMALL |= dict.fromkeys(("llama", "mistral", "qwen2", "olmo2", "smollm3", "phi"),
 SMALL |= dict.fromkeys(("gemma2", "gemma3_text"), GEMMA) | dict.fromkeys(("bart", "mbart", "marian", "m2m_100"), BART)
 SIDE = {**GEMMA, "vocab_size": 45}
 SMALL |= {"t5gemma": {"encoder": SIDE, "decoder": {**SIDE, "cross_attention_hidden_size": 16}}}
-SMALL |= {"vit": VIT, "whisper": WHISPER} | dict.fromkeys(("dinov2", "dinov2_with_registers"), DINO)
+SMALL |= {"vit": VIT, "deit": VIT, "whisper": WHISPER} | dict.fromkeys(("dinov2", "dinov2_with_registers"), DINO)
 REFUSED = [
     ("bert", {"position_embedding_type": "relative_key_query"}, "position_embedding_type 'relative_key_query'"),
     ("bert", {"hidden_act": "quick_gelu"}, "hidden_act 'quick_gelu'"),
@@ -72,7 +72,10 @@ REFUSED = [
     ("t5", {"feed_forward_proj": "gated-tanh"}, "feed_forward_proj 'gated-tanh'"),
     ("mt5", {"relative_attention_num_buckets": "many"}, "relative_attention_num_buckets is a whole number"),
     ("t5gemma", {"decoder": {**SIDE, "cross_attention_hidden_size": 24}}, "cross_attention_hidden_size 24"),
-    *((name, {"hidden_act": "quick_gelu"}, "'quick_gelu'") for name in ("vit", "dinov2", "dinov2_with_registers")),
+    *(
+        (name, {"hidden_act": "quick_gelu"}, "'quick_gelu'")
+        for name in ("vit", "deit", "dinov2", "dinov2_with_registers")
+    ),
     ("whisper", {"tie_word_embeddings": False}, "tie_word_embeddings False"),
 ]
 HEADS = ("generator_lm_head.bias", "head.dense.weight", "decoder.bias")
