@@ -12,6 +12,8 @@ from . import runs as runs
 from . import tasks as tasks
 from . import training as training
 from .cli.main import run_experiment as run_experiment
+from .data.audio import AudioFolders as AudioFolders
+from .data.audio import AudioTable as AudioTable
 from .data.augmentation import Augmentation as Augmentation
 from .data.config import DataConfig as DataConfig
 from .data.conll import Conll as Conll
@@ -51,7 +53,9 @@ from .models.encoder_only import bert as bert
 from .models.encoder_only import modern_bert as modern_bert
 from .models.encoder_only import vit as vit
 from .nn.config import LayerConfig as LayerConfig
+from .nn.inputs import Frames as Frames
 from .nn.inputs import Patches as Patches
+from .nn.log_mel import LogMel as LogMel
 from .nn.positions import Alibi as Alibi
 from .nn.positions import Learned as Learned
 from .nn.positions import NoPositions as NoPositions
@@ -64,6 +68,8 @@ from .nn.positions import Sinusoidal2D as Sinusoidal2D
 from .parallel.mesh import MeshConfig as MeshConfig
 from .runs.exporting import export as export
 from .runs.run import load as load
+from .tasks.audio import AudioAugmentation as AudioAugmentation
+from .tasks.audio_classification import AudioClassification as AudioClassification
 from .tasks.classification import Classification as Classification
 from .tasks.classification import PairClassification as PairClassification
 from .tasks.generator import Generation as Generation
@@ -73,10 +79,13 @@ from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling
 from .tasks.next_sentence import NextSentence as NextSentence
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
+from .tasks.speech_recognition import SpeechRecognition as SpeechRecognition
 from .tasks.summarisation import Summarisation as Summarisation
 from .tasks.task import Task as Task
 from .tasks.text_vectors import TextVectors as TextVectors
 from .tasks.token_classification import TokenClassification as TokenClassification
+from .tasks.transcription import Transcribing as Transcribing
+from .tasks.transcription import Transcription as Transcription
 from .tasks.translation import Decoding as Decoding
 from .tasks.translation import Translation as Translation
 from .training.experiment import Experiment as Experiment

@@ -38,7 +38,7 @@ def experiment():
         mesh=MeshConfig(data=1),
     )
 """
-TIMINGS = ("tokens_per_second", "peak_memory")
+TIMINGS = ("tokens_per_second", "peak_memory", "memory")
 
 
 @pytest.fixture(scope="module")

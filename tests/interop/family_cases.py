@@ -20,6 +20,12 @@ BART |= {name.replace("encoder", "decoder"): size for name, size in BART.items()
 MARIAN = {**BART, "pad_token_id": 44, "decoder_start_token_id": 44, "scale_embedding": True}
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8}
 T5 |= {"relative_attention_max_distance": 9, "decoder_start_token_id": 0}
+WHISPER = {
+    **{key: value for key, value in BART.items() if key != "max_position_embeddings"},
+    "num_mel_bins": 5,
+    "max_source_positions": 10,
+    "max_target_positions": 20,
+}
 VIT = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "num_hidden_layers": 2}
 VIT |= {"image_size": 8, "patch_size": 4}
 DINO = {**{key: value for key, value in VIT.items() if key != "intermediate_size"}, "mlp_ratio": 2}
@@ -130,6 +136,11 @@ CASES = {
     "T5ForConditionalGeneration untied": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "T5GemmaForConditionalGeneration": GEMMA,
     "T5GemmaForConditionalGeneration lopsided": {**GEMMA, "encoder": {"num_hidden_layers": 2, "sliding_window": 3}},
+    "WhisperForConditionalGeneration": WHISPER,
+    "WhisperForConditionalGeneration lopsided": {
+        **WHISPER,
+        **{"decoder_layers": 3, "encoder_attention_heads": 2, "activation_function": "relu", "vocab_size": 48},
+    },
     "MT5ForConditionalGeneration": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "ViTForImageClassification": {**VIT, "num_labels": 3},
     "ViTForImageClassification tanh": {**VIT, "num_labels": 3, "qkv_bias": False, "hidden_act": "gelu_new"},
@@ -387,6 +398,11 @@ ODD: dict[str, dict[str, Any]] = {
     "T5GemmaForConditionalGeneration of one head": {**GEMMA, "num_hidden_layers": 1, "num_key_value_heads": 1},
     "T5GemmaForConditionalGeneration without caps": {
         **{**GEMMA, "num_hidden_layers": 2, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    },
+    "WhisperForConditionalGeneration as tiny": {
+        **{**WHISPER, "apply_spec_augment": False, "begin_suppress_tokens": [3, 2], "classifier_proj_size": 256},
+        **{"forced_decoder_ids": [[1, 4]], "mask_time_prob": 0.05, "max_length": 448, "num_hidden_layers": 2},
+        **{"scale_embedding": True, "suppress_tokens": [5, 6], "use_weighted_layer_sum": False},
     },
     "ViTForImageClassification as ViT-B/16": {
         **{**VIT, "num_labels": 5, "image_size": 8, "encoder_stride": 4, "layer_norm_eps": 1e-12, "qkv_bias": True},

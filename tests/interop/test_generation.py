@@ -23,6 +23,8 @@ BART |= {
     "max_position_embeddings": 40,
     "decoder_start_token_id": 1,
 }
+WHISPER = {name: size for name, size in BART.items() if name != "max_position_embeddings"}
+WHISPER |= {"num_mel_bins": 5, "max_source_positions": 6, "max_target_positions": 40}
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "initializer_range": 0.5}
 RULES = [
     BeamSearch(beam_size=1),
@@ -71,6 +73,11 @@ def bart(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    return published("WhisperForConditionalGeneration", WHISPER, 3, tmp_path_factory.mktemp("whisper"))
+
+
+@pytest.fixture(scope="module")
 def gpt2(tmp_path_factory):
     return published("GPT2LMHeadModel", GPT2, 5, tmp_path_factory.mktemp("gpt2"))
 
@@ -112,6 +119,31 @@ def test_an_encoder_decoder_writes_what_it_writes_in_transformers(rules, bart):
     )
     assert texts(found.tokens[:, 0]) == texts(expected)
     check_lengths(texts(expected), rules)
+
+
+@pytest.mark.parametrize("rules", RULES[:4], ids=str)
+def test_an_encoder_of_sound_writes_what_it_writes_in_transformers(rules, whisper):
+    """By the search that all models of theirs have; what Whisper's own does beside that is in its own tests."""
+    theirs, ours = whisper
+    features = np.random.default_rng(7).normal(size=(ROWS, 12, 5)).astype(np.float32)
+    generate = transformers.GenerationMixin.generate
+    start = torch.ones((ROWS, 1), dtype=torch.long)
+    inputs = {"input_features": torch.tensor(features.transpose(0, 2, 1)), "decoder_input_ids": start}
+    expected = texts(generate(theirs, **inputs, **keys(rules))[:, 1:])
+    found = beam_search(
+        ours.extend,
+        DecoderCache.take,
+        ours.start_cache(ours.encode(jnp.array(features)), NEW),
+        jnp.full((ROWS, 1), 1),
+        **rules.settings(),
+        max_new_tokens=jnp.full(ROWS, NEW),
+        capacity=NEW,
+        end_id=END,
+        forbidden=(0, 1),
+        constraints=rules.constraints(END),
+    )
+    assert texts(found.tokens[:, 0]) == expected
+    check_lengths(expected, rules)
 
 
 @pytest.mark.parametrize(

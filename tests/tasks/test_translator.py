@@ -76,7 +76,7 @@ def test_one_string_is_not_taken_letter_by_letter(translator):
 def test_parameters_that_are_not_finite_are_no_translation(translator, beam_size):
     broken = jax.tree.map(lambda array: array * jnp.nan, translator.model)
     decoding = Decoding(beam_size=beam_size, extra_length=4)
-    with pytest.raises(FloatingPointError, match="line 2 has no translation"):
+    with pytest.raises(FloatingPointError, match="line 2 has no output"):
         Translator(broken, translator.tokenizer.source, translator.tokenizer.target, decoding).translate(["", "words"])
 
 

@@ -1,6 +1,7 @@
-"""`transformer-jax predict RUN`: a line in, a line out."""
+"""`transformer-jax predict RUN`: a line in, a line out; `predict RUN talk.flac`: a file in, a line out."""
 
 import contextlib
+import itertools
 import math
 import sys
 from argparse import Namespace
@@ -10,6 +11,8 @@ from typing import IO, Any
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import LINES, predictions, read_lines, written
 from transformer_jax.cli.parser import open_run, run_parser
+from transformer_jax.tasks.audio import AudioReader
+from transformer_jax.tasks.image_classification import PictureReader
 from transformer_jax.tasks.translation import Hypothesis
 
 DESCRIPTION = """\
@@ -19,11 +22,14 @@ With --scores a line is score<TAB>text, where score is what the search ranked by
 (nan for a line that is skipped).
 A text generator writes to a terminal as it goes, line breaks included.
 With --n-best N it is number<TAB>text, or number<TAB>score<TAB>text: the number of the input line, from 1, then its
-N best outputs, best first, each on a line. They are different texts, fewer than N if the search finds fewer."""
+N best outputs, best first, each on a line. They are different texts, fewer than N if the search finds fewer.
+A model of pictures or recordings reads the files that are named behind RUN or, without any, in the lines of input."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Writes predictions while it reads."""
+    files = [*itertools.takewhile(lambda argument: not argument.startswith("-"), arguments[1:])]
+    arguments = [*arguments[:1], *arguments[1 + len(files) :]]
     parser = run_parser("predict", DESCRIPTION)
     parser.add_argument("--input", metavar="FILE", default="-", help="UTF-8 text (.gz and .xz are unpacked); -: stdin")
     parser.add_argument("--output", metavar="FILE", help="FILE.partial until all is done; default: stdout, at once")
@@ -45,9 +51,11 @@ def main(arguments: Sequence[str]) -> None:
                 if not hasattr(predictor, "search"):
                     raise ValueError("the task of this run has no scores; leave out --n-best and --scores")
                 predictor.search([], options.n_best or 1)  # refuses more than a search keeps
-            lines = read_lines(options.input)
+            if files and not issubclass(type(predictor), AudioReader | PictureReader):
+                raise ValueError(f"the model reads lines of text, not {files[0]}; its lines are --input {files[0]}")
+            lines = iter(files) if files else read_lines(options.input)
             out = stack.enter_context(written(options.output))
-        typing = options.input == "-" and sys.stdin.isatty()
+        typing = not files and options.input == "-" and sys.stdin.isatty()
         if typing:
             print("type a line and press Enter; Ctrl-D ends", file=sys.stderr)
         streams = out.isatty() and generates and not searches and not options.chat

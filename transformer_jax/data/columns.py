@@ -23,6 +23,8 @@ class Column:
     """True: a sequence of any number of items. False: exactly one item in every example."""
     tokens: int = 1
     """How many tokens of `data.tokens_per_batch` the one item counts as; an item of a sequence counts as one."""
+    longest: int | None = None
+    """Items of the longest sequence, others are skipped and counted; None: data.max_length."""
     batched: bool = True
     """False: only predictions in an evaluation read it, from the table; batches do not have it."""
     decode: Callable[[bytes], np.ndarray] | None = field(default=None, repr=False)

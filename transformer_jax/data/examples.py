@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,10 @@ import numpy as np
 from transformer_jax.data.lines import is_text
 from transformer_jax.data.sources import Example
 
-Kind = Literal["text", "label", "number", "bytes", "array", "image"]
+Kind = Literal["text", "label", "number", "bytes", "array", "image", "audio"]
 """What a task needs: text; the name of a label, which may be a whole number; a finite number; bytes; an array; an
-image, which is a file, its bytes or an array of values from 0 to 255."""
+image, which is a file, its bytes or an array of values from 0 to 255; a recording, which is a file, its bytes or an
+array of samples."""
 
 
 def readable(
@@ -43,6 +45,19 @@ def readable(
             skipped["undecodable"] += 1
         else:
             yield {**example, **values}
+
+
+def decodable(encode: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
+    """What `encode` gives for every value, in threads; None, to be skipped, where it raises ValueError or OSError."""
+
+    def encoded(value: Any) -> Any:
+        try:
+            return encode(value)
+        except (OSError, ValueError):
+            return None
+
+    with ThreadPoolExecutor() as threads:
+        return [*threads.map(encoded, values)]
 
 
 def reasons(skipped: Mapping[str, int]) -> str:
@@ -96,6 +111,11 @@ def _image(value: Any) -> Any:
     return value if pixels or isinstance(value, bytes | Path) else None
 
 
+def _audio(value: Any) -> Any:
+    samples = isinstance(value, np.ndarray) and value.dtype.kind in "if" and value.ndim == 1
+    return value if samples or isinstance(value, bytes | Path) else None
+
+
 def _only(kind: type) -> Callable[[Any], Any]:
     return lambda value: value if isinstance(value, kind) else None
 
@@ -107,6 +127,7 @@ KINDS: dict[Kind, tuple[Callable[[Any], Any], str]] = {
     "bytes": (_only(bytes), "bytes"),
     "array": (_only(np.ndarray), "an array"),
     "image": (_image, "a picture's file, its bytes or an array of uint8, [height, width] or [height, width, channels]"),
+    "audio": (_audio, "a recording's file, its bytes or an array of its samples"),
 }
 """For every kind, the conversion of a value (to None if it cannot be), and its name in messages."""
 

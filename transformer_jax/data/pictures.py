@@ -13,9 +13,9 @@ from annotated_types import Ge
 from jaxtyping import UInt8
 
 from transformer_jax.data.augmentation import PLAIN, Augmentation
-from transformer_jax.data.examples import digest
 from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.sources import Example, Files, HeldOut, Source, check_split
+from transformer_jax.data.media import ClassFolders, FileTable, file_bytes
+from transformer_jax.data.sources import Example, HeldOut, Source, check_split
 
 MOST_PIXELS = 2**26
 """Pixels of a file; what claims to have more may be made to exhaust the memory."""
@@ -32,12 +32,8 @@ def encode_picture(picture: Path | bytes | Picture) -> bytes:
     """The bytes of a file, and an array as a PPM file; ValueError for other channels than 1 or 3, OSError of files."""
     from PIL import Image
 
-    if isinstance(picture, Path):
-        if picture.exists() and not picture.is_file():  # a pipe or a device may never end
-            raise ValueError(f"no picture: {picture} is not a regular file")
-        return picture.read_bytes()
-    if isinstance(picture, bytes):
-        return picture
+    if isinstance(picture, bytes | Path):
+        return picture if isinstance(picture, bytes) else file_bytes(picture, "picture")
     if picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(f"no picture: an array of the shape {picture.shape}; channels are 1 or 3")
     file = io.BytesIO()
@@ -142,42 +138,15 @@ class Npz(HeldOut):
 
 
 @dataclass(frozen=True)
-class PictureFolders(HeldOut):
-    """Folders with a folder of picture files for each class; other files are passed over."""
+class PictureFolders(ClassFolders):
+    """Folders with a folder of picture files for each class."""
 
-    held_out: ClassVar[tuple[str, ...]] = ("validation", "test")
-
-    train: tuple[str, ...] = ("train",)
-    """Folders to learn from; `.` for the directory itself."""
-
-    def files(self, split: str) -> list[Path]:
-        """The picture files of a split in the order of their names; ValueError for none."""
-        check_split(self, split)
-        belongs, directory = self.belongs(split), Path(self.directory).expanduser().absolute()
-        folders = [directory / name for name in getattr(self, split) or self.train]
-        paths = [path for folder in folders for path in sorted(folder.glob("*/*")) if path.suffix.lower() in SUFFIXES]
-        if files := [path for path in paths if belongs(path.relative_to(directory).as_posix())]:
-            return files
-        raise ValueError(f"no CLASS/NAME{{{','.join(SUFFIXES)}}} in {', '.join(map(str, folders))}; set data.source")
-
-    def examples(self, split: str) -> Iterator[Example]:
-        return ({"image": path, "label": path.parent.name} for path in self.files(split))
+    feature: ClassVar[str] = "image"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
 
 @dataclass(frozen=True)
-class PictureTable(Files):
-    """Tables of picture files and their labels; names of files are relative to `directory`, or absolute.
-
-    Files that are missing are counted and skipped.
-    """
+class PictureTable(FileTable):
+    """Tables of picture files and their labels."""
 
     features: tuple[str, ...] = ("image", "label")
-
-    def examples(self, split: str) -> Iterator[Example]:
-        directory = Path(self.directory).expanduser()
-        for row in super().examples(split):
-            name = row["image"]
-            yield {**row, "image": directory / name if isinstance(name, str) else name}
-
-    def fingerprint(self, split: str) -> str:
-        return digest(self.examples(split))

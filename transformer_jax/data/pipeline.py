@@ -73,11 +73,11 @@ def _draws(seed: int, epoch: int, example: int) -> Iterator[float]:
 
 
 def empty_batch(columns: Columns, rows: int, length: int, *, packed: bool) -> Batch:
-    """A batch of zeros, every column `length` long, of a plan or of a packed plan."""
+    """A batch of zeros, every column `length` long if it may be, of a plan or of a packed plan."""
     if packed:
         columns, length = dict.fromkeys(("tokens", "segments", "positions"), Column()), length + 1
     columns = {name: column for name, column in columns.items() if column.batched}
-    batch = {name: column.zeros(rows, length) for name, column in columns.items()}
+    batch = {name: column.zeros(rows, min(length, column.longest or length)) for name, column in columns.items()}
     lengths = ["place"] if packed else [f"{name}_length" for name, column in columns.items() if column.varying]
     return batch | {name: np.zeros(rows, np.int32) for name in ("example", *lengths)}
 

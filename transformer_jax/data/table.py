@@ -193,18 +193,19 @@ def encode_table(
 
 
 def _fits(row: Sequence[Any], columns: Iterable[Column], max_length: int | None, skipped: Counter[str]) -> bool:
-    """Whether every column of varying length has 1 to `max_length` items; the reason is counted.
+    """Whether every column of varying length has 1 to `max_length` items, or `Column.longest`; the reason is counted.
 
     So is a column that `encode` gave as None, because its value cannot be decoded.
     """
     if any(value is None for value in row):
         skipped["undecodable"] += 1
         return False
-    sizes = [len(value) for value, column in zip(row, columns, strict=True) if column.varying and column.batched]
-    if sizes and min(sizes) == 0:
+    varying = [pair for pair in zip(row, columns, strict=True) if pair[1].varying and pair[1].batched]
+    sizes = [(len(value), column.longest or max_length) for value, column in varying]
+    if any(size == 0 for size, _ in sizes):
         skipped["empty"] += 1
-    elif sizes and max_length is not None and max(sizes) > max_length:
-        skipped[f"longer than {max_length} tokens"] += 1
+    elif too_long := [most for size, most in sizes if most is not None and size > most]:
+        skipped[f"longer than {too_long[0]} tokens"] += 1
     else:
         return True
     return False

@@ -20,10 +20,11 @@ from transformer_jax.interop.smollm3 import SMOLLM3
 from transformer_jax.interop.t5 import MT5, T5
 from transformer_jax.interop.t5gemma import T5GEMMA
 from transformer_jax.interop.vit import DEIT, DINOV2, DINOV2_WITH_REGISTERS, VIT
+from transformer_jax.interop.whisper import WHISPER
 
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ALBERT, ELECTRA, MODERNBERT)
 PICTURES = (VIT, DEIT, DINOV2, DINOV2_WITH_REGISTERS)
 DECODERS = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, OLMO2, SMOLLM3, PHI)
-ENCODER_DECODERS = (BART, MBART, MARIAN, M2M_100, T5, MT5, T5GEMMA)
+ENCODER_DECODERS = (BART, MBART, MARIAN, M2M_100, T5, MT5, T5GEMMA, WHISPER)
 FAMILIES: dict[str, Family] = {family.name: family for family in (*ENCODERS, *PICTURES, *DECODERS, *ENCODER_DECODERS)}
 """By the `model_type` of config.json; a model is written as the first that can express it."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from transformer_jax.interop.config_keys import Keys
 from transformer_jax.interop.rules import Rule, pattern_of
 from transformer_jax.nn.inputs import Patches
@@ -56,6 +58,10 @@ class Family:
     """In front of the body's tensors, where there is a head; it may be absent."""
     ignored: tuple[str, ...] = ()
     """Tensors that are no parameters, numbers replaced by `{}`."""
+    computed: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
+    """Tensors that are no parameters here but follow from the configuration; they are written as well."""
+    preprocessor: Callable[[Any], str] = lambda config: ""
+    """The content of preprocessor_config.json, in families that have one."""
     copies: Mapping[str, str] = field(default_factory=dict)
     """Tensors that may be stored beside the one that they are tied to."""
 
@@ -111,7 +117,7 @@ def _canonical(config: Any) -> dict[str, Any]:
     if "encoder" in fields:
         fields |= {"encoder": _canonical(config.encoder) if config.encoder else None}
         fields |= {"num_decoder_layers": config.decoder_layers}
-    if isinstance(patches := fields["input"], Patches):  # their mean and deviation stand in another file
+    if isinstance(patches := fields.get("input"), Patches):  # their mean and deviation stand in another file
         fields["input"] = dataclasses.replace(patches, mean=(), std=())
     unused = [*OURS_ALONE]
     unused += ["source_vocab_size"] if fields.get("share_embeddings") else []

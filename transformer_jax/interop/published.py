@@ -20,8 +20,7 @@ from transformer_jax.interop.families import FAMILIES
 from transformer_jax.interop.family import Architecture, CannotExpressError, Family
 from transformer_jax.interop.rules import Layout, Shapes, check_tensors, join, lay_out, some, split
 from transformer_jax.interop.tensor_files import INDEX, SINGLE, Tensor, read_directory, write_directory
-from transformer_jax.interop.vit import PREPROCESSOR, preprocessor, with_preprocessor
-from transformer_jax.nn.inputs import Patches
+from transformer_jax.interop.vit import PREPROCESSOR, with_preprocessor
 from transformer_jax.nn.parameters import replace_parameters
 
 LOG = logging.getLogger(__name__)
@@ -154,8 +153,12 @@ def open_published(directory: Path, *, dtype: str = "float32", ignore: Collectio
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{directory / CONFIG}: {error}") from error
     layout = lay_out((*family.rules, *family.rules_for(config), *architecture.rules), shapes, family.name)
-    over = check_tensors(layout, tensors, family.optional(), str(directory))
-    _check_copies(family, tensors, over, directory)
+    computed = family.computed(config)
+    over = check_tensors(layout, tensors, family.optional() | computed.keys(), str(directory))
+    _check_copies(family, tensors, [name for name in over if name not in computed], directory)
+    for name in computed.keys() & tensors.keys():
+        if tensors[name].shape != computed[name].shape or not np.allclose(tensors[name], computed[name], atol=2e-3):
+            raise ValueError(f"{directory} has a {name} that differs from what is computed in its place here")
     return Published(directory, family, architecture, values, config, layout, tensors)
 
 
@@ -299,6 +302,8 @@ def write_published(
         )
         for name, of in layout.items()
     }
+    for name, array in chosen.computed(config).items():
+        written[name] = Tensor(np.dtype(dtype or array.dtype), array.shape, lambda array=array: array)
     kinds = {tensor.dtype.name for tensor in written.values()}
     values: dict[str, Any] = {"architectures": [kind.name], "model_type": chosen.name}
     values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | chosen.from_config(config)
@@ -310,8 +315,8 @@ def write_published(
     write_directory(directory, written)
     content = json.dumps(values | dict(extra or {}), indent=2, sort_keys=True, ensure_ascii=False)
     (directory / CONFIG).write_text(content + "\n", encoding="utf-8")
-    if isinstance(getattr(config, "input", None), Patches):
-        (directory / PREPROCESSOR).write_text(preprocessor(config), encoding="utf-8")
+    if content := chosen.preprocessor(config):
+        (directory / PREPROCESSOR).write_text(content, encoding="utf-8")
     return kind.name
 
 

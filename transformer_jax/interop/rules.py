@@ -14,7 +14,7 @@ import numpy as np
 from transformer_jax.nn.layer_names import slices_by_layer
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
 
-Form = Literal["linear", "conv1d", "heads", "plain", "row", "patches"]
+Form = Literal["linear", "conv1d", "heads", "plain", "row", "convolution"]
 """How a tensor is laid out.
 
 linear   [outputs, inputs], as in PyTorch; several maps are one below the other
@@ -22,7 +22,7 @@ conv1d   [inputs, outputs], as in GPT-2; several maps are side by side
 heads    as linear, but the maps of each head lie together, as in GPT-NeoX
 plain    as here
 row      [1, ...], as here behind that
-patches  [outputs, channels, height, width], as in PyTorch's convolutions
+convolution  [outputs, channels, ...], as in PyTorch; behind that a picture's height and width, or time; biases as here
 """
 NUMBER = re.compile(r"(?<=[/.])\d+(?=[/.])")
 STACKED = re.compile(r"^(encoder|decoder)/(\d+)/")
@@ -108,9 +108,9 @@ def _their_shape(rule: Rule, names: Sequence[str], shapes: Shapes) -> tuple[int,
     if rule.form in ("plain", "row"):
         shape = shapes.shapes[names[0]]
         return (1, *shape) if rule.form == "row" else shape
-    if rule.form == "patches":
-        height, width, channels, outputs = shapes.shapes[names[0]]
-        return (outputs, channels, height, width)
+    if rule.form == "convolution":
+        shape = shapes.shapes[names[0]]
+        return (*reversed(shape[-2:]), *shape[:-2])
     inputs = shapes.inputs(names[0])
     outputs = sum(math.prod(shapes.shapes[name]) // inputs for name in names)
     if not names[0].endswith("/kernel"):
@@ -124,8 +124,8 @@ def split(layout: Layout, tensor: np.ndarray, shapes: Shapes) -> dict[str, np.nd
     form = layout.rule.form
     if form in ("plain", "row"):
         return {layout.ours[0]: tensor.reshape(wanted[0])}
-    if form == "patches":
-        return {layout.ours[0]: tensor.transpose(2, 3, 1, 0)}
+    if form == "convolution":
+        return {layout.ours[0]: tensor.transpose(*range(2, tensor.ndim), 1, 0) if tensor.ndim > 1 else tensor}
     matrix = tensor if form == "conv1d" else tensor.T
     if form == "heads":
         heads, size = wanted[0][-2:]
@@ -142,8 +142,9 @@ def join(layout: Layout, arrays: Sequence[np.ndarray], shapes: Shapes) -> np.nda
     form = layout.rule.form
     if form in ("plain", "row"):
         return arrays[0].reshape(layout.shape)
-    if form == "patches":
-        return arrays[0].transpose(3, 2, 0, 1)
+    if form == "convolution":
+        last = arrays[0].ndim - 1
+        return arrays[0].transpose(last, last - 1, *range(last - 1)) if last else arrays[0]
     rows = (shapes.inputs(layout.ours[0]),) if layout.ours[0].endswith("/kernel") else ()
     if form == "heads":
         matrix = np.stack([array.reshape(*rows, *array.shape[-2:]) for array in arrays], axis=-2).reshape(*rows, -1)

@@ -149,7 +149,11 @@ def embeddings(prefix: str) -> tuple[Rule, ...]:
     names |= {"distillation_token": "distillation_token"}
     return (
         *(Rule(f"{prefix}embeddings.{their}", (f"encoder_input/{our}",), "row") for their, our in names.items()),
-        Rule(f"{prefix}embeddings.patch_embeddings.projection.weight", ("encoder_input/projection/kernel",), "patches"),
+        Rule(
+            f"{prefix}embeddings.patch_embeddings.projection.weight",
+            ("encoder_input/projection/kernel",),
+            "convolution",
+        ),
         Rule(f"{prefix}embeddings.patch_embeddings.projection.bias", ("encoder_input/projection/bias",)),
         *norm(f"{prefix}layernorm", "encoder/final_norm"),
     )
@@ -194,6 +198,7 @@ def vit_family(name: str, kind: str, *others: Architecture) -> Family:
         rules=body(prefix, VIT_NAMES),
         to_config=partial(to_vit, distilled=name == "deit"),
         from_config=from_vit,
+        preprocessor=preprocessor,
         prefix=prefix,
     )
 
@@ -223,6 +228,7 @@ def dinov2(name: str, kind: str) -> Family:
         rules_for=lambda config: gated if config.gated else [],
         to_config=partial(to_dinov2, registers="registers" in name),
         from_config=from_dinov2,
+        preprocessor=preprocessor,
         prefix=prefix,
         ignored=(f"{prefix}embeddings.mask_token",),
     )

@@ -37,7 +37,8 @@ class TransformerConfig(LayerConfig):
     vocab_multiple: Annotated[int, Ge(1), Le(2**20)] = 8
     """Embedding tables have a multiple of this many rows; those without a token are masked."""
     input: Input = field(default_factory=TokenIds)
-    """What the encoder reads: TokenIds, or Patches of pictures; on the command line tokens, patches."""
+    """What the encoder reads: TokenIds, Patches of pictures or Frames of sound; on the command line tokens, patches,
+    frames."""
 
     @property
     def embedding_width(self) -> int:

@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from transformer_jax.models.config import Encoded, changed
 from transformer_jax.models.decoder import Decoder, DecoderCache, DecoderConfig
 from transformer_jax.nn.config import LayerConfig
+from transformer_jax.nn.embedding import Output, make_logits
 from transformer_jax.nn.inputs import Lengths, Pixels, TokenIds, Tokens
+from transformer_jax.nn.log_mel import Features
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.stack import Stack
 
@@ -30,6 +32,8 @@ class EncoderDecoderConfig(DecoderConfig):
     """Tokens of the source vocabulary; 0: filled in from the tokenizer."""
     share_embeddings: bool = True
     """One matrix embeds source and target; needs one vocabulary."""
+    ctc: bool = False
+    """A head that predicts a token, or none, for every vector of the encoder (Graves et al. 2006)."""
 
     @property
     def encoder_layers(self) -> LayerConfig:
@@ -100,10 +104,12 @@ class EncoderDecoder(Decoder):
         self.decoder_input = config.make_input(TokenIds(), rngs=rngs)
         reads: dict[str, Any] = {"causal": True, "cross_attention": True, "memory_dim": encoder.d_model}
         self.decoder = Stack(decoder, layer=config.layer, **reads, rngs=rngs)
+        ctc = {"vocab_multiple": config.vocab_multiple, "dtype": config.dtype, "initializer": config.init, "rngs": rngs}
+        self.ctc_output = Output(encoder.d_model, config.vocab_size + 1, **ctc) if config.ctc else None
 
     def __call__(
         self,
-        source: Tokens | Pixels,
+        source: Tokens | Pixels | Features,
         target: Int[Array, "batch target"],
         *,
         source_lengths: Lengths | None = None,
@@ -115,11 +121,11 @@ class EncoderDecoder(Decoder):
         """
         encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
         memory = self.encode(source, source_lengths=source_lengths, key=encoder_key)
-        return self.logits(self.decode(target, memory, key=decoder_key).vectors)
+        return self.predict(target, memory, key=decoder_key)
 
     def encode(
         self,
-        source: Tokens | Pixels,
+        source: Tokens | Pixels | Features,
         *,
         source_lengths: Lengths | None = None,
         key: PRNGKeyArray | None = None,
@@ -136,12 +142,24 @@ class EncoderDecoder(Decoder):
         vectors, _, inside = self.encoder(x, **placed, **settings)
         return Encoded(vectors, lengths, inside)
 
+    def ctc_logits(self, memory: Encoded) -> Float[Array, "batch length rows"]:
+        """With `model.ctc`, float32 logits of the token of every vector of the encoder, or of none: the last of all."""
+        if self.ctc_output is None:
+            raise ValueError("only a model with model.ctc has a CTC head")
+        return make_logits(self.ctc_output)(memory.vectors)
+
     def decode(
         self, target: Tokens, memory: Encoded, *, key: PRNGKeyArray | None = None, intermediates: bool = False
     ) -> Encoded:
         """Vectors `[batch, length, d_model]` of whole target sequences, from which `logits` predicts what follows."""
         vectors, _, inside = self._decode(target, memory.vectors, memory.lengths, key=key, intermediates=intermediates)
         return Encoded(vectors, intermediates=inside)
+
+    def predict(
+        self, target: Tokens, memory: Encoded, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "batch target rows"]:
+        """The logits of a call, given the memory."""
+        return self.logits(self.decode(target, memory, key=key).vectors)
 
     def start_cache(self, memory: Encoded, capacity: int) -> DecoderCache:
         """A cache for `capacity` target tokens of every row, with the cross-attention's keys and values."""

@@ -15,6 +15,7 @@ from transformer_jax.nn.embedding import Embedding, make_logits
 from transformer_jax.nn.feed_forward import ACTIVATIONS, FeedForward
 from transformer_jax.nn.inputs import Lengths, Patches, Pixels, TokenIds, Tokens
 from transformer_jax.nn.linear import Linear, dropout
+from transformer_jax.nn.log_mel import Features
 from transformer_jax.nn.mask import AttentionMask
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.positions import Learned, Rotary, Vectors
@@ -23,8 +24,8 @@ from transformer_jax.nn.stack import Stack
 HEADS = ("language_model", "pretraining", "sequence", "tokens", "pooled", "none")
 POOLED = ("sequence", "pretraining", "pooled")
 """The heads that see one vector for a text."""
-POOLINGS = ("first", "mean", "first_and_mean", "distilled", "attention")
-"""What is predicted from; of a text the first two."""
+POOLINGS = ("first", "mean", "first_and_mean", "attention", "distilled")
+"""What is predicted from; of a text the first two, of a recording all but the last."""
 POOLER_ACTIVATIONS = {"tanh": jnp.tanh, **ACTIVATIONS}
 
 
@@ -66,10 +67,10 @@ class EncoderOnlyConfig(TransformerConfig):
         if self.head not in HEADS:
             raise ValueError(f"model.head is one of {', '.join(HEADS)}, not {self.head!r}")
         if not self.reads_text and self.head not in ("sequence", "pooled", "none"):
-            raise ValueError(f"model.head of a model of pictures is sequence, pooled or none, not {self.head!r}")
-        of_text = POOLINGS[:2] if self.reads_text else POOLINGS
-        if self.pooling not in of_text:
-            raise ValueError(f"model.pooling is {', '.join(of_text)}, not {self.pooling!r}")
+            raise ValueError(f"model.head for pictures and sound is sequence, pooled or none, not {self.head!r}")
+        known = POOLINGS if isinstance(self.input, Patches) else POOLINGS[:2] if self.reads_text else POOLINGS[:-1]
+        if self.pooling not in known:
+            raise ValueError(f"model.pooling is {', '.join(known)}, not {self.pooling!r}")
         if self.pooling in ("first_and_mean", "distilled") and self.pooler:
             raise ValueError(f"model.pooling {self.pooling} needs model.pooler False")
         read, needed = self.input, {"mean": 0, "attention": 0, "distilled": 2}.get(self.pooling, 1)
@@ -220,9 +221,9 @@ class AttentionPooling(nnx.Module):
         self.attention = Attention(config, cross=True, rngs=rngs)
         self.norm, self.feed_forward = config.make_norm(d), FeedForward(config, rngs=rngs)
 
-    def __call__(self, x: Vectors) -> Float[Array, "batch d_model"]:
+    def __call__(self, x: Vectors, lengths: Lengths | None = None) -> Float[Array, "batch d_model"]:
         query = jnp.broadcast_to(self.query[...].astype(x.dtype), (len(x), *self.query.shape))
-        pooled, *_ = self.attention(query, x)
+        pooled, *_ = self.attention(query, x, mask=AttentionMask(key_lengths=lengths))
         return (pooled + self.feed_forward(self.norm(pooled)))[:, 0]
 
 
@@ -245,9 +246,9 @@ class Pooler(nnx.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "batch *length d_model"]:
         x, lengths, _ = encoded
         if self.attention is not None:
-            x = self.attention(x)
+            x = self.attention(x, lengths)
         elif "mean" in self.pooling:
-            mean = mean_vector(x[:, self.first :], lengths)
+            mean = mean_vector(x[:, self.first :], None if lengths is None else lengths - self.first)
             x = mean if self.pooling == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
         elif self.pooling:
             x = x[:, :2] if self.pooling == "distilled" else x[:, 0]
@@ -278,7 +279,7 @@ class EncoderOnly(nnx.Module):
         self.head_dropout = config.head_dropout
 
     def __call__(
-        self, tokens: Tokens | Pixels, *, key: PRNGKeyArray | None = None, **inputs: Any
+        self, tokens: Tokens | Pixels | Features, *, key: PRNGKeyArray | None = None, **inputs: Any
     ) -> Float[Array, "batch *length outputs"]:
         """The head's float32 predictions: `[batch, outputs]` for `sequence`, otherwise for each token.
 
@@ -289,7 +290,7 @@ class EncoderOnly(nnx.Module):
 
     def encode(
         self,
-        tokens: Tokens | Pixels,
+        tokens: Tokens | Pixels | Features,
         *,
         lengths: Lengths | None = None,
         segments: Tokens | None = None,
@@ -301,7 +302,7 @@ class EncoderOnly(nnx.Module):
         """Vectors `[batch, length, d_model]`, from which `predict` predicts.
 
         Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
-        A model of pictures takes their pixels, and nothing else.
+        A model of pictures takes their pixels, and nothing else; one of sound takes features and `lengths` in frames.
         """
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
         given = {"lengths": lengths, "positions": positions, "token_types": token_types}

@@ -15,7 +15,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.embedding import Embedding
+from transformer_jax.nn.feed_forward import ACTIVATIONS
 from transformer_jax.nn.linear import Linear, dropout
+from transformer_jax.nn.log_mel import Features
+from transformer_jax.nn.named import choose
 from transformer_jax.nn.positions import PositionIds, PositionParameters, Sizes, Vectors
 from transformer_jax.parallel.axes import constrain
 
@@ -117,7 +120,55 @@ class Patches(Input):
         return PatchInput(layers, self, norm=norm, rngs=rngs)
 
 
-Input.kinds = {"tokens": TokenIds, "patches": Patches}
+@dataclass(frozen=True)
+class Frames(Input):
+    """Frames of sound, such as log-mel features, through convolutions along time; by default as in Whisper.
+
+    `kernel=5, strides=(2, 2), activation="glu", channels=1024, scale=True` is fairseq's speech-to-text (Wang et al.
+    2020), `kernel=1, strides=(1,), activation="none", class_token=True` the Keyword Transformer (Berg et al. 2021).
+    """
+
+    num_mels: Annotated[int, Ge(0), Le(2**14)] = 0
+    """Numbers of a frame; 0: filled in by the task."""
+    kernel: Annotated[int, Ge(1), Le(1024)] = 3
+    """Frames that a convolution sees. Where it is the stride as well they are patches in time, the last one padded;
+    otherwise it is odd, and frames in the middle of what is seen are `stride` from each other."""
+    strides: tuple[Annotated[int, Ge(1), Le(1024)], ...] = (1, 2)
+    """One for each convolution."""
+    activation: str = "gelu"
+    """Behind each convolution: relu, gelu, gelu_tanh, silu, glu (half of its channels gate the other half) or none."""
+    channels: Annotated[int, Ge(2)] | None = None
+    """Channels of the convolutions but the last, of which glu leaves a half; None: such that d_model are left."""
+    class_token: bool = False
+    """A learned vector in front, which stands for the recording."""
+    scale: bool = False
+    """Vectors are multiplied by the square root of their width, before positions are added."""
+
+    @property
+    def first(self) -> int:
+        return int(self.class_token)
+
+    def left(self, frames: Any) -> Any:
+        """How many vectors become of so many frames, a number or an array, the class token not counted."""
+        for stride in self.strides:
+            frames = -(-frames // stride)
+        return frames
+
+    def check(self) -> None:
+        if not self.num_mels or not self.strides:
+            raise ValueError(f"model.input needs num_mels and strides, not {self.num_mels} and {self.strides}")
+        if self.kernel % 2 == 0 and set(self.strides) != {self.kernel}:
+            raise ValueError(f"model.input.kernel is odd, or each of the strides {self.strides}, not {self.kernel}")
+        choose("model.input.activation", self.activation, FRAME_ACTIVATIONS)
+
+    def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> "FrameInput":
+        if token_types or sizes.d_model != layers.d_model or layers.positions.of_patches:
+            raise ValueError("frames have no model.token_types, no model.embedding_size and no positions in a grid")
+        return FrameInput(layers, self, norm=norm, rngs=rngs)
+
+
+FRAME_ACTIVATIONS: dict[str, Any] = {**ACTIVATIONS, "glu": nnx.glu, "none": lambda x: x}
+Input.kinds = {"tokens": TokenIds, "patches": Patches, "frames": Frames}
 
 
 class TokenInput(nnx.Module):
@@ -219,3 +270,66 @@ class PatchInput(nnx.Module):
             return pixels
         mean, std = (jnp.asarray(of).reshape(1, 1, 1, -1) for of in (self.patches.mean, self.patches.std))
         return (pixels.astype(jnp.float32) / 255 - mean) / std
+
+
+class FrameInput(nnx.Module):
+    """Frames through convolutions along time, a class token in front, positions; then, where wanted, a norm.
+
+    What a convolution would see of the padding is zero, as in front of the first frame and behind the last one, so that
+    a recording alone and beside a longer one gives the same vectors.
+    """
+
+    def __init__(self, config: LayerConfig, frames: Frames, *, norm: bool = False, rngs: nnx.Rngs):
+        frames.check()
+        width, last, inputs = config.d_model, len(frames.strides) - 1, frames.num_mels
+        factor = 2 if frames.activation == "glu" else 1
+        for number in range(last + 1):
+            outputs = (frames.channels if number < last else None) or factor * width
+            shape = ((frames.kernel, inputs), (outputs,), ("replicated", "replicated", "embed"))
+            linear = Linear(*shape, dtype=config.dtype, draw=config.init.kernel, rngs=rngs)
+            setattr(self, f"convolution_{number}", linear)
+            inputs = outputs // factor
+        token = config.init.table(rngs.params(), (1, width), "tokens", width)
+        self.class_token = nnx.Param(token, axes=("replicated", "embed")) if frames.class_token else None
+        self.frames, self.kind, self.width = frames, config.positions, width
+        self.positions = PositionParameters.of(self.kind.input_parameters(config.sizes(), config.init, rngs))
+        self.norm = config.make_norm(width) if norm else None
+        self.dropout = config.dropout
+
+    def __call__(
+        self,
+        features: Features,
+        embedding: Any = None,
+        *,
+        lengths: Lengths | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Read:
+        """Vectors of the class token and of what the convolutions leave of the frames, and how many are no padding.
+
+        `lengths` are in frames, by default all; `key` turns dropout on; `embedding` is not read.
+        """
+        if features.shape[2] != self.frames.num_mels:
+            raise ValueError(f"frames are [batch, frames, {self.frames.num_mels}], not {features.shape}")
+        x = features
+        for number, stride in enumerate(self.frames.strides):
+            if lengths is not None:
+                x = jnp.where((jnp.arange(x.shape[1])[None] < lengths[:, None])[:, :, None], x, 0)
+                lengths = -(-lengths // stride)
+            x = FRAME_ACTIVATIONS[self.frames.activation](self._convolved(number, x, stride))
+        x = x * self.width**0.5 if self.frames.scale else x
+        if self.class_token is not None:
+            token = jnp.broadcast_to(self.class_token[...].astype(x.dtype)[None], (x.shape[0], 1, self.width))
+            x = jnp.concatenate([token, x], axis=1)
+            lengths = None if lengths is None else lengths + 1
+        ids = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+        x = self.kind.add(x, ids, PositionParameters.arrays(self.positions))
+        x = x if self.norm is None else self.norm(x)
+        return Read(dropout(constrain(x, ("batch", "length", "embed")), self.dropout, key), lengths)
+
+    def _convolved(self, number: int, x: Features, stride: int) -> Vectors:
+        """The outputs of one convolution: one product, of all that its window sees, for each of its places."""
+        kernel, count = self.frames.kernel, -(-x.shape[1] // stride)
+        front = 0 if kernel == stride else kernel // 2
+        x = jnp.pad(x, ((0, 0), (front, count * stride + kernel - x.shape[1]), (0, 0)))
+        seen = [x[:, i : i + count * stride : stride] for i in range(kernel)]
+        return getattr(self, f"convolution_{number}")(jnp.stack(seen, axis=2))

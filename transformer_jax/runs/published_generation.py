@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from transformer_jax.data.fields import check_ranges
@@ -13,6 +14,7 @@ from transformer_jax.interop.published import CONFIG, Published
 from transformer_jax.tasks.generator import Generation
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.task import Task
+from transformer_jax.tasks.transcription import Transcribing, Transcription
 from transformer_jax.tasks.translation import Translation
 
 FILE = "generation_config.json"
@@ -65,7 +67,7 @@ def with_generation(
     `longest` are the tokens that a text can have here, `tokenizer` names them. Raises ValueError for a key, unless it
     is one to `ignore`, that asks for what the task has no field for.
     """
-    if not isinstance(task, Translation | LanguageModelling):
+    if not isinstance(task, Translation | LanguageModelling | Transcription):
         return task
     path = published.directory / FILE
     stated = path.is_file()
@@ -73,6 +75,8 @@ def with_generation(
     keys = Keys({name: value for name, value in said.items() if name not in ignore})
     keys.skip(*PASSED.split())
     try:
+        if isinstance(task, Transcription):
+            return dataclasses.replace(task, transcribing=_transcribing(keys, tokenizer, task.transcribing))
         for name, values in NEUTRAL.items():
             keys.only(name, *(values or (None,)))
         limit = _limit(keys, longest, translates=isinstance(task, Translation))
@@ -109,12 +113,7 @@ def _tokens(keys: Keys, tokenizer: Tokenizer, *, translates: bool) -> dict[str, 
     # These are never generated.
     suppressed = [token for token in suppressed if token not in (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id)]
 
-    def names(key: str, tokens: Sequence[Any]) -> tuple[str, ...]:
-        for token in tokens:
-            if type(token) is not int or not 0 <= token < tokenizer.vocab_size or not tokenizer.piece(token):
-                raise ValueError(f"{key} has {token!r}, which is no token of the vocabulary")
-        return tuple(dict.fromkeys(map(tokenizer.piece, tokens)))
-
+    names = partial(_names, tokenizer)
     fields: dict[str, Any] = {}
     if others := [token for token in ends if token not in (None, tokenizer.eos_id)]:
         if translates:
@@ -125,6 +124,29 @@ def _tokens(keys: Keys, tokenizer: Tokenizer, *, translates: bool) -> dict[str, 
     if first is not None:
         (fields["target_start"],) = names("forced_bos_token_id", [first])
     return fields
+
+
+def _names(tokenizer: Tokenizer, key: str, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """The names of tokens; ValueError for what is no token."""
+    for token in tokens:
+        if type(token) is not int or not 0 <= token < tokenizer.vocab_size or not tokenizer.piece(token):
+            raise ValueError(f"{key} has {token!r}, which is no token of the vocabulary")
+    return tuple(dict.fromkeys(map(tokenizer.piece, tokens)))
+
+
+def _transcribing(keys: Keys, tokenizer: Tokenizer, transcribing: Transcribing) -> Transcribing:
+    """How a Whisper writes recordings down; of forced tokens, the language's alone is none that any prompt has."""
+    codes = {name.strip("<|>"): token for name, token in keys.take("lang_to_id", {}).items()}
+    forced = [token for _, token in keys.take("forced_decoder_ids", [])]
+    return dataclasses.replace(
+        transcribing,
+        suppressed=_tokens(keys, tokenizer, translates=True).get("suppressed", ()),
+        begin_suppressed=_names(tokenizer, "begin_suppress_tokens", keys.take("begin_suppress_tokens", [])),
+        languages=tuple(codes) if keys.take("is_multilingual", bool(codes)) else (),
+        language=next((code for code, token in codes.items() if token in forced), ""),
+        latest_start=keys.take("max_initial_timestamp_index", transcribing.latest_start),
+        longest=keys.take("max_length", transcribing.longest),
+    )
 
 
 def _limit(keys: Keys, longest: int, *, translates: bool) -> dict[str, Any]:

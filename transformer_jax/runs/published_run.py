@@ -1,10 +1,12 @@
 """From a published model to the experiment that it would have come from, and to a predictor."""
 
 import dataclasses
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from transformer_jax.data.audio import AudioTable
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.pictures import PictureFolders
@@ -15,6 +17,8 @@ from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.interop.published import Published, open_published
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.nn.inputs import Frames
+from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.parallel.mesh import MeshConfig, local_mesh
 from transformer_jax.runs.published_generation import with_generation
 from transformer_jax.runs.sentence_files import longest_text, read_pooling
@@ -26,13 +30,16 @@ from transformer_jax.tasks.next_sentence import NextSentence
 from transformer_jax.tasks.question_answering import QuestionAnswering
 from transformer_jax.tasks.task import Task
 from transformer_jax.tasks.token_classification import TokenClassification
-from transformer_jax.tasks.translation import Translation
+from transformer_jax.tasks.transcription import Transcription
+from transformer_jax.tasks.translation import Decoding, Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.step import abstract_model, model_shardings
 
 T = TypeVar("T", bound=Task)
 LONGEST = 1024
 """Tokens of a text, where the positions go further."""
+WINDOWS = 8
+"""Windows of recordings that are transcribed at once."""
 
 
 def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tuple[Experiment, dict[str, Vocabulary]]:
@@ -52,6 +59,9 @@ def experiment_for(published: Published, *, ignore: Collection[str] = ()) -> tup
         tokenizer = files.train([])
         task = with_generation(with_source(task, tokenizer), published, tokenizer, length + extra, ignore)
         data = DataConfig(source=Files(features=task.features), tokenizer=files, max_length=length)
+        if isinstance(task, Transcription):
+            sizes = {"max_length": task.window, "tokens_per_batch": WINDOWS * task.window}
+            data = dataclasses.replace(data, source=AudioTable(features=task.features), **sizes)
         vocabularies |= dict.fromkeys(task.vocabularies(data), tokenizer)
     labels = tuple(published.labels())
     kinds = task.vocabularies(data).items()
@@ -84,7 +94,11 @@ def task_for(published: Published) -> Task:
     if isinstance(config, DecoderOnlyConfig):
         return LanguageModelling()
     if isinstance(config, EncoderDecoderConfig):
-        return Translation()
+        if not isinstance(config.input, Frames):
+            return Translation()
+        window = config.encoder_layers.max_length * math.prod(config.input.strides)
+        longest = {"longest_text": config.max_length, "decoding": Decoding(max_new_tokens=config.max_length - 2)}
+        return Transcription(log_mel=LogMel(num_mels=config.input.num_mels), window=window, **longest)
     if not config.reads_text:
         return ImageClassification(image_size=config.input.image_size, channels=config.input.channels)
     if config.head == "language_model":

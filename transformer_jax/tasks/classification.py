@@ -24,7 +24,7 @@ from transformer_jax.tasks.losses import class_sums
 from transformer_jax.tasks.predictor import Predictor, listed
 from transformer_jax.tasks.scores import LABEL_SCORES, NUMBER_SCORES, agreement_scores
 from transformer_jax.tasks.sequences import join_parts, token_types
-from transformer_jax.tasks.task import Sums, Task, Tokenizers, resolved
+from transformer_jax.tasks.task import Sums, Task, Tokenizers, means_of, resolved
 
 Text = str | Sequence[str]
 """A text, or the parts of a pair."""
@@ -125,6 +125,50 @@ class PairClassification(Classification):
     """Learns the `label` of two texts, `text` and `pair`."""
 
     features: ClassVar[tuple[str, ...]] = ("text", "pair", "label")
+
+
+@dataclass(frozen=True)
+class LabelTask(Task):
+    """Learns the `label` of what is no text: the first feature, which another task encodes, inherited behind this."""
+
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the target probability that is spread over all labels."""
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return {**super().kinds, "label": "label"}
+
+    @property
+    def columns(self) -> Columns:
+        """Those of the other task, and the label's id."""
+        return {**super().columns, "label": Column(varying=False)}
+
+    def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
+        return {"label": Labels()}
+
+    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
+        """What the other task encodes, and the ids of labels."""
+        labels = [tokenizers["label"].id(example["label"]) for example in examples]
+        return {**super().encode(tokenizers, examples, max_length=max_length), "label": labels}
+
+    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
+        changes = {"head": "sequence", "num_outputs": vocab_sizes["label"], "input": self.input_of(model, data)}
+        return resolved(self, model, EncoderOnlyConfig, data, 0, **changes)
+
+    def label_sums(self, logits: Float[Array, "batch outputs"], batch: Mapping[str, Array]) -> Sums:
+        """`loss`, `nll`, without smoothing, `accuracy`, and `top_5`: whether the label is among the five best."""
+        label, real = batch["label"], (batch["example"] >= 0).astype(jnp.float32)
+        _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+        among = jnp.sum((best == label[:, None]).any(axis=1) * real), jnp.sum(real)
+        return {**class_sums(logits, label, real, label_smoothing=self.label_smoothing), "top_5": among}
+
+    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
+        return {"loss": "lower", "accuracy": "higher", "top_5": "higher"}
+
+    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
+        """The loss without smoothing; how often the label is the most probable or among five, in percent."""
+        means = means_of(sums)
+        return {"loss": means["nll"], "accuracy": 100 * means["accuracy"], "top_5": 100 * means["top_5"]}
 
 
 @dataclass(eq=False, repr=False)

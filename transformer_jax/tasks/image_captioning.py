@@ -16,13 +16,13 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.beam import BeamSearch
+from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.image_classification import AnyPicture, PictureReader, PictureTask
 from transformer_jax.tasks.predictor import forbidden_tokens
-from transformer_jax.tasks.scores import check_scores
-from transformer_jax.tasks.task import Sums, Tokenizers, resolved
-from transformer_jax.tasks.text_task import TextTask
-from transformer_jax.tasks.translation import search_memory, tokens_of
+from transformer_jax.tasks.task import Tokenizers, resolved
+from transformer_jax.tasks.text_task import TextTask, named_tokens
+from transformer_jax.tasks.translation import search_memory
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,22 @@ class ImageCaptioning(PictureTask, TextTask):
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded, and tokens with those around them."""
-        tokenizer, texts = tokenizers["caption"], [example["caption"] for example in examples]
-        captions = [[tokenizer.bos_id, *ids] for ids in tokens_of(tokenizer, texts)]
-        return {**super().encode(tokenizers, examples, max_length=max_length), "caption": captions}
+        pictures = super().encode(tokenizers, examples, max_length=max_length)
+        return {**pictures, "caption": self.target_tokens(tokenizers, examples)}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
-        check_scores(self.scores, self.bleu_tokenize)
-        patches = self.patches(model)
+        model, patches = self.sized(model, vocab_sizes), self.input_of(model, data)
         return resolved(self, model, EncoderDecoderConfig, data, vocab_sizes["caption"], input=patches)
 
-    def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss`, with label smoothing, and `nll`, without; each over the tokens that are not padding."""
-        logits = model(batch["image"], batch["caption"], key=key)
-        return self.target_sums(model, logits, batch["caption"], batch["caption_length"])
+    def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
+        return model.encode(batch["image"], key=key)
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
+    def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
         """The model with `describe`."""
+        tokenizer = tokenizers["caption"].for_targets
+        start = tokenizer.bos_id, *named_tokens(tokenizer, self.target_start)
         sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // data.max_length, 1)}
-        return Captioner(model, tokenizers["caption"], self.decoding, decode=self.decode, **sizes)
+        return Captioner(model, tokenizer, self.decoding, start, decode=self.decode, **sizes)
 
     def outputs(self, predictor: "Captioner", examples: EncodedExamples) -> list[str]:
         return predictor.describe([bytes(data) for data in examples.column("image")])
@@ -72,20 +70,21 @@ class Captioner(PictureReader):
     """Describes pictures; a line to predict for is the name of a file."""
 
     decoding: BeamSearch
+    start: tuple[int, ...]
+    """The tokens in front of every caption."""
 
     def describe(self, pictures: Sequence[AnyPicture]) -> list[str]:
         """A caption of every picture."""
-        tokenizer = self.tokenizer
-        settings = {"start": (tokenizer.bos_id,), "end_id": tokenizer.eos_id, "capacity": self.max_length - 1}
+        tokenizer, capacity = self.tokenizer, self.max_length - len(self.start)
+        settings = {"start": self.start, "end_id": tokenizer.eos_id, "capacity": capacity, "decoding": self.decoding}
         settings["forbidden"] = forbidden_tokens(tokenizer, self.decoding, tokenizer.eos_id)
-        found = self.each(_describe, pictures, decoding=self.decoding, **settings)
-        return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in found]
+        return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in self.each(_describe, pictures, **settings)]
 
     predict = describe
 
 
 @partial(jax.jit, static_argnames=("start", "end_id", "capacity", "decoding", "forbidden"))
-def _describe(model: EncoderDecoder, pixels: Array, *, capacity: int, **settings: Any) -> Array:
+def _describe(model: EncoderDecoder | Ensemble, pixels: Array, *, capacity: int, **settings: Any) -> Array:
     """The tokens of the best captions, -1 behind their ends."""
     limits = jnp.full(len(pixels), capacity)
     found = search_memory(model, model.encode(pixels), limits, capacity=capacity, **settings)

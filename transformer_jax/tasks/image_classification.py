@@ -2,35 +2,31 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from transformer_jax.data.augmentation import Augmentation
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.examples import Kind
-from transformer_jax.data.labels import Labels
+from transformer_jax.data.examples import Kind, decodable
 from transformer_jax.data.pictures import Picture, decode_picture, encode_picture
 from transformer_jax.data.sources import Example
-from transformer_jax.data.vocabulary import VocabularyConfig
-from transformer_jax.models.encoder_only import EncoderOnly, EncoderOnlyConfig
+from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.nn.inputs import Patches, Pixels
 from transformer_jax.parallel.distributed import to_host
-from transformer_jax.tasks.classification import LabelPredictor
+from transformer_jax.tasks.classification import LabelPredictor, LabelTask
 from transformer_jax.tasks.losses import class_sums
-from transformer_jax.tasks.predictor import Predictor
+from transformer_jax.tasks.predictor import Predictor, decoded
 from transformer_jax.tasks.sequences import array_width
-from transformer_jax.tasks.task import Sums, Task, Tokenizers, means_of, resolved
+from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
 AnyPicture = str | os.PathLike[str] | bytes | Picture
 """A picture: the name of a file, its bytes, or an array of values from 0 to 255."""
@@ -38,7 +34,7 @@ AnyPicture = str | os.PathLike[str] | bytes | Picture
 
 @dataclass(frozen=True)
 class PictureTask(Task):
-    """Learns something of an `image`: bytes of a file, or an array. In a batch a picture counts as one token."""
+    """Learns something of an `image`: a file, its bytes, or an array. In a batch a picture counts as one token."""
 
     image_size: Annotated[int, Ge(1), Le(2**14)] = 224
     """Pixels along each side, to which pictures are scaled; their middle square is taken."""
@@ -66,18 +62,14 @@ class PictureTask(Task):
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded."""
 
-        def sound(example: Example) -> bytes | None:
-            try:
-                data = encode_picture(example["image"])
-                self.decode(data)
-            except (OSError, ValueError):
-                return None
+        def checked(example: Example) -> bytes:
+            data = encode_picture(example["image"])
+            self.decode(data)
             return data
 
-        with ThreadPoolExecutor() as threads:
-            return {"image": [*threads.map(sound, examples)]}
+        return {"image": decodable(checked, examples)}
 
-    def patches(self, model: Any) -> Patches:
+    def input_of(self, model: Any, data: DataConfig) -> Patches:
         """The model's input with what follows from the task; ValueError for a model that reads no such pictures."""
         patches = getattr(model, "input", None)
         if not isinstance(patches, Patches):
@@ -89,67 +81,25 @@ class PictureTask(Task):
         # A learned table of positions that was made for another size is interpolated.
         return replace(patches, image_size=patches.image_size or self.image_size, channels=self.channels)
 
-    def samples(self, predictor: Any, examples: Sequence[Example]) -> list[str]:
-        """What is right for pictures, and what is predicted."""
-        found = predictor.predict([example["image"] for example in examples])
-        return [f"{one[self.features[-1]]}  -> {other}" for one, other in zip(examples, found, strict=True)]
-
 
 @dataclass(frozen=True)
-class ImageClassification(PictureTask):
+class ImageClassification(LabelTask, PictureTask):
     """Learns the `label` of an `image`."""
 
     features: ClassVar[tuple[str, ...]] = ("image", "label")
 
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of the target probability that is spread over all labels."""
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return {**super().kinds, "label": "label"}
-
-    @property
-    def columns(self) -> Columns:
-        """The picture, decoded by the pipeline, and the label's id."""
-        return {**super().columns, "label": Column(varying=False)}
-
-    def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
-        return {"label": Labels()}
-
-    def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """The bytes of pictures, None of those that cannot be decoded, and the ids of their labels."""
-        labels = [tokenizers["label"].id(example["label"]) for example in examples]
-        return {**super().encode(tokenizers, examples, max_length=max_length), "label": labels}
-
-    def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        changes = {"head": "sequence", "num_outputs": vocab_sizes["label"], "input": self.patches(model)}
-        return resolved(self, model, EncoderOnlyConfig, data, 0, **changes)
-
     def loss(self, model: EncoderOnly, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
         """`loss`: cross-entropy; also `nll`, without smoothing and mixing, `accuracy` and `top_5`."""
-        pixels, label, share = batch["image"], batch["label"], None
-        real = (batch["example"] >= 0).astype(jnp.float32)
         if key is not None and (self.augmentation.mixup or self.augmentation.cutmix):
+            label, real = batch["label"], (batch["example"] >= 0).astype(jnp.float32)
             # These draws are of a whole batch: they belong to the step, as those of dropout do.
             mix_key, key = jax.random.split(key)
-            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(pixels), real, mix_key)
-        logits = model(pixels, key=key)
-        sums_of = partial(class_sums, logits, label_smoothing=self.label_smoothing)
-        sums = sums_of(label, real)
-        if share is not None:
+            pixels, share = mixed(self.augmentation, model.encoder_input.normalised(batch["image"]), real, mix_key)
+            logits = model(pixels, key=key)
+            sums_of = partial(class_sums, logits, label_smoothing=self.label_smoothing)
             own, other = sums_of(label, real * share), sums_of(jnp.roll(label, 1), real * (1 - share))
-            sums["loss"] = (own["loss"][0] + other["loss"][0], jnp.sum(real))
-        _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-        among = (best == label[:, None]).any(axis=1)
-        return {**sums, "top_5": (jnp.sum(among * real), jnp.sum(real))}
-
-    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", "accuracy": "higher", "top_5": "higher"}
-
-    def loss_metrics(self, sums: Mapping[str, tuple[float, float]], examples: Sequence[Example]) -> dict[str, Any]:
-        """The loss without smoothing; how often the label is the most probable or among five, in percent."""
-        means = means_of(sums)
-        return {"loss": means["nll"], "accuracy": 100 * means["accuracy"], "top_5": 100 * means["top_5"]}
+            return {**self.label_sums(logits, batch), "loss": (own["loss"][0] + other["loss"][0], jnp.sum(real))}
+        return self.label_sums(model(batch["image"], key=key), batch)
 
     def predictor(self, model: EncoderOnly, tokenizers: Tokenizers, data: DataConfig) -> "ImageClassifier":
         """The model with `classify`, `probabilities`, `embed` and `attention`."""
@@ -203,10 +153,7 @@ class PictureReader(Predictor):
 
     def pixels(self, picture: AnyPicture, line: int = 1) -> UInt8[np.ndarray, "height width channels"]:
         """The pixels that the model reads; ValueError, with the number of the line, for what is no picture."""
-        try:
-            return self.decode(encode_picture(Path(picture) if isinstance(picture, str | os.PathLike) else picture))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"line {line} is {error}") from error
+        return decoded(picture, lambda file: self.decode(encode_picture(file)), line)
 
 
 class PictureAttention(NamedTuple):

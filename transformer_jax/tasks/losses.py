@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 
@@ -58,6 +59,27 @@ def class_sums(
     right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
     rows, count = {"loss": losses[:, 0], "nll": plain[:, 0], "accuracy": right}, jnp.sum(weights)
     return {name: (jnp.sum(values * weights), count) for name, values in rows.items()}
+
+
+def ctc_losses(
+    logits: Float[Array, "batch frames rows"],
+    frames: Int[Array, " batch"],
+    labels: Int[Array, "batch length"],
+    lengths: Int[Array, " batch"],
+    *,
+    blank: int,
+) -> Float[Array, " batch"]:
+    """The negative log-probability, in nats, of labels in all their alignments to frames (Graves et al. 2006, "CTC").
+
+    0 for labels that do not fit: of which there are, with a blank between equal ones, more than frames.
+    """
+    beyond_frames, beyond_labels = (
+        jnp.arange(array.shape[1])[None] >= count[:, None] for array, count in ((logits, frames), (labels, lengths))
+    )
+    paddings = beyond_frames.astype(jnp.float32), beyond_labels.astype(jnp.float32)
+    losses = optax.ctc_loss(logits, paddings[0], labels, paddings[1], blank_id=blank)
+    repeated = jnp.sum((labels[:, 1:] == labels[:, :-1]) & ~beyond_labels[:, 1:], axis=1)
+    return jnp.where((lengths > 0) & (lengths + repeated <= frames), losses, 0.0)
 
 
 LARGE_VOCABULARY, CHUNK = 16_384, 64

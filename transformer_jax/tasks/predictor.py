@@ -1,8 +1,10 @@
 """A trained model as people use it: texts in, batches over all devices, results back in order."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -146,6 +148,14 @@ def forbidden_tokens(tokenizer: Tokenizer, rules: TextRules, *end_ids: int) -> t
     """The tokens that are never generated."""
     special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id, *map(tokenizer.token_id, rules.suppressed)}
     return tuple(sorted(special - {*end_ids, -1}))
+
+
+def decoded(item: Any, decode: Callable[[Any], Any], line: int) -> Any:
+    """`decode` of an item, or of the file that it names; ValueError, with the number of its line, if that fails."""
+    try:
+        return decode(Path(item) if isinstance(item, str | os.PathLike) else item)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"line {line} is {error}") from error
 
 
 def listed(lines: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest
 
 from transformer_jax.nn.named import choose
-from transformer_jax.tasks.text_metrics import Comet, CompoundSplitBLEU, ExactMatch, Rouge
+from transformer_jax.tasks.text_metrics import Comet, CompoundSplitBLEU, ErrorRate, ExactMatch, Rouge
 
 References = Sequence[str | Sequence[str]]
 """The right text of every example, or its several right texts."""
@@ -149,6 +149,8 @@ SCORES: dict[str, TextScore] = {
     "rougeL": TextScore(lambda _: Rouge("rougeL"), "rouge_signature"),
     "rougeLsum": TextScore(lambda _: Rouge("rougeLsum"), "rouge_signature"),
     "comet": TextScore(lambda scoring: Comet(scoring.comet_model, scoring.sources), "comet_signature"),
+    "wer": TextScore(lambda _: ErrorRate("wer"), "wer_signature", better="lower"),
+    "cer": TextScore(lambda _: ErrorRate("cer"), "wer_signature", better="lower"),
     "exact_match": TextScore(lambda _: ExactMatch("exact_match")),
 }
 

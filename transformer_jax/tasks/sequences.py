@@ -13,8 +13,12 @@ Tokens = Sequence[int] | Int[np.ndarray, " _"]
 
 
 def padded(sequences: Sequence[Tokens], rows: int, width: int, *, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens `[rows, width]`, padded with 0 on the right (or left), and lengths `[rows]`: 0 without a sequence."""
-    tokens, lengths = np.zeros((rows, width), np.int32), np.zeros(rows, np.int32)
+    """Tokens `[rows, width]`, padded with 0 on the right (or left), and lengths `[rows]`: 0 without a sequence.
+
+    Items of another shape and type, such as frames of sound, keep them.
+    """
+    like = np.asarray(sequences[0]) if len(sequences) and np.ndim(sequences[0]) > 1 else np.zeros(0, np.int32)
+    tokens, lengths = np.zeros((rows, width, *like.shape[1:]), like.dtype), np.zeros(rows, np.int32)
     for row, ids in enumerate(sequences):
         start = width - len(ids) if left else 0
         tokens[row, start : start + len(ids)] = ids

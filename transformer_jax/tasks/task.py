@@ -107,6 +107,10 @@ class Task:
         """
         raise ValueError(f"{type(self).__name__} has no data.subword_sampling; set it to 0")
 
+    def input_of(self, model: Any, data: DataConfig) -> Any:
+        """The model's input with what follows from the task; ValueError for a model that reads something else."""
+        return model.input
+
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> Any:
         """The model's configuration with the sizes of the features' vocabularies filled in.
 
@@ -169,6 +173,9 @@ class Task:
         predictions = predictor.predict([example[first] for example in examples])
         lines = []
         for example, prediction in zip(examples, predictions, strict=True):
+            if not isinstance(example[first], str):  # a picture or a recording
+                lines.append(f"{example[last]}  -> {prediction}")
+                continue
             wrong = "" if prediction == example[last] else f"  (not {example[last]})"
             lines += [example[first], f"  -> {prediction}{wrong}"]
         return lines

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -68,6 +69,46 @@ class ExactMatch(MeanMetric):
 
     def of_example(self, hypothesis: str, references: Sequence[str]) -> float:
         return float(hypothesis in references)
+
+
+class ErrorRate(MeanMetric):
+    """Word error rate (wer) or character error rate (cer): edits for 100 words or characters, by the package jiwer.
+
+    Both texts are compared in lower case, without punctuation but for apostrophes in words, and with one space between
+    words (`spoken`). Of several references the one with the lowest rate counts.
+    """
+
+    def __init__(self, name: str):
+        try:
+            import jiwer
+        except ImportError as error:
+            raise ValueError("error rates need the package jiwer: pip install '.[audio]'") from error
+        super().__init__(name, case="lc", punctuation="no", version=f"jiwer-{version('jiwer')}")
+        self.process = {"wer": jiwer.process_words, "cer": jiwer.process_characters}[name]
+
+    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[float]:
+        said = spoken(hypothesis)
+
+        def edits(right: str) -> list[float]:
+            if not right:  # of which jiwer has no rate
+                return [float(len(said.split() if self.name == "wer" else said)), 0.0]
+            found = self.process(right, said)
+            wrong = found.substitutions + found.deletions
+            return [float(wrong + found.insertions), float(wrong + found.hits)]
+
+        return min(
+            (edits(spoken(right)) for right in ref_kwargs["references"]), key=lambda pair: pair[0] / (pair[1] or 1)
+        )
+
+    def _compute_score_from_stats(self, stats: Any) -> Score:
+        return super()._compute_score_from_stats((stats[0], max(float(stats[1]), 1.0)))
+
+
+def spoken(text: str) -> str:
+    """A text in lower case and NFKC, without what is neither letter, mark, number nor an apostrophe in a word."""
+    text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
+    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    return " ".join(filter(None, (word.strip("'") for word in kept.split())))
 
 
 class Rouge(MeanMetric):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
@@ -22,14 +22,13 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import OneOf
 from transformer_jax.decoding.ensemble import Ensemble
-from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
-from transformer_jax.tasks.scores import PLAIN, TextScoring, check_scores
+from transformer_jax.tasks.scores import PLAIN, TextScoring
 from transformer_jax.tasks.sequences import Tokens
-from transformer_jax.tasks.task import Sums, Tokenizers
-from transformer_jax.tasks.text_task import TextTask
+from transformer_jax.tasks.task import Tokenizers
+from transformer_jax.tasks.text_task import TextTask, named_tokens, tokens_of
 
 
 @dataclass(frozen=True)
@@ -71,30 +70,25 @@ class Translation(TextTask):
     """A token of the vocabulary behind the end token of every source, where mBART has the code of its language."""
     source_eos: bool = True
     """Whether every source has an end token, as those of T5Gemma have not."""
-    target_start: str = ""
-    """A token of the vocabulary behind the start token of every target, such as the code of its language."""
     truncate: bool = False
     """Whether a source of more than data.max_length tokens loses its end, rather than being skipped or refused."""
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """Source tokens and target tokens, both with their special tokens around them."""
-        source, target = tokenizers["source"], tokenizers["target"].for_targets
-        sources, targets = ([example[name] for example in examples] for name in self.features)
+        sources = [example["source"] for example in examples]
         return {
-            "source": self.source_tokens(source, max_length)(sources),
-            "target": [[target.bos_id, *ids] for ids in tokens_of(target, targets, self.target_start)],
+            "source": self.source_tokens(tokenizers["source"], max_length)(sources),
+            "target": self.target_tokens(tokenizers, examples),
         }
 
     def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
         settings: dict[str, Any] = {"alpha": alpha, "seed": seed, "epoch": epoch}
         of_source = (int(bool(self.source_start)), self.source_eos + bool(self.source_end))
         batch = resample(batch, "source", tokenizers["source"], around=of_source, **settings)
-        of_target = (1 + bool(self.target_start), 1)
-        return resample(batch, "target", tokenizers["target"].for_targets, around=of_target, **settings)
+        return super().resample(batch, tokenizers, **settings)
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
-        if not isinstance(model, EncoderDecoderConfig):
-            raise ValueError(f"Translation needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
+        model = self.sized(model, vocab_sizes, source_vocab_size=vocab_sizes["source"])
         if model.share_embeddings and not data.shared_vocabulary:
             raise ValueError("model.share_embeddings needs data.shared_vocabulary; set both or neither")
         reach, longest = model.reach(), self.decoding.limit(data.max_length) + bool(self.target_start)
@@ -105,17 +99,7 @@ class Translation(TextTask):
                 f"plus task.decoding.extra_length {self.decoding.extra_length}{start}; raise it, "
                 "or limit task.decoding.max_new_tokens"
             )
-        check_scores(self.scores, self.bleu_tokenize)
-        for name, size in (("vocab_size", vocab_sizes["target"]), ("source_vocab_size", vocab_sizes["source"])):
-            if getattr(model, name) not in (0, size):
-                raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
-        return replace(model, vocab_size=vocab_sizes["target"], source_vocab_size=vocab_sizes["source"])
-
-    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
-        target = batch["target"]
-        logits = model(batch["source"], target, source_lengths=batch["source_length"], key=key)
-        return self.target_sums(model, logits, target, batch["target_length"])
+        return model
 
     def source_tokens(self, tokenizer: Tokenizer, max_length: int) -> "SourceTokens":
         """How sources become tokens."""
@@ -140,7 +124,7 @@ class Translation(TextTask):
 
 
 class Hypothesis(NamedTuple):
-    """One translation of a search."""
+    """One text of a search."""
 
     text: str
     score: float
@@ -168,32 +152,62 @@ SourceTokens = Callable[[Sequence[str]], list[list[int]]]
 """From texts to the tokens that a model reads."""
 
 
-def tokens_of(
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    start: str = "",
-    end: str = "",
-    *,
-    eos: bool = True,
-    prefix: str = "",
-    longest: int | None = None,
-) -> list[list[int]]:
-    """The tokens of texts and the end token, between those of the names `start` and `end`.
+class Searcher(Predictor):
+    """Writes texts by beam search, given what the encoder has read."""
 
-    Each text begins with `prefix`, and loses its end where there would be more tokens than `longest`.
-    """
-    first, last = named_tokens(tokenizer, start), [tokenizer.eos_id] * eos + named_tokens(tokenizer, end)
-    room = None if longest is None else max(longest - len(first) - len(last), 0)
-    encoded = tokenizer.encode_batch([f"{prefix}{text}" for text in listed(texts)])
-    return [[*first, *ids[:room], *last] for ids in encoded]
+    def __init__(
+        self,
+        model: EncoderDecoder | Ensemble,
+        tokenizer: Any,
+        target: Tokenizer,
+        decoding: Decoding,
+        *,
+        max_length: int,
+        target_start: str = "",
+    ):
+        self.target, self.target_start = target, [target.bos_id, *named_tokens(target, target_start)]
+        self.forbidden = forbidden_tokens(target, decoding, target.eos_id)
+        super().__init__(model, tokenizer, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
+        self.decoding = decoding
+
+    def searched(
+        self,
+        lines: Sequence[int],
+        columns: Sequence[Sequence[Any]],
+        n_best: int = 1,
+        choices: Mapping[tuple[int, ...], str] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The `n_best` different texts, best first, for every row of the columns that `vectors_of` reads.
+
+        Tokens that are other pieces of the same text count once, with the best of their scores. With `choices`, the
+        texts by their tokens, it is one of those. Raises ValueError, with the number in `lines`, where there is none.
+        """
+        if not 1 <= n_best <= self.decoding.beam_size:
+            raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
+        choices = choices or {}
+        settings = {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
+        results, hypotheses = self.for_each(_search, *columns, **self._settings() | settings), []
+        for line, result in zip(lines, results, strict=True):
+            best: dict[str, Hypothesis] = {}
+            for ids, length, score, log_prob in zip(*result, strict=True):
+                if length > 0:
+                    tokens = ids[:length].tolist()
+                    text = choices.get((*tokens,)) or self.target.decode(tokens)
+                    best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
+            hypotheses.append(list(best.values())[:n_best])
+            if not hypotheses[-1] or not math.isfinite(hypotheses[-1][0].score):
+                if choices or self.decoding.constraints():
+                    reason = "its rules rule all out, or the model's numbers are not finite"
+                    raise ValueError(f"line {line} has no output: {reason}")
+                raise FloatingPointError(f"line {line} has no output: the model's numbers are not finite")
+        return hypotheses
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"decoding": self.decoding, "start": (*self.target_start,), "read": self.vectors_of}
+        return settings | {"end_id": self.target.eos_id, "forbidden": self.forbidden}
 
 
-def named_tokens(tokenizer: Tokenizer, name: str) -> list[int]:
-    """The token of this name, or none without a name."""
-    return [tokenizer.token_id(name)] if name else []
-
-
-class Translator(Predictor):
+class Translator(Searcher):
     """Translates, scores and shows attention."""
 
     def __init__(
@@ -207,12 +221,9 @@ class Translator(Predictor):
         source_tokens: SourceTokens | None = None,
         target_start: str = "",
     ):
-        tokenizers = TextTokenizers(source_tokenizer, target_tokenizer)
         self.tokens_of_sources = source_tokens or partial(tokens_of, source_tokenizer)
-        self.target_start = [target_tokenizer.bos_id, *named_tokens(target_tokenizer, target_start)]
-        self.forbidden = forbidden_tokens(target_tokenizer, decoding, target_tokenizer.eos_id)
-        super().__init__(model, tokenizers, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
-        self.decoding = decoding
+        both, settings = TextTokenizers(source_tokenizer, target_tokenizer), {"target_start": target_start}
+        super().__init__(model, both, target_tokenizer, decoding, max_length=max_length, **settings)
 
     def translate(self, lines: Sequence[str], *, among: Sequence[str] | None = None) -> list[str]:
         """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long.
@@ -228,11 +239,8 @@ class Translator(Predictor):
     ) -> list[list[Hypothesis]]:
         """The `n_best` different translations of every line, best first, or fewer if the search has no more.
 
-        Tokens that are other pieces of the same text count once, with the best of their scores. `among`: the texts that
-        a translation may be.
+        `among`: the texts that a translation may be.
         """
-        if not 1 <= n_best <= self.decoding.beam_size:
-            raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
         return self.search_encoded(lines, self.encoded(lines), n_best, among=among)
 
     def search_encoded(
@@ -245,25 +253,11 @@ class Translator(Predictor):
     ) -> list[list[Hypothesis]]:
         """`search` for lines whose tokens are known."""
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
-        filled = [i for i, line in enumerate(lines) if line.strip()]
-        choices = {} if among is None else self._choices(among)
-        settings = self._settings() | (
-            {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
-        )
-        results = self.for_each(_search, [encoded[i] for i in filled], **settings)
-        for line, result in zip(filled, results, strict=True):
-            best: dict[str, Hypothesis] = {}
-            for ids, length, score, log_prob in zip(*result, strict=True):
-                if length > 0:
-                    tokens = ids[:length].tolist()
-                    text = choices.get((*tokens,)) or self.tokenizer.decode(tokens)
-                    best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
-            hypotheses[line] = list(best.values())[:n_best]
-            if not hypotheses[line] or not math.isfinite(hypotheses[line][0].score):
-                if among is not None or self.decoding.constraints():
-                    reason = "its rules rule all out, or the model's numbers are not finite"
-                    raise ValueError(f"line {line + 1} has no translation: {reason}")
-                raise FloatingPointError(f"line {line + 1} has no translation: the model's numbers are not finite")
+        filled = {i + 1: encoded[i] for i, line in enumerate(lines) if line.strip()}
+        choices = None if among is None else self._choices(among)
+        found = self.searched([*filled], [[*filled.values()]], n_best, choices)
+        for line, texts in zip(filled, found, strict=True):
+            hypotheses[line - 1] = texts
         return hypotheses
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -302,7 +296,7 @@ class Translator(Predictor):
         return self.run(_search, source, lengths, **self._settings())
 
     @staticmethod
-    def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Encoded:
+    def vectors_of(model: EncoderDecoder | Ensemble, tokens: Array, lengths: Array) -> Any:
         return model.encode(tokens, source_lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
@@ -321,26 +315,23 @@ class Translator(Predictor):
             raise ValueError("there is no text to choose from: give one at least")
         return {(*ids,): text for text, ids in zip(texts, encoded, strict=True)}
 
-    def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"decoding": self.decoding, "start": (*self.target_start,)}
-        return settings | {"end_id": self.tokenizer.target.eos_id, "forbidden": self.forbidden}
 
-
-@partial(jax.jit, static_argnames=("decoding", "start", "longest", "end_id", "forbidden"))
+@partial(jax.jit, static_argnames=("read", "decoding", "start", "longest", "end_id", "forbidden"))
 def _search(
     model: EncoderDecoder | Ensemble,
     source: Array,
     lengths: Array,
-    *,
+    *more: Array,
+    read: Callable[..., Any],
     decoding: Decoding,
     longest: int = 0,
     **settings: Any,
 ) -> BeamResult:
-    """Translations of source tokens `[batch, length]`: encoded once, then searched."""
+    """Texts for sources `[batch, length, ...]`, which `read` encodes, with their lengths and `more`; then searched."""
     capacity = longest or decoding.limit(source.shape[1])
     limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
+    memory = read(model, source, lengths, *more)
     limits = jnp.where(lengths > 0, limits, 0)
-    memory = model.encode(source, source_lengths=lengths)
     return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
 
 

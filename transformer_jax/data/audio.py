@@ -1,0 +1,97 @@
+"""Sound: from the bytes of a file to samples of one rate, and from samples to the column of a batch."""
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float32, Int16
+
+from transformer_jax.data.columns import Column
+from transformer_jax.data.media import ClassFolders, FileTable, file_bytes
+
+SUFFIXES = (".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
+RATES = (1_000, 400_000)
+"""The lowest and highest sample rates of a file."""
+MOST_SAMPLES = 2**27
+"""Samples of a file, of all channels together; what claims to have more may be made to exhaust the memory."""
+FRAMES_PER_SECOND = 100
+"""The items of a column of sound are frames of 10 ms, so that tokens of a batch and the longest recording are these."""
+SHORTEST = 3
+"""Frames of the shortest recording: what spectra are taken of is about as long."""
+CUT_OFF = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be \d+\)", re.MULTILINE)
+"""In libsndfile's notes: a file has fewer bytes than its header says, which those that were streamed leave open."""
+Samples = Float32[np.ndarray, " samples"]
+
+
+def packages() -> tuple[Any, Any]:
+    """The packages soundfile and soxr; ValueError where they are not installed."""
+    try:
+        import soundfile
+        import soxr
+    except (ImportError, OSError) as error:  # OSError without libsndfile
+        raise ValueError(f"sound needs the packages soundfile and soxr ({error}): pip install '.[audio]'") from error
+    return soundfile, soxr
+
+
+def read_audio(file: Path | bytes, sample_rate: int) -> Samples:
+    """The samples of a file or its bytes at `sample_rate`, between -1 and 1, as the mean of its channels.
+
+    WAV, FLAC, Ogg, MP3 and what else libsndfile reads, whatever the file's name is. Raises ValueError for what is no
+    sound, cut off or damaged, and OSError for a file that cannot be read.
+    """
+    soundfile, soxr = packages()
+    data = file if isinstance(file, bytes) else file_bytes(file, "sound")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            rate, claimed = sound.samplerate, sound.frames
+            if not RATES[0] <= rate <= RATES[1]:
+                raise ValueError(f"its sample rate is {rate:,}")
+            if max(claimed, claimed * sample_rate // rate) * sound.channels > MOST_SAMPLES:
+                raise ValueError(f"{claimed:,} samples of {sound.channels} channels are more than {MOST_SAMPLES:,}")
+            samples = sound.read(dtype="float32", always_2d=True).mean(axis=1)
+            cut = CUT_OFF.search(sound.extra_info)
+        # What was written to a pipe claims the largest size there is, and an MP3's length is an estimate.
+        if (cut and int(cut[1]) < 2**31 - 2**16) or len(samples) < 0.95 * claimed:
+            raise ValueError("it is cut off")
+        if not np.isfinite(samples).all():
+            raise ValueError("it has samples that are no numbers")
+        return samples if rate == sample_rate else soxr.resample(samples, rate, sample_rate)
+    except Exception as error:  # of many types, whatever the damage is
+        raise ValueError(f"no sound: {' '.join(str(error).split())}") from error
+
+
+def audio_column(sample_rate: int) -> Column:
+    """A column of recordings as samples of 16 bits, in frames of 10 ms."""
+    return Column("int16", (sample_rate // FRAMES_PER_SECOND,))
+
+
+def encode_audio(sound: Path | bytes | np.ndarray, sample_rate: int) -> tuple[Int16[np.ndarray, "frames hop"], int]:
+    """The value of `audio_column` for a file, its bytes or samples of that rate, and the number of its samples.
+
+    Samples are integers of 16 bits or floats between -1 and 1, of which what is beyond is clipped; the last frame is
+    filled up with zeros. What is shorter than `SHORTEST` frames is empty.
+    """
+    samples = sound if isinstance(sound, np.ndarray) else read_audio(sound, sample_rate)
+    if samples.dtype.kind == "f":
+        samples = np.round(np.nan_to_num(samples) * 2**15)
+    samples, hop = samples.clip(-(2**15), 2**15 - 1).astype(np.int16), sample_rate // FRAMES_PER_SECOND
+    count = len(samples) if len(samples) >= SHORTEST * hop else 0
+    return np.pad(samples[:count], (0, -count % hop)).reshape(-1, hop), count
+
+
+@dataclass(frozen=True)
+class AudioFolders(ClassFolders):
+    """Folders with a folder of recordings for each class."""
+
+    feature: ClassVar[str] = "audio"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+
+
+@dataclass(frozen=True)
+class AudioTable(FileTable):
+    """Tables of recordings and their texts or labels."""
+
+    features: tuple[str, ...] = ("audio", "text")
