@@ -23,7 +23,7 @@ from transformer_jax import (
 
 def experiment() -> Experiment:
     return Experiment(
-        task=ImageCaptioning(image_size=16, channels=1, longest=24),
+        task=ImageCaptioning(image_size=16, channels=1),
         data=DataConfig(source=DigitPairs(), tokenizer=Bytes(), max_length=32, tokens_per_batch=2_048, num_buckets=1),
         model=EncoderDecoderConfig(
             d_model=64,

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from transformer_jax.data.augmentation import Augmentation, operated
-from transformer_jax.data.columns import Column
-from transformer_jax.data.pictures import encode_picture, picture_column
+from transformer_jax.data.pictures import encode_picture
 from transformer_jax.data.pipeline import batches
 from transformer_jax.data.plan import BatchPlan
 from transformer_jax.data.table import encode_table
+from transformer_jax.tasks.image_classification import ImageClassification
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -61,8 +61,8 @@ def test_operations_are_those_of_their_draws():
 
 def test_changes_depend_on_seed_epoch_and_example_alone(tmp_path):
     pictures = RANDOM.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-    columns = {"image": picture_column(8, 3, Augmentation(shift=2, operations=2)), "number": Column(varying=False)}
-    rows = [{"image": encode_picture(picture), "number": i} for i, picture in enumerate(pictures)]
+    columns = ImageClassification(image_size=8, augmentation=Augmentation(shift=2, operations=2)).columns
+    rows = [{"image": encode_picture(picture), "label": i} for i, picture in enumerate(pictures)]
     table = encode_table(
         rows,
         lambda part: {name: [row[name] for row in part] for name in columns},
@@ -90,3 +90,24 @@ def test_changes_depend_on_seed_epoch_and_example_alone(tmp_path):
     for seed, epoch in ((2, 3), (1, 4)):
         assert sum(one == other for one, other in zip(seen(seed, 2, epoch), once, strict=True)) < 3
     assert seen(1, 2, 0, shuffle=False) == [picture.tobytes() for picture in pictures], "an evaluation changes nothing"
+
+
+def test_operations_are_as_strong_as_in_autoaugment():
+    """Cubuk et al. 2019, table 6, in NumPy: each at its strongest or half as strong."""
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 20), dtype=np.uint8)
+    image, wide = Image.fromarray(pixels), pixels.astype(float)
+
+    def found(number, level):
+        return np.asarray(operated(image, (number + 0.5) / 14, level)).astype(float)
+
+    np.testing.assert_array_equal(found(3, 0.5), np.where(pixels < 128, wide, 255 - wide))
+    np.testing.assert_array_equal(found(4, -1.0), pixels & 0xF0)
+    for level in (-1.0, 0.5):
+        np.testing.assert_allclose(found(7, level), np.clip((1 + 0.9 * level) * wide, 0, 255), atol=1)
+        np.testing.assert_allclose(
+            found(6, level), np.clip(wide.mean() + (1 + 0.9 * level) * (wide - wide.mean()), 0, 255), atol=2
+        )
+    np.testing.assert_array_equal(found(12, 1.0)[:, :11], wide[:, 9:])
+    np.testing.assert_array_equal(found(13, -1.0)[9:], wide[:11])
+    np.testing.assert_allclose(found(10, 1.0)[10, :16], 0.85 * wide[10, 3:19] + 0.15 * wide[10, 4:20], atol=1)
+    np.testing.assert_allclose(found(11, 1.0)[:16, 10], 0.85 * wide[3:19, 10] + 0.15 * wide[4:20, 10], atol=1)

@@ -1,12 +1,15 @@
 """Pictures of every form are decoded right; what is damaged or too large is counted and skipped."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +182,39 @@ def test_arrays_of_a_file_are_read_with_the_names_of_their_labels(tmp_path):
         list(source.examples("train"))
 
 
+def test_a_file_of_arrays_that_is_damaged_or_has_other_labels_is_refused_in_one_line(tmp_path):
+    images, file = np.zeros((3, 4, 4, 3), np.uint8), tmp_path / "train.npz"
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    np.savez_compressed(file, images=images, labels=np.arange(3) % 2)
+    whole, header = file.read_bytes(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**50,)})
+    with zipfile.ZipFile(file, "w") as claims:
+        claims.writestr("images.npy", header.getvalue())
+    damaged = [whole[:9], whole[:-30], whole[:70] + bytes(20) + whole[90:], file.read_bytes()]
+    for labels in ([0, 1, 2], [0, 1, -1], [0.0, 1.0, 1.0], ["cat", "dog", "dog"]):
+        np.savez(file, images=images, labels=np.array(labels))
+        damaged.append(file.read_bytes())
+    for content in damaged:
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"train.npz does not hold images and labels"):
+            list(Npz(directory=str(tmp_path), classes="classes.txt").examples("train"))
+
+
+@pytest.mark.parametrize("value", ["null", "3", '["x"]'])
+def test_a_table_without_the_name_of_a_file_is_refused(tmp_path, value):
+    (tmp_path / "train.jsonl").write_text(f'{{"image": {value}, "label": "cat"}}\n')
+    source = PictureTable(directory=str(tmp_path), train=("train.jsonl",))
+    with pytest.raises(ValueError, match="column 'image' of example 1 is|is list, neither|is neither"):
+        list(ImageClassification().readable(source.examples("train")))
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "endless.png")  # reading it would wait for ever
+    for path in (tmp_path / "endless.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ValueError, match="is not a regular file"):
+            encode_picture(path)
+
+
 def table_of(source, directory):
     """The table of a source's examples to learn from, and the names of its labels."""
     task = ImageClassification(image_size=SIDE)
@@ -219,6 +255,18 @@ def test_parquet_holds_the_bytes_of_files(tmp_path):
     features, columns = ("image", "label"), ("image.bytes", "label")
     source = Files(directory=str(tmp_path), train=("train.parquet",), features=features, columns=columns)
     assert assert_read(source, tmp_path).skipped == {"undecodable": 1}
+
+
+def test_parquet_is_read_a_few_rows_at_a_time(tmp_path):
+    random = np.random.default_rng(0)
+    table = {"image": [random.bytes(20_000) for _ in range(2_000)], "label": ["cat"] * 2_000}
+    pq.write_table(pa.table(table), tmp_path / "train.parquet", row_group_size=100)
+    source = Files(directory=str(tmp_path), train=("train.parquet",), features=("image", "label"))
+    before = pa.total_allocated_bytes()
+    rows = source.examples("train")
+    assert next(rows)["label"] == "cat"
+    assert pa.total_allocated_bytes() - before < 12e6, "of 40 MB"
+    assert sum(1 for _ in rows) == 1_999
 
 
 PREPARE = """

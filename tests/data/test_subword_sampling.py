@@ -1,11 +1,17 @@
 """Texts are cut into other tokens in every epoch, always the same ones for the same seed, epoch and example."""
 
+import collections
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
-from transformer_jax.data.subword_sampling import resample, roomy
+from transformer_jax.data.subword_sampling import draw, resample, roomy
 from transformer_jax.data.tokenizers import Bytes, SentencePiece
 
 SYLLABLES = [consonant + vowel for consonant in "bdgklmnprst" for vowel in "aeiou"]
@@ -53,6 +59,43 @@ def test_the_texts_stay_and_their_tokens_depend_on_seed_epoch_and_example_alone(
         assert rows_of(resample(batch, "text", tokenizer, **other, **AROUND)) != first
 
 
+def test_without_dropout_the_tokens_are_the_vocabularys_own():
+    tokenizer = SentencePiece(vocab_size=150).train(TEXTS)
+    for text in (*TEXTS[:50], "bada Ω goki", "goki  ba", "zzz", ""):
+        ids = tokenizer.encode(text)
+        assert draw(tokenizer, ids, 0.0, [0], longest=999) == ids
+
+
+def test_cuts_are_drawn_as_often_as_their_probability_says():
+    tokenizer, alpha = SentencePiece(vocab_size=150, model_type="unigram").train(TEXTS), 0.2
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(tokenizer.content)
+    best = processor.nbest_encode("badako", nbest_size=64)
+    weights = np.exp([alpha * sum(map(processor.get_score, ids)) for ids in best])
+    drawn = collections.Counter(tuple(draw(tokenizer, best[0], alpha, [n], longest=99)) for n in range(4_000))
+    found = [drawn[(*ids,)] / 4_000 for ids in best]
+    np.testing.assert_allclose(found, weights / weights.sum(), atol=0.03)
+    assert 0.1 < found[0] < 0.9
+
+
+def test_another_process_draws_the_same():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_subword_sampling as test; print(test.drawn_tokens())"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert output.strip() == str(drawn_tokens())
+
+
+def drawn_tokens():
+    return [
+        draw(trained, trained.encode(TEXTS[number]), 0.2, [number], longest=999)
+        for trained in (SentencePiece(vocab_size=150, model_type=kind).train(TEXTS) for kind in ("bpe", "unigram"))
+        for number in range(20)
+    ]
+
+
 def test_what_does_not_fit_stays_as_it_is(tokenizer):
     width = max(len(row) for row in rows_of(batch_of(tokenizer, range(20), 99)))
     batch = batch_of(tokenizer, range(20), width)
@@ -73,7 +116,8 @@ def test_unknown_tokens_stay_unknown(tokenizer):
 def test_a_vocabulary_with_one_way_to_cut_a_text_is_refused():
     for config in (Bytes(), SentencePiece(vocab_size=30, model_type="char")):
         with pytest.raises(ValueError, match="subword_sampling needs a SentencePiece vocabulary of the type bpe"):
-            config.train(TEXTS).sample("hello", 0.1, 0)
+            tokenizer = config.train(TEXTS)
+            draw(tokenizer, tokenizer.encode("bada"), 0.1, [0], longest=9)
 
 
 def test_room_is_bounded_by_the_longest_length():

@@ -1,5 +1,7 @@
 """An encoder of pictures and a decoder of text: the experiment that shows the path whole."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,7 +16,7 @@ from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "vision" / "captions.py"
-SMALL = {"data.source.count": 120, "data.tokens-per-batch": 512, "task.longest": 8, "task.decoding.beam-size": 1}
+SMALL = {"data.source.count": 120, "data.tokens-per-batch": 512, "data.max-length": 32, "task.decoding.beam-size": 1}
 SMALL |= {"model.num-layers": 1, "model.num-decoder-layers": 1, "optimizer.warmup-steps": 2, "mesh.data": 1}
 SMALL |= {"train.steps": 6, "train.save-every": 6, "train.log-every": 1, "train.validation-examples": 0}
 OPTIONS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
@@ -40,6 +42,13 @@ def test_captions_are_learnt_predicted_and_exported(tmp_path, capsys):
     captioner = load(tmp_path / "straight")
     assert captured.out == captioner.describe([example["image"]])[0] + "\n\n"
     assert "line 2 is skipped" in captured.err
+
+    scored = ["--scores", "ter", "bleu", "--json", "--task.bootstrap", "10"]
+    assert main(["compare", *2 * [str(tmp_path / "straight")], "--resamples", "10", *scored]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["examples"] == 12 and compared["scores"]["ter"]["p_value"] == 1
+    assert run.experiment.task.longest(run.experiment.data) == 32, "which decides the largest batch of a plan"
+    assert replace(run.experiment.task, scores=("ter",)).metrics() == {"loss": "lower", "ter": "lower"}
 
     assert main(["export", str(tmp_path / "straight"), str(tmp_path / "programs"), "--stablehlo", "16"]) == 0
     parameters = load_file(tmp_path / "programs" / "model.safetensors")

@@ -133,7 +133,7 @@ def test_a_local_layer_keeps_no_more_than_its_window():
     [
         ({"num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
         ({"pattern": ("locl",)}, "model.pattern is made of global, local, no_positions, not of"),
-        ({"positions": Rotary(), "head_dim": 3}, "even head_dim"),
+        ({"positions": Rotary(), "head_dim": 3}, "head_dim that 2 divides"),
     ],
 )
 def test_what_cannot_be_built_is_refused(change, message):

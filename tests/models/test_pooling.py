@@ -60,7 +60,7 @@ def test_attention_pooling_is_that_of_siglip():
 
 
 REFUSED = {
-    "is first, mean, first_and_mean, distilled, attention, not 'last'": {"pooling": "last"},
+    "is first, mean, first_and_mean, attention, distilled, not 'last'": {"pooling": "last"},
     "first needs model.input.class_token": {"input": Patches(4, 8, 3, class_token=False)},
     "distilled needs model.input.class_token, of DeiT both": {"pooling": "distilled", "input": Patches(4, 8, 3)},
     "first_and_mean needs model.pooler False": {"pooling": "first_and_mean", "pooler": True},

@@ -80,7 +80,7 @@ def test_an_encoder_of_sound_with_a_decoder_of_text_sees_nothing_of_the_padding(
     np.testing.assert_allclose(logits[..., :11], together[..., :11], atol=1e-4)
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean"])
+@pytest.mark.parametrize("pooling", ["first", "mean", "first_and_mean", "attention"])
 def test_a_recording_is_pooled_from_its_class_token_or_its_own_frames(pooling):
     config = bert(
         **SIZES,
@@ -96,7 +96,9 @@ def test_a_recording_is_pooled_from_its_class_token_or_its_own_frames(pooling):
     together = model(jnp.asarray(PADDED), lengths=jnp.asarray(LENGTHS))
     for row, frames in enumerate(LENGTHS):
         x = model.encode(jnp.asarray(FEATURES[row : row + 1, :frames])).vectors
-        pooled = x[:, 0] if pooling == "first" else x[:, 1:].mean(axis=1)
+        seen = {"first": x[:, 0], "mean": x[:, 1:].mean(axis=1)}
+        seen["first_and_mean"] = jnp.concatenate([*seen.values()], axis=1)
+        pooled = model.pooler.attention(x) if pooling == "attention" else seen[pooling]
         np.testing.assert_allclose(together[row], model.head(pooled)[0], atol=1e-5)
 
 
@@ -111,3 +113,5 @@ REFUSED = {
 def test_what_does_not_fit_is_refused(message):
     with pytest.raises(ValueError, match=message):
         base(**SIZES, vocab_size=9, input=REFUSED[message]).build(0)
+    with pytest.raises(ValueError, match="first, mean, first_and_mean, attention, not 'distilled'"):
+        bert(**SIZES, input=KEYWORD, head="sequence", num_outputs=3, pooling="distilled", pooler=False).build(0)

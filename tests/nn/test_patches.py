@@ -14,6 +14,7 @@ from PIL import Image
 
 from transformer_jax.interop.published import open_published, write_published
 from transformer_jax.interop.tensor_files import read_directory
+from transformer_jax.interop.vit import with_preprocessor
 from transformer_jax.models.decoder_only import gpt2
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import VIT_SIZES, vit
@@ -125,6 +126,12 @@ def test_a_picture_encoder_with_a_decoder_of_text():
 
 REFUSED = {
     "tokens are in no grid": lambda: gpt2(**SIZES, vocab_size=9, positions=Rotary2D()).build(0),
+    "are of patches, and tokens": lambda: gpt2(
+        **SIZES, vocab_size=9, pattern=("local", "global"), local_positions=Rotary2D()
+    ).build(0),
+    "in two dimensions, or none": lambda: vit(
+        **SIZES, num_outputs=2, input=Patches(4, 8, 3), pattern=("local", "global"), local_positions=Rotary2D()
+    ).build(0),
     "this one reads tokens": lambda: gpt2(**SIZES, vocab_size=9, input=Patches(4, 8, 3)).build(0),
     "image tasks fill in what is 0": lambda: vit(**SIZES, num_outputs=2).build(0),
     "sequence, pooled or none": lambda: vit(**SIZES, input=Patches(4, 8, 3), head="tokens", num_outputs=2).build(0),
@@ -147,6 +154,11 @@ def test_rows_are_dropped_with_their_probability_and_the_mean_stays():
     kept = dropped[:, 0, 0] > 0
     assert kept.mean() == pytest.approx(0.7, abs=0.01) and dropped.mean() == pytest.approx(1, abs=0.02)
     np.testing.assert_allclose(dropped, np.where(kept, 1 / 0.7, 0)[:, None, None] * np.ones((1, 2, 3)), rtol=1e-6)
+    # Rounded once: with a factor of 8 bits, the mean in training would be another than in evaluation.
+    rough = jnp.linspace(1, 2, 1000).astype(jnp.bfloat16)[:, None, None]
+    once = np.asarray(drop_rows(rough, jnp.float32(0.1), jax.random.key(0)), np.float32)
+    expected = np.asarray((rough.astype(jnp.float32) / 0.9).astype(jnp.bfloat16), np.float32)
+    np.testing.assert_array_equal(once, np.where(once > 0, expected, 0))
 
 
 @pytest.mark.parametrize("unroll", [False, True])
@@ -166,6 +178,8 @@ def test_stochastic_depth_rises_from_the_first_layer_to_the_last(unroll):
     for layer, rate in enumerate((0, 0.4, 0.8)):
         assert (added[layer] > 0).mean() == pytest.approx(1 - rate, abs=0.03)
         assert added[layer].mean() == pytest.approx(1, abs=0.1)
+    together = np.corrcoef(added[1] > 0, added[2] > 0)[0, 1]
+    assert abs(together) < 0.1, "layers leave out examples independently of each other"
     assert (stack(jnp.zeros((2, 1, 16)))[0] == 3).all(), "evaluation leaves nothing out"
 
 
@@ -199,6 +213,21 @@ def test_the_gradient_of_a_vit_is_that_of_transformers(tmp_path):
     assert ours.keys() == right.keys()
     for name in right:
         np.testing.assert_allclose(ours[name], right[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"do_normalize": False}, {"rescale_factor": 1 / 127.5}, {"do_rescale": False, "image_mean": [90, 100, 110]}],
+)
+def test_pixels_are_normalised_as_a_published_processor_does(tmp_path, values):
+    transformers = pytest.importorskip("transformers")
+    values = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "do_resize": False} | values
+    processor = transformers.ViTImageProcessor(**values)
+    processor.save_pretrained(tmp_path)
+    config = with_preprocessor(vit(**SIZES, input=Patches(4, 8, 3)), tmp_path)
+    ours = make_input(config.input, NoPositions()).normalised(PIXELS)
+    theirs = processor(list(np.asarray(PIXELS)), input_data_format="channels_last")["pixel_values"]
+    np.testing.assert_allclose(ours, np.stack(theirs).transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-4)
 
 
 def test_dinov2_gives_the_features_that_were_recorded():

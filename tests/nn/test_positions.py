@@ -45,7 +45,7 @@ def test_scores_of_rotated_vectors_know_only_distances():
 
 
 def test_an_odd_head_has_no_rotation():
-    with pytest.raises(ValueError, match="even head_dim"):
+    with pytest.raises(ValueError, match="head_dim that 2 divides"):
         turned(np.zeros((1, 1, 1, 3), np.float32), [[0]])
 
 

@@ -76,6 +76,30 @@ def test_a_picture_is_mixed_with_the_one_before_or_has_a_rectangle_of_it(how):
         assert share[1:255].var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.2), "the variance of Beta(a, a)"
 
 
+def test_the_rectangle_of_cutmix_has_its_share_of_the_area_and_stands_anywhere():
+    """Its sides are r times those of the picture and its centre is uniform (Yun et al. 2019, equation 2).
+
+    A centre nearer to an edge than r/2 loses r^2/4 of a side on average, and with Beta(1, 1) r^2 is uniform.
+    """
+    rows, pixels = 8192, jnp.zeros((8192, 8, 8, 1)).at[::2].set(1.0)
+    pictures, share = jax.jit(mixed, static_argnums=0)(
+        Augmentation(cutmix=1.0), pixels, jnp.ones(rows), jax.random.key(0)
+    )
+    # E (r - r^2/4)^2 = E r^2 - E r^3 / 2 + E r^4 / 16
+    assert 1 - float(share.mean()) == pytest.approx(1 / 2 - 1 / 5 + 1 / 48, abs=0.01)
+    cut = np.abs(np.asarray(pictures - pixels))[..., 0].mean(axis=0)
+    np.testing.assert_allclose(cut, cut[::-1, ::-1], atol=0.03, err_msg="as often on the left as on the right")
+    np.testing.assert_allclose(cut, cut.T, atol=0.03)
+    assert cut[3:5, 3:5].mean() > cut[0, 0] + 0.2
+
+
+def test_mixed_pictures_have_dropout_as_others_have():
+    task, key = replace(TASK, augmentation=Augmentation(mixup=1.0)), jax.random.key(0)
+    dropped: Any = task.resolve(replace(VIT, dropout=0.5), DATA, {"label": 6}).build(0)
+    loss = jax.jit(lambda model: task.loss(model, BATCH, key)["loss"][0])
+    assert abs(float(loss(dropped)) - float(loss(MODEL))) > 0.01, "the same parameters"
+
+
 def test_mixed_pictures_have_the_mixed_loss_of_both_labels_in_training_alone():
     task, key = replace(TASK, augmentation=Augmentation(mixup=1.0)), jax.random.key(0)
     real, label = jnp.asarray(BATCH["example"] >= 0, jnp.float32), BATCH["label"]

@@ -65,6 +65,7 @@ def test_the_best_of_several_references_counts_and_the_lead_is_scored_beside(pre
     ]
     assert list(map(TASK.right, examples)) == [["nothing", "A first sentence"], ["two", "one"], ["x"]]
     assert TASK.right({"source": "a", "target": "b", "references": "b"}) == ["b", "b"], "two files may say the same"
+    assert TASK.right({"source": "a", "target": "", "references": ["", "b"]}) == ["b"], "an empty line is no reference"
     rows = encoded(TASK, TOKENIZERS, examples, max_length=16)
     found = TASK.evaluate(predictor, rows)
     assert found["lead_rouge1"] == found["lead_rougeL"] == pytest.approx(200 / 3)
@@ -74,6 +75,13 @@ def test_the_best_of_several_references_counts_and_the_lead_is_scored_beside(pre
     assert exact.evaluate(predictor, rows).keys() >= {"exact_match", "exact_match_mean", "exact_match_confidence"}
     assert Summarisation().metrics() == {"loss": "lower", "rouge1": "higher", "rouge2": "higher", "rougeL": "higher"}
     assert Translation(scores=("ter",)).metrics()["ter"] == "lower"
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter", "rouge1", "exact_match"])
+def test_a_right_text_that_is_empty_is_scored_as_such(name):
+    examples = [{"source": "x", "target": "a b c d e"}, {"source": "y", "target": " "}]
+    found = replace(TASK, scores=(name,)).scores_of(["a b c d e", "q"], examples)
+    assert found[name] == text_scores(["a b c d e", "q"], ["a b c d e", " "], [name])[name]
 
 
 def test_references_that_are_no_texts_are_refused_before_training(encoded):

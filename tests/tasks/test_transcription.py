@@ -186,6 +186,7 @@ def test_the_loss_is_that_of_transformers_for_a_window_with_silence_behind(whisp
     encoded = task.encode(vocabularies, [{"audio": noise(17), "text": "Ahoj"}], max_length=WINDOW)
     (target,) = encoded["text"]
     assert target == [END + 1, END + 3, END + 5, BEGIN - 1, *tokenizer.encode(" Ahoj"), END]
+    assert target[task.prompt_size : -1] == tokenizer.encode(" Ahoj")
     batch = {name: jnp.asarray(values) for name, values in encoded.items()}
     batch |= {"text_length": jnp.array([len(target)]), "example": jnp.array([0])}
     (nll, weight) = jax.jit(task.loss)(model, batch, None)["nll"]

@@ -6,7 +6,8 @@ from typing import Any
 
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.parser import FIELDS, Parser, changed_run
-from transformer_jax.cli.scoring import add_scoring, check_files, scored_examples
+from transformer_jax.cli.scoring import add_scoring, scored_examples
+from transformer_jax.data.examples import digest
 from transformer_jax.runs.comparison import compare
 
 DESCRIPTION = """\
@@ -23,12 +24,11 @@ def main(arguments: Sequence[str]) -> None:
     add_scoring(parser)
     with user_input():
         options, overrides = parser.split(arguments)
-        check_files(parser, options)
         if options.resamples < 2:
             parser.error(f"--resamples is 2 at least, not {options.resamples}")
         first, second = (changed_run(place, options, overrides, parser.prog) for place in options.runs)
         (examples, _), (others, _) = (scored_examples(run, options) for run in (first, second))
-        if [list(example.values()) for example in examples] != [list(example.values()) for example in others]:
+        if digest(map(list, map(dict.values, examples))) != digest(map(list, map(dict.values, others))):
             where = f"the {options.split} examples of {first.directory} and {second.directory} differ"
             raise ValueError(f"{where}; give the same ones by --source and --reference")
         steps = first.checkpoint_steps(options.checkpoint), second.checkpoint_steps(options.checkpoint)

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.parser import open_run, run_parser
-from transformer_jax.cli.scoring import add_scoring, check_files, scored_examples
+from transformer_jax.cli.scoring import add_scoring, scored_examples
 from transformer_jax.runs.evaluation import evaluate
 from transformer_jax.runs.metrics import as_json
 from transformer_jax.runs.run import Run
@@ -19,7 +19,6 @@ def main(arguments: Sequence[str]) -> None:
     add_scoring(parser)
     with user_input():
         run, options = open_run(parser, arguments)
-        check_files(parser, options)
         examples, skipped = scored_examples(run, options)
         steps = run.checkpoint_steps(options.checkpoint)
         opened = map(Run.open, options.others)

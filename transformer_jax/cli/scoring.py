@@ -21,6 +21,8 @@ def add_scoring(parser: Parser) -> None:
 def scored_examples(run: Run, options: argparse.Namespace) -> tuple[list[Example], dict[str, int]]:
     """The examples of the split or the files that are named, and the number of those skipped, by reason."""
     task, references = run.experiment.task, options.reference
+    if (options.source is None) != (options.reference is None):
+        raise ValueError("--source and --reference go together")
     if options.source is None:
         return run.examples(options.split)
     if len(task.features) != 2:
@@ -32,9 +34,3 @@ def scored_examples(run: Run, options: argparse.Namespace) -> tuple[list[Example
     if name is None:
         raise ValueError(f"{type(task).__name__} is scored with one --reference; where task.references is set, several")
     return [dict(zip((*task.features, name), (source, right[0], right), strict=True)) for source, *right in rows], {}
-
-
-def check_files(parser: Parser, options: argparse.Namespace) -> None:
-    """Raises ValueError for inputs without right outputs, or the other way round."""
-    if (options.source is None) != (options.reference is None):
-        parser.error("--source and --reference go together")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from transformer_jax.data.columns import Column
-from transformer_jax.data.media import ClassFolders, FileTable
+from transformer_jax.data.media import ClassFolders, FileTable, file_bytes
 
 SUFFIXES = (".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 RATES = (1_000, 400_000)
@@ -43,7 +43,7 @@ def read_audio(file: str | Path | bytes, sample_rate: int) -> Samples:
     sound, cut off or damaged, and OSError for a file that cannot be read.
     """
     soundfile, soxr = packages()
-    data = file if isinstance(file, bytes) else Path(file).read_bytes()
+    data = file if isinstance(file, bytes) else file_bytes(Path(file), "sound")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate, claimed = sound.samplerate, sound.frames

@@ -61,6 +61,10 @@ class Augmentation:
         return image
 
 
+PLAIN = Augmentation()
+"""The middle square."""
+
+
 def operated(image: "Image", which: float, level: float) -> "Image":
     """The picture after one of RandAugment's operations, by a number in [0, 1), at a level from -1 to 1.
 

@@ -12,6 +12,13 @@ from transformer_jax.data.lines import existing, file_lines
 from transformer_jax.data.sources import Example, Files, HeldOut, check_split
 
 
+def file_bytes(path: Path, kind: str) -> bytes:
+    """The content of a picture's or recording's file; OSError, or ValueError for a pipe or a device."""
+    if path.exists() and not path.is_file():  # it may never end
+        raise ValueError(f"no {kind}: {path} is not a regular file")
+    return path.read_bytes()
+
+
 @dataclass(frozen=True)
 class ClassFolders(HeldOut):
     """Files whose labels are in their names, by default as the folder; others than `suffixes` are passed over.
@@ -29,12 +36,6 @@ class ClassFolders(HeldOut):
 
     train: tuple[str, ...] = ("train",)
     """Folders, patterns or lists of files to learn from."""
-    validation: tuple[str, ...] = ()
-    """Those for validation."""
-    test: tuple[str, ...] = ()
-    """Those for the final score."""
-    holdout: float = 0.0
-    """Share of the training files held out for validation, and as much for test, unless those name any."""
     label: str = ""
     """A regular expression whose first group, in a file's name with its folders, is the label; empty: its folder."""
 
@@ -88,8 +89,9 @@ class FileTable(Files):
     """
 
     def examples(self, split: str) -> Iterator[Example]:
-        name, directory = self.features[0], Path(self.directory).expanduser()
-        return ({**row, name: directory / row[name]} for row in super().examples(split))
+        name, directory = self.features[0], Path(self.directory).expanduser().absolute()
+        for row in super().examples(split):
+            yield {**row, name: directory / row[name] if isinstance(row[name], str) else row[name]}
 
     def fingerprint(self, split: str) -> str:
         return digest(self.examples(split))

@@ -1,9 +1,10 @@
 """Pictures: where they come from, and from the bytes of a file to an array of one size."""
 
 import io
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,10 +12,9 @@ import numpy as np
 from annotated_types import Ge
 from jaxtyping import UInt8
 
-from transformer_jax.data.augmentation import Augmentation, Draws
-from transformer_jax.data.columns import Column
+from transformer_jax.data.augmentation import PLAIN, Augmentation
 from transformer_jax.data.lines import existing, file_lines
-from transformer_jax.data.media import ClassFolders, FileTable
+from transformer_jax.data.media import ClassFolders, FileTable, file_bytes
 from transformer_jax.data.sources import Example, HeldOut, Source, check_split
 
 MOST_PIXELS = 2**26
@@ -23,16 +23,9 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DAMAGES = (EOFError, KeyError, MemoryError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises for a file that is damaged, or claims to hold more than the memory does."""
 Picture = UInt8[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width"]
-Square = Callable[[Any, int, Draws], Any]
-"""From an image of Pillow, a size and random numbers to a square image of that size."""
-
-
-def picture_column(size: int, channels: int, augmentation: Augmentation) -> Column:
-    """A column of pictures, kept as they are encoded; each counts as one token of a batch."""
-    decode = partial(decode_picture, size=size, channels=channels)
-    vary = partial(decode, square=augmentation.square) if augmentation != Augmentation() else None
-    return Column("uint8", (size, size, channels), varying=False, decode=decode, vary=vary)
 
 
 def encode_picture(picture: Path | bytes | Picture) -> bytes:
@@ -40,7 +33,7 @@ def encode_picture(picture: Path | bytes | Picture) -> bytes:
     from PIL import Image
 
     if isinstance(picture, bytes | Path):
-        return picture if isinstance(picture, bytes) else picture.read_bytes()
+        return picture if isinstance(picture, bytes) else file_bytes(picture, "picture")
     if picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(f"no picture: an array of the shape {picture.shape}; channels are 1 or 3")
     file = io.BytesIO()
@@ -49,10 +42,10 @@ def encode_picture(picture: Path | bytes | Picture) -> bytes:
 
 
 def decode_picture(
-    data: bytes, draws: Draws | None = None, *, size: int, channels: int, square: Square | None = None
+    data: bytes, draws: Iterable[float] = (), *, size: int, channels: int, augmentation: Augmentation = PLAIN
 ) -> UInt8[np.ndarray, "size size channels"]:
-    """The picture, grey for 1 channel or red, green, blue for 3: its middle square scaled to `size`, or what `square`
-    cuts out by its `draws`; of an animation the first picture, turned as its camera says, without transparency.
+    """The picture, grey for 1 channel or red, green, blue for 3: its middle square scaled to `size`, or what
+    `augmentation` draws; of an animation the first picture, turned as its camera says, without transparency.
 
     Raises ValueError for what cannot be decoded.
     """
@@ -62,18 +55,14 @@ def decode_picture(
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}")
-        if draws is None:
+        if augmentation.crop == 1:
             image.draft(None, (2 * size, 2 * size))  # large JPEG files are read at a smaller scale
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # of 16 bits
             image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
         if image.mode == "F":
             raise ValueError("its values are floats, whose range is not known")
-        image = image.convert("L" if channels == 1 else "RGB")
-        if draws is None or square is None:
-            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-        else:
-            image = square(image, size, draws)
+        image = augmentation.square(image.convert("L" if channels == 1 else "RGB"), size, iter(draws))
         return np.asarray(image).reshape(size, size, channels)
     except Exception as error:  # of many types, whatever the damage is
         raise ValueError(f"no picture: {' '.join(str(error).split())}") from error
@@ -138,7 +127,9 @@ class Npz(HeldOut):
                     images, labels = (np.asarray(file[name]) for name in self.arrays)
                 if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
                     raise ValueError(f"they are {images.dtype} {images.shape} and {labels.shape}")
-            except (EOFError, KeyError, OSError, ValueError, TypeError) as error:
+                if names and (labels.dtype.kind not in "iu" or set(labels.tolist()) - {*range(len(names))}):
+                    raise ValueError(f"{self.classes} names {len(names)}, numbered from 0; labels are others")
+            except DAMAGES as error:
                 wanted = f"{' and '.join(self.arrays)} of as many pictures (uint8) and labels"
                 raise ValueError(f"{path} does not hold {wanted}: {error}") from error
             for image, label in zip(images, labels.tolist(), strict=True):

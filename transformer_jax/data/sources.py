@@ -18,6 +18,8 @@ Example = dict[str, Any]
 SPLITS = ("train", "validation", "test")
 LONGEST_CELL = 2**31 - 1
 """Most characters of a text in a .csv file: what a C long holds everywhere."""
+PARQUET_ROWS = 256
+"""Rows of a .parquet file that are in memory at once; each may hold a picture."""
 PREPARE = (  # `tfds build` would need apache_beam and mlcroissant as well
     "run once on a machine with TensorFlow (pip install tensorflow tensorflow-datasets importlib_resources): python -c "
     "\"import tensorflow_datasets as tfds; tfds.builder('{}', data_dir='{}', file_format='array_record')"
@@ -52,9 +54,9 @@ class SplitFiles(Source):
     train: tuple[str, ...] = ()
     """Files to learn from; .gz and .xz are unpacked."""
     validation: tuple[str, ...] = ()
-    """Files for validation."""
+    """The same for validation."""
     test: tuple[str, ...] = ()
-    """Files for the final score."""
+    """The same for the final score."""
 
     def files(self, split: str) -> list[Path]:
         """The files of a split, those of `train` for one that is held out; ValueError or FileNotFoundError for none."""
@@ -78,7 +80,8 @@ class HeldOut(SplitFiles):
     """Splits that take a part of the training files unless they have files of their own."""
 
     holdout: float = 0.0
-    """Share of the training files that is for validation, unless that has files."""
+    """Share of the training examples held out for validation and, of `Files` and pictures, as much for test, unless
+    those have files of their own."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -123,8 +126,6 @@ class Files(HeldOut):
     """What the files, or the columns of the table, are called in an example."""
     columns: tuple[str, ...] = ()
     """Columns of a table: numbers from 0 (.tsv; default: the first ones) or names (default: those of the features)."""
-    holdout: float = 0.0
-    """Share of the training examples held out for validation, and as much for test, unless those have files."""
     holdout_by: str = ""
     """Examples with the same text of this feature fall in the same split; empty: the first feature but `label`."""
 
@@ -340,8 +341,11 @@ def _parquet(path: Path, features: tuple[str, ...], columns: tuple[str, ...]) ->
 
     try:
         with parquet.ParquetFile(path) as file:
-            batches = file.iter_batches(columns=list(columns or features))
-            for number, record in enumerate((record for batch in batches for record in batch.to_pylist()), 1):
+            parts = {"batch_size": PARQUET_ROWS, "columns": list(columns or features)}
+            # Group by group: a reader of all of them keeps more of the file in memory.
+            groups = (file.iter_batches(row_groups=[group], **parts) for group in range(file.num_row_groups))
+            records = (record for batches in groups for batch in batches for record in batch.to_pylist())
+            for number, record in enumerate(records, 1):
                 yield _values(record, features, columns, f"{path} row {number}")
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a parquet file, or damaged: {' '.join(str(error).split())}") from error

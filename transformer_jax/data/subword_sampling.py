@@ -1,19 +1,31 @@
-"""Other tokens of the same texts, drawn anew in every epoch: BPE dropout (Provilkov et al. 2020) and unigram sampling
-(Kudo 2018), as SentencePiece offers them."""
+"""Other tokens of the same texts, drawn anew in every epoch: BPE dropout (Provilkov et al. 2020) and sampling among the
+best cuts of a unigram model (Kudo 2018, section 3.2).
+
+SentencePiece has both, but no seed that gives the same in every process; a resumed run has to draw what it would have.
+"""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from random import Random
+from typing import Any
 
 import numpy as np
+import sentencepiece
 from jaxtyping import Int32
 
 from transformer_jax.data.pipeline import Batch
-from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer
 
 RowLengths = Int32[np.ndarray, "rows columns"]
 DRAWS = 4
 """Draws for a text, of which the first that is short enough is taken."""
+BEST = 64
+"""Cuts of a text that a unigram model draws from."""
+SPACE = "\u2581"
+"""SentencePiece's sign for a space, with which a word begins."""
 
 
 def resample(
@@ -21,8 +33,8 @@ def resample(
 ) -> Batch:
     """The batch with other tokens in a column, a function of seed, epoch and example.
 
-    `around` counts the tokens before and after those of a text, which stay. A text stays as it is where no draw fits
-    into the array, or its tokens do not lead back to themselves.
+    `around` counts the tokens before and after those of a text, which stay. A text for which no draw fits into the
+    array stays as it is. Raises ValueError for a vocabulary that has one way to cut a text.
     """
     tokens, lengths = batch[column].copy(), batch[f"{column}_length"].copy()
     before, after = around
@@ -38,14 +50,17 @@ def resample(
 
 
 def draw(tokenizer: Tokenizer, ids: list[int], alpha: float, key: Sequence[int | str], *, longest: int) -> list[int]:
-    """Tokens of the same text, at most `longest`, that depend on `key` alone; the same ids if there are none."""
-    text = tokenizer.decode(ids)
-    if tokenizer.encode(text) == ids:
-        for attempt in range(DRAWS):
-            hashed = hashlib.blake2b(json.dumps([*key, attempt]).encode(), digest_size=4).digest()
-            drawn = tokenizer.sample(text, alpha, int.from_bytes(hashed, "little"))
-            if len(drawn) <= longest:
-                return drawn
+    """Tokens of the same text, at most `longest`, that depend on `key` alone; the same ids if there are none.
+
+    With `alpha` a merge is dropped (bpe), or the probability of a cut to the power of it is that of being drawn
+    (unigram).
+    """
+    cut = _cutter(tokenizer)
+    for attempt in range(DRAWS):
+        hashed = hashlib.blake2b(json.dumps([*key, attempt]).encode(), digest_size=8).digest()
+        drawn = cut(ids, alpha, Random(int.from_bytes(hashed, "little")))
+        if len(drawn) <= longest:
+            return drawn
     return ids
 
 
@@ -53,3 +68,86 @@ def roomy(lengths: RowLengths, room: float, max_length: int) -> RowLengths:
     """Lengths for a plan of batches whose arrays have room for longer tokens of their texts."""
     longer = np.minimum(np.ceil(lengths * room), max_length).astype(np.int32)
     return np.maximum(longer, lengths)
+
+
+Cut = Callable[[list[int], float, Random], list[int]]
+
+
+@lru_cache(maxsize=8)
+def _cutter(tokenizer: Tokenizer) -> Cut:
+    """The function that cuts texts anew; ValueError for a vocabulary that has one way to cut a text."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        processor: Any = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(tokenizer.content)
+        for offered, cut in ((_offers_best, _unigram), (_offers_dropout, _bpe)):
+            if offered(processor):
+                return cut(processor)
+    raise ValueError("data.subword_sampling needs a SentencePiece vocabulary of the type bpe or unigram")
+
+
+def _offers_best(processor: Any) -> bool:
+    try:
+        return bool(processor.nbest_encode("a", nbest_size=2))
+    except RuntimeError:  # of another type
+        return False
+
+
+def _offers_dropout(processor: Any) -> bool:
+    try:
+        return bool(processor.encode("a", enable_sampling=True, alpha=0.1, nbest_size=-1))
+    except RuntimeError:
+        return False
+
+
+def _unigram(processor: Any) -> Cut:
+    scores = [processor.get_score(token_id) for token_id in range(processor.vocab_size())]
+
+    def cut(ids: list[int], alpha: float, random: Random) -> list[int]:
+        best = processor.nbest_encode(processor.decode(ids), nbest_size=BEST)
+        if not best or best[0] != ids:  # such as a text with unknown characters, which are lost in it
+            return ids
+        totals = [alpha * sum(scores[token_id] for token_id in one) for one in best]
+        return random.choices(best, [math.exp(total - max(totals)) for total in totals])[0]
+
+    return cut
+
+
+def _bpe(processor: Any) -> Cut:
+    unsplit = ("is_control", "is_unknown", "is_unused", "is_byte")
+    pieces = [processor.id_to_piece(token_id) for token_id in range(processor.vocab_size())]
+    ids_of = {
+        piece: token_id
+        for token_id, piece in enumerate(pieces)
+        if not any(getattr(processor, name)(token_id) for name in unsplit)
+    }
+    scores = {piece: processor.get_score(token_id) for piece, token_id in ids_of.items()}
+
+    @lru_cache(maxsize=100_000)
+    def merges(symbols: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """The symbols after each possible merge, the best one first."""
+        places = [i for i in range(len(symbols) - 1) if symbols[i] + symbols[i + 1] in scores]
+        places.sort(key=lambda i: -scores[symbols[i] + symbols[i + 1]])
+        return [(*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :]) for i in places]
+
+    def words(ids: list[int]) -> Iterator[list[int]]:
+        word: list[int] = []
+        for token_id in ids:
+            if word and pieces[token_id].startswith(SPACE):
+                yield word
+                word = []
+            word.append(token_id)
+        yield word
+
+    def cut(ids: list[int], alpha: float, random: Random) -> list[int]:
+        drawn: list[int] = []
+        for word in words(ids):
+            symbols = tuple("".join(pieces[token_id] for token_id in word))
+            if not all(pieces[token_id] in ids_of for token_id in word) or not all(map(ids_of.__contains__, symbols)):
+                drawn += word
+                continue
+            while merged := next((after for after in merges(symbols) if random.random() >= alpha), None):
+                symbols = merged
+            drawn += [ids_of[symbol] for symbol in symbols]
+        return drawn
+
+    return cut

@@ -73,10 +73,6 @@ class Tokenizer:
         """The ids of `encode`, and the part of the text that each stands for."""
         raise NotImplementedError
 
-    def sample(self, text: str, alpha: float, seed: int) -> list[int]:
-        """Ids of a text, one of several ways to cut it, drawn by `seed`; ValueError where there is one way."""
-        raise ValueError("data.subword_sampling needs a SentencePiece vocabulary of the type bpe or unigram")
-
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids without special tokens; ValueError for an id outside of the vocabulary."""
         ids = [int(token_id) for token_id in ids]
@@ -332,14 +328,6 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return self._processor.encode([encodable(text) for text in texts], num_threads=1)
-
-    def sample(self, text: str, alpha: float, seed: int) -> list[int]:
-        """Drops merges with probability `alpha` (bpe), or draws with probabilities to the power of it (unigram)."""
-        sentencepiece.set_random_generator_seed(seed)
-        try:
-            return self._processor.encode(encodable(text), enable_sampling=True, alpha=alpha, nbest_size=-1)
-        except RuntimeError:  # of the type char or word
-            return super().sample(text, alpha, seed)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
         """Ids and spans; a span may be empty (the space put before a text) or hold what normalisation took out."""

@@ -40,6 +40,11 @@ class Ensemble:
         """Logits of the token that follows each target token."""
         return self._mean([member(*arguments, **settings) for member in self.members])
 
+    def predict(self, target: Int[Array, "batch length"], memories: Any, **settings: Any) -> Float[Array, "..."]:
+        """The logits of a call, given the memories of all members."""
+        pairs = zip(self.members, memories, strict=True)
+        return self._mean([member.predict(target, memory, **settings) for member, memory in pairs])
+
     def encode(self, *arguments: Any, **settings: Any) -> Any:
         """The memories of all members, a tuple."""
         return tuple(member.encode(*arguments, **settings) for member in self.members)

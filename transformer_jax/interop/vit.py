@@ -120,7 +120,15 @@ def with_preprocessor(config: Any, directory: Path) -> Any:
     values = read_json(file)
     numbers = {ours: values.get(f"image_{ours}") for ours in ("mean", "std")}
     given = {name: tuple(map(float, value)) for name, value in numbers.items() if isinstance(value, list) and value}
-    return replace(config, input=replace(config.input, **given))
+    if values.get("do_normalize") is False:
+        given = {"mean": (0.0,), "std": (1.0,)}
+    # They subtract from the pixels times a factor, we from values between 0 and 1.
+    scale = 255 * float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 255.0
+    patches = replace(config.input, **given)
+    if abs(scale - 1) > 1e-6:
+        scaled = {name: tuple(value / scale for value in getattr(patches, name)) for name in ("mean", "std")}
+        patches = replace(patches, **scaled)
+    return replace(config, input=patches)
 
 
 def preprocessor(config: EncoderOnlyConfig) -> str:
@@ -190,6 +198,7 @@ def vit_family(name: str, kind: str, *others: Architecture) -> Family:
         rules=body(prefix, VIT_NAMES),
         to_config=partial(to_vit, distilled=name == "deit"),
         from_config=from_vit,
+        preprocessor=preprocessor,
         prefix=prefix,
     )
 
@@ -219,6 +228,7 @@ def dinov2(name: str, kind: str) -> Family:
         rules_for=lambda config: gated if config.gated else [],
         to_config=partial(to_dinov2, registers="registers" in name),
         from_config=from_dinov2,
+        preprocessor=preprocessor,
         prefix=prefix,
         ignored=(f"{prefix}embeddings.mask_token",),
     )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.embedding import Embedding
-from transformer_jax.nn.inputs import Input, Lengths, TokenIds, TokenInput
+from transformer_jax.nn.inputs import Input, Lengths, TokenIds
 from transformer_jax.nn.layer import TransformerLayer
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import named_parameters
@@ -72,15 +72,11 @@ class TransformerConfig(LayerConfig):
         width = self.embedding_width if layers is None else self.embedding_size or layers.d_model
         return Embedding(vocab_size, width, **arguments, dtype=self.dtype, initializer=self.init, rngs=rngs)
 
-    def make_token_input(self, *, rngs: nnx.Rngs) -> TokenInput:
-        """The input of a stack with these layers that reads tokens."""
-        return self._make_input(TokenIds(), self, rngs=rngs)
-
-    def make_encoder_input(self, layers: LayerConfig | None = None, *, token_types: int = 0, rngs: nnx.Rngs) -> Any:
-        """The input of an encoder with these layers, by default its own, of the kind that `input` names."""
-        return self._make_input(self.input, layers or self, token_types=token_types, rngs=rngs)
-
-    def _make_input(self, kind: Input, layers: LayerConfig, *, token_types: int = 0, rngs: nnx.Rngs) -> Any:
+    def make_input(
+        self, kind: Input, layers: LayerConfig | None = None, *, token_types: int = 0, rngs: nnx.Rngs
+    ) -> Any:
+        """The input of this kind in front of a stack with these layers, by default its own."""
+        layers = layers or self
         sizes = replace(layers.sizes(), d_model=self.embedding_size or layers.d_model)
         return kind.make(layers, sizes, norm=self.embedding_norm, token_types=token_types, rngs=rngs)
 

@@ -94,7 +94,7 @@ class DecoderOnly(Decoder):
 
     def __init__(self, config: DecoderOnlyConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        self.decoder_input = config.make_token_input(rngs=rngs)
+        self.decoder_input = config.make_input(config.input, rngs=rngs)
         self.decoder = Stack(config, causal=True, layer=config.layer, rngs=rngs)
 
     def __call__(self, tokens: Tokens, **inputs: Any) -> Float[Array, "batch length rows"]:

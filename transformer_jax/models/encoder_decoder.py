@@ -99,9 +99,9 @@ class EncoderDecoder(Decoder):
         make = partial(config.make_embedding, rngs=rngs)
         separate = config.reads_source and not config.share_embeddings
         self.source_embedding = make(config.source_vocab_size, encoder) if separate else None
-        self.encoder_input = config.make_encoder_input(encoder, rngs=rngs)
+        self.encoder_input = config.make_input(config.input, encoder, rngs=rngs)
         self.encoder = Stack(encoder, layer=config.layer, rngs=rngs)
-        self.decoder_input = config.make_token_input(rngs=rngs)
+        self.decoder_input = config.make_input(TokenIds(), rngs=rngs)
         reads: dict[str, Any] = {"causal": True, "cross_attention": True, "memory_dim": encoder.d_model}
         self.decoder = Stack(decoder, layer=config.layer, **reads, rngs=rngs)
         ctc = {"vocab_multiple": config.vocab_multiple, "dtype": config.dtype, "initializer": config.init, "rngs": rngs}
@@ -121,7 +121,7 @@ class EncoderDecoder(Decoder):
         """
         encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
         memory = self.encode(source, source_lengths=source_lengths, key=encoder_key)
-        return self.logits(self.decode(target, memory, key=decoder_key).vectors)
+        return self.predict(target, memory, key=decoder_key)
 
     def encode(
         self,
@@ -136,9 +136,8 @@ class EncoderDecoder(Decoder):
         embedding = self.source_embedding or self.embedding
         given = {} if source_lengths is None else {"lengths": source_lengths}
         x, lengths, positions = self.encoder_input(source, embedding, **given, key=input_key)
-        places = {} if positions is None else {"positions": positions}
-        mask = AttentionMask(key_lengths=lengths)
-        vectors, _, inside = self.encoder(x, mask=mask, **places, key=stack_key, intermediates=intermediates)
+        settings = {"mask": AttentionMask(key_lengths=lengths), "key": stack_key, "intermediates": intermediates}
+        vectors, _, inside = self.encoder(x, positions=positions, **settings)
         return Encoded(vectors, lengths, inside)
 
     def ctc_logits(self, memory: Encoded) -> Float[Array, "batch length rows"]:
@@ -153,6 +152,12 @@ class EncoderDecoder(Decoder):
         """Vectors `[batch, length, d_model]` of whole target sequences, from which `logits` predicts what follows."""
         vectors, _, inside = self._decode(target, memory.vectors, memory.lengths, key=key, intermediates=intermediates)
         return Encoded(vectors, intermediates=inside)
+
+    def predict(
+        self, target: Tokens, memory: Encoded, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "batch target rows"]:
+        """The logits of a call, given the memory."""
+        return self.logits(self.decode(target, memory, key=key).vectors)
 
     def start_cache(self, memory: Encoded, capacity: int) -> DecoderCache:
         """A cache for `capacity` target tokens of every row, with the cross-attention's keys and values."""

@@ -24,8 +24,8 @@ from transformer_jax.nn.stack import Stack
 HEADS = ("language_model", "pretraining", "sequence", "tokens", "pooled", "none")
 POOLED = ("sequence", "pretraining", "pooled")
 """The heads that see one vector for a text."""
-POOLINGS = ("first", "mean", "first_and_mean", "distilled", "attention")
-"""What is predicted from; of a text the first two."""
+POOLINGS = ("first", "mean", "first_and_mean", "attention", "distilled")
+"""What is predicted from; of a text the first two, of a recording all but the last."""
 POOLER_ACTIVATIONS = {"tanh": jnp.tanh, **ACTIVATIONS}
 
 
@@ -67,10 +67,10 @@ class EncoderOnlyConfig(TransformerConfig):
         if self.head not in HEADS:
             raise ValueError(f"model.head is one of {', '.join(HEADS)}, not {self.head!r}")
         if not self.reads_text and self.head not in ("sequence", "pooled", "none"):
-            raise ValueError(f"model.head of a model of pictures is sequence, pooled or none, not {self.head!r}")
-        of_text = POOLINGS[:2] if self.reads_text else POOLINGS
-        if self.pooling not in of_text:
-            raise ValueError(f"model.pooling is {', '.join(of_text)}, not {self.pooling!r}")
+            raise ValueError(f"model.head for pictures and sound is sequence, pooled or none, not {self.head!r}")
+        known = POOLINGS if isinstance(self.input, Patches) else POOLINGS[:2] if self.reads_text else POOLINGS[:-1]
+        if self.pooling not in known:
+            raise ValueError(f"model.pooling is {', '.join(known)}, not {self.pooling!r}")
         if self.pooling in ("first_and_mean", "distilled") and self.pooler:
             raise ValueError(f"model.pooling {self.pooling} needs model.pooler False")
         read, needed = self.input, {"mean": 0, "attention": 0, "distilled": 2}.get(self.pooling, 1)
@@ -113,17 +113,15 @@ def bert(**changes: Any) -> EncoderOnlyConfig:
     return changed(base, changes)
 
 
-BERT_SIZES = {
-    name: {"num_layers": layers, "d_model": width, "num_heads": width // 64, "d_ff": 4 * width}
-    for name, layers, width in (
-        ("tiny", 2, 128),
-        ("mini", 4, 256),
-        ("small", 4, 512),
-        ("medium", 8, 512),
-        ("base", 12, 768),
-        ("large", 24, 1024),
-    )
-}
+def _sizes(**sizes: tuple[int, int]) -> dict[str, dict[str, int]]:
+    """Layers and widths by name, with heads of 64 dimensions and inner layers four times as wide."""
+    return {
+        name: {"num_layers": layers, "d_model": width, "num_heads": width // 64, "d_ff": 4 * width}
+        for name, (layers, width) in sizes.items()
+    }
+
+
+BERT_SIZES = _sizes(tiny=(2, 128), mini=(4, 256), small=(4, 512), medium=(8, 512), base=(12, 768), large=(24, 1024))
 """Devlin et al. 2019, section 3, and Turc et al. 2019, table 1: `bert(**BERT_SIZES["tiny"])`."""
 
 
@@ -182,10 +180,7 @@ def vit(**changes: Any) -> EncoderOnlyConfig:
     return changed(base, changes)
 
 
-VIT_SIZES = {
-    name: {"num_layers": layers, "d_model": width, "num_heads": width // 64, "d_ff": 4 * width}
-    for name, layers, width in (("Ti", 12, 192), ("S", 12, 384), ("B", 12, 768), ("L", 24, 1024))
-}
+VIT_SIZES = _sizes(Ti=(12, 192), S=(12, 384), B=(12, 768), L=(24, 1024))
 """Touvron et al. 2021, "DeiT", table 1, and Dosovitskiy et al. 2021, table 1: `vit(**VIT_SIZES["S"])`."""
 
 
@@ -226,9 +221,9 @@ class AttentionPooling(nnx.Module):
         self.attention = Attention(config, cross=True, rngs=rngs)
         self.norm, self.feed_forward = config.make_norm(d), FeedForward(config, rngs=rngs)
 
-    def __call__(self, x: Vectors) -> Float[Array, "batch d_model"]:
+    def __call__(self, x: Vectors, lengths: Lengths | None = None) -> Float[Array, "batch d_model"]:
         query = jnp.broadcast_to(self.query[...].astype(x.dtype), (len(x), *self.query.shape))
-        pooled, *_ = self.attention(query, x)
+        pooled, *_ = self.attention(query, x, mask=AttentionMask(key_lengths=lengths))
         return (pooled + self.feed_forward(self.norm(pooled)))[:, 0]
 
 
@@ -251,7 +246,7 @@ class Pooler(nnx.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "batch *length d_model"]:
         x, lengths, _ = encoded
         if self.attention is not None:
-            x = self.attention(x)
+            x = self.attention(x, lengths)
         elif "mean" in self.pooling:
             mean = mean_vector(x[:, self.first :], None if lengths is None else lengths - self.first)
             x = mean if self.pooling == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
@@ -272,7 +267,7 @@ class EncoderOnly(nnx.Module):
     def __init__(self, config: EncoderOnlyConfig, *, rngs: nnx.Rngs):
         config.check()
         self.embedding: Any = config.make_embedding(config.vocab_size, rngs=rngs) if config.reads_text else None
-        self.encoder_input = config.make_encoder_input(token_types=config.token_types, rngs=rngs)
+        self.encoder_input = config.make_input(config.input, token_types=config.token_types, rngs=rngs)
         self.encoder = Stack(config, layer=config.layer, rngs=rngs)
         each = config.head == "tokens" and config.pooled_tokens
         pooling = "" if each else config.pooling
@@ -307,7 +302,7 @@ class EncoderOnly(nnx.Module):
         """Vectors `[batch, length, d_model]`, from which `predict` predicts.
 
         Sequences are padded on the right to `lengths`, or packed: tokens of different `segments` do not see each other.
-        A model of pictures takes their pixels, and nothing else.
+        A model of pictures takes their pixels, and nothing else; one of sound takes features and `lengths` in frames.
         """
         input_key, stack_key = (None, None) if key is None else jax.random.split(key)
         given = {"lengths": lengths, "positions": positions, "token_types": token_types}

@@ -60,8 +60,9 @@ class TokenIds(Input):
     """Tokens of text, which the model's embedding turns into vectors."""
 
     def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> "TokenInput":
-        if layers.positions.of_patches:
-            raise ValueError(f"model.positions {layers.positions} are of patches, and tokens are in no grid")
+        for kind in (layers.positions, layers.local_positions):
+            if kind is not None and kind.of_patches:
+                raise ValueError(f"model.positions {kind} are of patches, and tokens are in no grid")
         return TokenInput(layers, sizes, norm=norm, token_types=token_types, rngs=rngs)
 
 
@@ -109,6 +110,13 @@ class Patches(Input):
     def make(self, layers: LayerConfig, sizes: Sizes, *, norm: bool, token_types: int, rngs: nnx.Rngs) -> "PatchInput":
         if token_types or sizes.d_model != layers.d_model:
             raise ValueError("patches have no model.token_types and no model.embedding_size")
+        local = layers.local_positions
+        if local is not None and local.of_patches != layers.positions.of_patches:
+            # Both kinds read the same numbers, which say where a patch is.
+            raise ValueError(
+                f"model.positions {layers.positions} and model.local_positions {local} are both in two dimensions, "
+                "or none of them is"
+            )
         return PatchInput(layers, self, norm=norm, rngs=rngs)
 
 

@@ -108,4 +108,4 @@ def dropout(x: Float[Array, "..."], rate: float, key: PRNGKeyArray | None) -> Fl
 def drop_rows(x: Float[Array, "..."], rate: Float[Array, ""], key: PRNGKeyArray) -> Float[Array, "..."]:
     """Zeroes each row with probability `rate` and divides the others by `1 - rate` (Huang et al. 2016)."""
     keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
-    return x * (keep / (1 - rate)).astype(x.dtype)
+    return jnp.where(keep, x.astype(jnp.float32) / (1 - rate), 0.0).astype(x.dtype)

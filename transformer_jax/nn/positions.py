@@ -199,13 +199,18 @@ class Rotary(Position):
     scaling: RotaryScaling = field(default_factory=RotaryScaling)
     """How the angles change for contexts longer than the model was trained on."""
 
+    def places(self, ids: PositionIds) -> tuple[PositionIds, ...]:
+        """The positions that rotate the pairs, each an equal part of them."""
+        return (ids,)
+
     def tables(self, ids: PositionIds, sizes: Sizes, parameters: Arrays) -> tuple[Array, Array]:
-        """Sines and cosines `[#batch, length, 1, pairs]` of all angles; ValueError for an odd number of elements."""
-        size = int(sizes.head_dim * self.fraction)
-        if size % 2 or not size:
-            raise ValueError(f"rotary positions need an even head_dim, not {size}")
-        frequencies, magnitude = self.scaling.frequencies(self.base, size, ids)
-        angles = ids[..., None, None].astype(jnp.float32) * frequencies[:, None, None]
+        """Sines and cosines `[#batch, length, 1, pairs]` of all angles; ValueError for a head without such pairs."""
+        size, places = int(sizes.head_dim * self.fraction), self.places(ids)
+        if size % (2 * len(places)) or not size:
+            raise ValueError(f"rotary positions need a head_dim that {2 * len(places)} divides, not {size}")
+        frequencies, magnitude = self.scaling.frequencies(self.base, size // len(places), ids)
+        turns = [one[..., None, None].astype(jnp.float32) * frequencies[:, None, None] for one in places]
+        angles = jnp.concatenate(turns, axis=-1)
         return jnp.sin(angles) * magnitude, jnp.cos(angles) * magnitude
 
     def rotate(self, x: Heads, tables: Any, role: str) -> Heads:
@@ -232,15 +237,9 @@ class Rotary2D(Rotary):
 
     of_patches: ClassVar[bool] = True
 
-    def tables(self, ids: PositionIds, sizes: Sizes, parameters: Arrays) -> tuple[Array, Array]:
-        """As for text; ValueError for a number of rotated elements that 4 does not divide."""
-        size = int(sizes.head_dim * self.fraction)
-        if size % 4 or not size:
-            raise ValueError(f"rotary positions in two dimensions need a head_dim that 4 divides, not {size}")
-        frequencies, magnitude = self.scaling.frequencies(self.base, size // 2, ids)
-        halves = [one[..., None, None].astype(jnp.float32) for one in jnp.divmod(jnp.maximum(ids, 0), GRID)]
-        angles = jnp.concatenate([half * frequencies[:, None, None] for half in halves], axis=-1)
-        return jnp.sin(angles) * magnitude, jnp.cos(angles) * magnitude
+    def places(self, ids: PositionIds) -> tuple[PositionIds, ...]:
+        """The rows and the columns of patches."""
+        return jnp.divmod(jnp.maximum(ids, 0), GRID)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from transformer_jax.parallel.mesh import local_mesh
 from transformer_jax.runs.evaluation import encoded_examples
 from transformer_jax.runs.run import Run
 from transformer_jax.tasks.scores import compare_texts
-from transformer_jax.tasks.translation import SequenceToSequence
+from transformer_jax.tasks.text_task import TextTask
 
 
 def compare(runs: tuple[Run, Run], steps: tuple[list[int], list[int]], examples: list[Example], resamples: int) -> Any:
@@ -23,9 +23,9 @@ def compare(runs: tuple[Run, Run], steps: tuple[list[int], list[int]], examples:
     if not both:
         raise ValueError(f"none of {len(examples):,} examples is short enough for both runs")
     task, kept = text_task(runs[0]), [examples[index] for index in both]
-    scoring = task.scoring([example[task.features[0]] for example in kept])
     texts = [first[index] for index in both], [second[index] for index in both]
-    scores = compare_texts(*texts, list(map(task.right, kept)), task.scores, scoring, resamples=resamples)
+    right, scoring = list(map(task.right, kept)), task.scoring(kept)
+    scores = compare_texts(*texts, right, task.scores, scoring, resamples=resamples)
     return {"examples": len(both), "skipped": len(examples) - len(both), "resamples": resamples, "scores": scores}
 
 
@@ -41,9 +41,9 @@ def outputs(run: Run, steps: list[int], examples: list[Example]) -> dict[int, st
         return dict(zip(encoded.of_rows, task.outputs(predictor, encoded), strict=True))
 
 
-def text_task(run: Run) -> SequenceToSequence:
-    """The run's task; ValueError for one that writes no texts."""
+def text_task(run: Run) -> TextTask:
+    """The run's task; ValueError for one that writes no text."""
     task = run.experiment.task
-    if not isinstance(task, SequenceToSequence):
+    if not isinstance(task, TextTask):
         raise ValueError(f"{run.directory} is of {type(task).__name__}; only texts of Translation and its like compare")
     return task

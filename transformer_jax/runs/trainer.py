@@ -179,6 +179,7 @@ class Trainer:
         except Interrupted:
             scores = {}
         except Exception:
+            log.write(row)
             save()  # training is not lost with the scores
             raise
         log.write(row | scores)
@@ -190,9 +191,8 @@ class Trainer:
         if self._due(step, self.config.log_every) or step in (1, self.config.steps):
             log.write(self._row(step, metrics))
         elif step == self.start + 1:  # a sign of life; the row will be that of a run that was never stopped
-            log.show(
-                {"step": step} | {name: float(metrics[name]) for name in ("loss", "gradient_norm", "learning_rate")}
-            )
+            shown = ("loss", "gradient_norm", "learning_rate")
+            log.show({"step": step} | {name: float(metrics[name]) for name in shown})
 
     def _row(self, step: int, metrics: Mapping[str, Array]) -> dict[str, Any]:
         """The row of the steps since the one before."""

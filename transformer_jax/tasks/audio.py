@@ -83,7 +83,7 @@ def hidden(size: int, widest: Array, count: Array, draws: Draws) -> Bool[Array, 
 
 @dataclass(frozen=True)
 class AudioTask(Task):
-    """Learns something of a recording, `audio`: bytes of a file, or samples. A token of a batch is a frame of 10 ms."""
+    """Learns something of a recording, `audio`: a file, its bytes or samples. Tokens of a batch are frames of 10 ms."""
 
     log_mel: LogMel = field(default_factory=LogMel)
     """What the model reads of a recording."""

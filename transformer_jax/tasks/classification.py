@@ -170,11 +170,6 @@ class LabelTask(Task):
         means = means_of(sums)
         return {"loss": means["nll"], "accuracy": 100 * means["accuracy"], "top_5": 100 * means["top_5"]}
 
-    def samples(self, predictor: "LabelPredictor", examples: Sequence[Example]) -> list[str]:
-        """The labels, and the most probable ones."""
-        found = predictor.classify([example[self.features[0]] for example in examples])
-        return [f"{example['label']}  -> {label}" for example, label in zip(examples, found, strict=True)]
-
 
 @dataclass(eq=False, repr=False)
 class LabelPredictor(Predictor):
@@ -197,9 +192,9 @@ class LabelPredictor(Predictor):
         rows = np.asarray(jax.nn.softmax(self.outputs(items), axis=-1))
         return [{names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")} for row in rows]
 
-    def predict(self, lines: Sequence[str]) -> list[str]:
+    def predict(self, lines: Sequence[Any]) -> list[str]:
         """The labels or numbers of `classify` as text."""
-        return [str(label) for label in self.classify(listed(lines))]
+        return [str(label) for label in self.classify(lines)]
 
     def outputs(self, items: Sequence[Any]) -> Float[np.ndarray, "items outputs"]:
         """The model's predictions, before any softmax."""
@@ -216,7 +211,7 @@ class Classifier(LabelPredictor):
 
     def predict(self, lines: Sequence[str]) -> list[str]:
         """The labels or numbers of `classify` as text; a line has the parts of a pair with a tab between them."""
-        return [str(label) for label in self.classify([line.split("\t", self.parts - 1) for line in listed(lines)])]
+        return super().predict([line.split("\t", self.parts - 1) for line in listed(lines)])
 
     def outputs(self, texts: Sequence[Text]) -> Float[np.ndarray, "texts outputs"]:
         """The model's predictions, before any softmax."""

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
@@ -17,26 +16,23 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.beam import BeamSearch
+from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.image_classification import AnyPicture, PictureReader, PictureTask
-from transformer_jax.tasks.predictor import forbidden_tokens, listed
-from transformer_jax.tasks.scores import check_scores, text_scores
-from transformer_jax.tasks.task import Sums, Tokenizers, resolved
-from transformer_jax.tasks.translation import search_memory, target_sums, tokens_of
+from transformer_jax.tasks.predictor import forbidden_tokens
+from transformer_jax.tasks.task import Tokenizers, resolved
+from transformer_jax.tasks.text_task import TextTask, named_tokens
+from transformer_jax.tasks.translation import search_memory
 
 
 @dataclass(frozen=True)
-class ImageCaptioning(PictureTask):
+class ImageCaptioning(PictureTask, TextTask):
     """Learns the `caption` of an `image`."""
 
     features: ClassVar[tuple[str, ...]] = ("image", "caption")
 
-    longest: Annotated[int, Ge(1), MAY_CHANGE] = 64
-    """Tokens that a caption has at most."""
     decoding: Annotated[BeamSearch, MAY_CHANGE] = field(default_factory=BeamSearch)
-    """How captions are searched."""
-    scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "exact_match")
-    """Scores of an evaluation, as those of Translation."""
+    """How captions are searched, of data.max_length tokens at most."""
 
     @property
     def columns(self) -> Columns:
@@ -48,60 +44,47 @@ class ImageCaptioning(PictureTask):
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded, and tokens with those around them."""
-        tokenizer, texts = tokenizers["caption"], [example["caption"] for example in examples]
-        captions = [[tokenizer.bos_id, *ids] for ids in tokens_of(tokenizer, texts)]
-        return {**super().encode(tokenizers, examples, max_length=max_length), "caption": captions}
+        pictures = super().encode(tokenizers, examples, max_length=max_length)
+        return {**pictures, "caption": self.target_tokens(tokenizers, examples)}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
-        check_scores(self.scores, "13a")
-        patches = self.input_of(model, data)
+        model, patches = self.sized(model, vocab_sizes), self.input_of(model, data)
         return resolved(self, model, EncoderDecoderConfig, data, vocab_sizes["caption"], input=patches)
 
-    def loss(self, model: EncoderDecoder, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss`, with label smoothing, and `nll`, without; each over the tokens that are not padding."""
-        logits = model(batch["image"], batch["caption"], key=key)
-        settings = {"vocab_size": model.embedding.vocab_size, "label_smoothing": self.label_smoothing}
-        return target_sums(logits, batch["caption"], batch["caption_length"], **settings)
+    def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
+        return model.encode(batch["image"], key=key)
 
-    def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
+    def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
         """The model with `describe`."""
-        sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // self.longest, 1)}
-        return Captioner(model, tokenizers["caption"], self, decode=self.decode, **sizes)
+        tokenizer = tokenizers["caption"].for_targets
+        start = tokenizer.bos_id, *named_tokens(tokenizer, self.target_start)
+        sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // data.max_length, 1)}
+        return Captioner(model, tokenizer, self.decoding, start, decode=self.decode, **sizes)
 
-    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", **dict.fromkeys(self.scores, "higher")}
-
-    def evaluate(self, predictor: "Captioner", examples: EncodedExamples) -> dict[str, Any]:
-        """The scores of the captions."""
-        found = predictor.describe([bytes(data) for data in examples.column("image")])
-        return {"examples": len(found)} | text_scores(found, examples.of_row("caption"), self.scores)
-
-    def samples(self, predictor: "Captioner", examples: Sequence[Example]) -> list[str]:
-        """The captions of pictures, and the model's."""
-        found = predictor.describe([example["image"] for example in examples])
-        return [f"{example['caption']}  -> {caption}" for example, caption in zip(examples, found, strict=True)]
+    def outputs(self, predictor: "Captioner", examples: EncodedExamples) -> list[str]:
+        return predictor.describe([bytes(data) for data in examples.column("image")])
 
 
 @dataclass(eq=False, repr=False)
 class Captioner(PictureReader):
     """Describes pictures; a line to predict for is the name of a file."""
 
-    task: ImageCaptioning
+    decoding: BeamSearch
+    start: tuple[int, ...]
+    """The tokens in front of every caption."""
 
     def describe(self, pictures: Sequence[AnyPicture]) -> list[str]:
         """A caption of every picture."""
-        tokenizer, decoding = self.tokenizer, self.task.decoding
-        settings = {"start": (tokenizer.bos_id,), "end_id": tokenizer.eos_id, "capacity": self.task.longest}
-        settings |= {"decoding": decoding, "forbidden": forbidden_tokens(tokenizer, decoding, tokenizer.eos_id)}
+        tokenizer, capacity = self.tokenizer, self.max_length - len(self.start)
+        settings = {"start": self.start, "end_id": tokenizer.eos_id, "capacity": capacity, "decoding": self.decoding}
+        settings["forbidden"] = forbidden_tokens(tokenizer, self.decoding, tokenizer.eos_id)
         return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in self.each(_describe, pictures, **settings)]
 
-    def predict(self, lines: Sequence[str]) -> list[str]:
-        """The captions of files."""
-        return self.describe(listed(lines))
+    predict = describe
 
 
 @partial(jax.jit, static_argnames=("start", "end_id", "capacity", "decoding", "forbidden"))
-def _describe(model: EncoderDecoder, pixels: Array, *, capacity: int, **settings: Any) -> Array:
+def _describe(model: EncoderDecoder | Ensemble, pixels: Array, *, capacity: int, **settings: Any) -> Array:
     """The tokens of the best captions, -1 behind their ends."""
     limits = jnp.full(len(pixels), capacity)
     found = search_memory(model, model.encode(pixels), limits, capacity=capacity, **settings)

@@ -4,22 +4,23 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Le
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from transformer_jax.data.augmentation import Augmentation
-from transformer_jax.data.columns import Columns
+from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind, decodable
-from transformer_jax.data.pictures import Picture, decode_picture, encode_picture, picture_column
+from transformer_jax.data.pictures import Picture, decode_picture, encode_picture
 from transformer_jax.data.sources import Example
 from transformer_jax.models.encoder_only import EncoderOnly
-from transformer_jax.nn.inputs import Patches
+from transformer_jax.nn.inputs import Patches, Pixels
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.classification import LabelPredictor, LabelTask
 from transformer_jax.tasks.losses import class_sums
@@ -29,19 +30,16 @@ from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
 AnyPicture = str | os.PathLike[str] | bytes | Picture
 """A picture: the name of a file, its bytes, or an array of values from 0 to 255."""
-Pixels = Float[Array, "batch height width channels"]
 
 
 @dataclass(frozen=True)
 class PictureTask(Task):
-    """Learns something of an `image`: bytes of a file, or an array. In a batch a picture counts as one token."""
+    """Learns something of an `image`: a file, its bytes, or an array. In a batch a picture counts as one token."""
 
     image_size: Annotated[int, Ge(1), Le(2**14)] = 224
     """Pixels along each side, to which pictures are scaled; their middle square is taken."""
     channels: Literal[1, 3] = 3
     """3 for colours, 1 for grey."""
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of the target probability that is spread over all labels or tokens."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes of the pictures to learn from."""
 
@@ -50,14 +48,16 @@ class PictureTask(Task):
         return {**super().kinds, "image": "image"}
 
     @property
-    def decode(self) -> Callable[[bytes], np.ndarray]:
+    def decode(self) -> Callable[..., np.ndarray]:
         """From the bytes of a picture to its pixels."""
         return partial(decode_picture, size=self.image_size, channels=self.channels)
 
     @property
     def columns(self) -> Columns:
-        """The picture, decoded by the pipeline."""
-        return {"image": picture_column(self.image_size, self.channels, self.augmentation)}
+        """The picture, kept as it is encoded and decoded by the pipeline."""
+        shape, decode = (self.image_size, self.image_size, self.channels), self.decode
+        vary = partial(decode, augmentation=self.augmentation)
+        return {"image": Column("uint8", shape, varying=False, decode=decode, vary=vary)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded."""
@@ -153,7 +153,7 @@ class PictureReader(Predictor):
 
     def pixels(self, picture: AnyPicture, line: int = 1) -> UInt8[np.ndarray, "height width channels"]:
         """The pixels that the model reads; ValueError, with the number of the line, for what is no picture."""
-        return decoded(picture, lambda data: self.decode(encode_picture(data)), line)
+        return decoded(picture, lambda file: self.decode(encode_picture(file)), line)
 
 
 class PictureAttention(NamedTuple):
@@ -183,16 +183,14 @@ class ImageClassifier(PictureReader, LabelPredictor):
         weights = np.asarray(_attention(self.model, jnp.asarray(pixels[None])))[:, 0]
         patches = self.model.encoder_input.patches
         rows, columns = (side // patches.size for side in pixels.shape[:2])
-        rolled, rollout = np.eye(weights.shape[-1]), []
-        for layer in weights.mean(axis=1):
-            rolled = (layer + np.eye(len(layer))) / 2 @ rolled
-            rollout.append(rolled)
+        layers = (weights.mean(axis=1) + np.eye(weights.shape[-1], dtype=np.float32)) / 2
+        rollout = np.stack([*accumulate(layers, lambda below, layer: layer @ below)])
 
         def looks(of: np.ndarray) -> np.ndarray:
             of = of[..., :1, :] if patches.class_token else of[..., patches.first :, :]
             return of[..., patches.first :].mean(axis=-2).reshape(*of.shape[:-2], rows, columns)
 
-        return PictureAttention(pixels, looks(weights), looks(np.stack(rollout).astype(np.float32)))
+        return PictureAttention(pixels, looks(weights), looks(rollout))
 
 
 @jax.jit

@@ -25,11 +25,12 @@ from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.tasks.audio import AudioReader, AudioTask, Recording, waveforms_of
 from transformer_jax.tasks.losses import ctc_losses
 from transformer_jax.tasks.task import Sums, Tokenizers
-from transformer_jax.tasks.translation import Decoding, Hypothesis, Searcher, SequenceToSequence
+from transformer_jax.tasks.text_task import TextTask
+from transformer_jax.tasks.translation import Decoding, Hypothesis, Searcher
 
 
 @dataclass(frozen=True)
-class SpeechRecognition(AudioTask, SequenceToSequence):
+class SpeechRecognition(AudioTask, TextTask):
     """Learns the `text` of a recording, `audio`."""
 
     features: ClassVar[tuple[str, ...]] = ("audio", "text")
@@ -70,19 +71,21 @@ class SpeechRecognition(AudioTask, SequenceToSequence):
             )
         return replace(model, input=self.input_of(model, data), ctc=self.ctc_weight > 0)
 
-    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss` and `nll` as of a translation; of one model with CTC also `ctc`, for each token of the text."""
-        read_key, encoder_key, decoder_key = [None] * 3 if key is None else jax.random.split(key, 3)
-        (features, frames), blank = self.read(batch, read_key), model.embedding.vocab_size
-        if isinstance(model, Ensemble) or not self.ctc_weight:
-            logits = model(features, batch["text"], source_lengths=frames, key=decoder_key)
-            return self.target_sums(logits, batch, blank)
-        memory = model.encode(features, source_lengths=frames, key=encoder_key)
-        logits = model.logits(model.decode(batch["text"], memory, key=decoder_key).vectors)
-        sums = self.target_sums(logits, batch, blank)
-        (total, tokens), first = sums["loss"], 1 + bool(self.target_start)
+    def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
+        read_key, model_key = (None, None) if key is None else jax.random.split(key)
+        features, frames = self.read(batch, read_key)
+        return model.encode(features, source_lengths=frames, key=model_key)
+
+    def loss_given(
+        self, model: EncoderDecoder | Ensemble, memory: Any, batch: Mapping[str, Array], key: PRNGKeyArray | None
+    ) -> Sums:
+        """`loss` and `nll` as of a translation; with CTC also `ctc`, for each token of the text."""
+        sums = super().loss_given(model, memory, batch, key)
+        if not self.ctc_weight or isinstance(model, Ensemble):
+            return sums
+        (total, tokens), first, blank = sums["loss"], self.prompt_size, model.embedding.vocab_size
         labels = batch["text"][:, first:], batch["text_length"] - first - 1
-        ctc = jnp.sum(ctc_losses(model.ctc_logits(memory), jnp.asarray(memory.lengths), *labels, blank=blank))
+        ctc = jnp.sum(ctc_losses(model.ctc_logits(memory), memory.lengths, *labels, blank=blank))
         joint = (1 - self.ctc_weight) * total + self.ctc_weight * ctc
         return {**sums, "loss": (joint, tokens), "ctc": (ctc, tokens)}
 
@@ -96,9 +99,6 @@ class SpeechRecognition(AudioTask, SequenceToSequence):
     def outputs(self, predictor: "SpeechRecognizer", examples: EncodedExamples) -> list[str]:
         """The texts of the examples that have a row, `examples.of_rows`."""
         return predictor.texts(examples.column("audio"), examples.column("samples"))
-
-    def scoring(self, sources: Sequence[Any]) -> Any:
-        return super().scoring([""] * len(sources))
 
     def samples(self, predictor: "SpeechRecognizer", examples: Sequence[Example]) -> list[str]:
         """The texts of recordings, and those that are heard."""
@@ -149,6 +149,8 @@ class SpeechRecognizer(AudioReader, Searcher):
         target_start: str = "",
         ctc: bool = False,
     ):
+        if ctc and isinstance(model, Ensemble):
+            raise ValueError("an ensemble has no CTC head to read texts off; set task.ctc_decoding to False")
         self.log_mel, self.ctc, self.listened = log_mel, ctc, Listened(log_mel)
         settings: dict[str, Any] = {"max_length": max_length, "target_start": target_start}
         Searcher.__init__(self, model, tokenizer, tokenizer, decoding, **settings)

@@ -173,6 +173,9 @@ class Task:
         predictions = predictor.predict([example[first] for example in examples])
         lines = []
         for example, prediction in zip(examples, predictions, strict=True):
+            if not isinstance(example[first], str):  # a picture or a recording
+                lines.append(f"{example[last]}  -> {prediction}")
+                continue
             wrong = "" if prediction == example[last] else f"  (not {example[last]})"
             lines += [example[first], f"  -> {prediction}{wrong}"]
         return lines

@@ -77,6 +77,10 @@ class Transcription(SpeechRecognition):
     transcribing: Annotated[Transcribing, MAY_CHANGE] = field(default_factory=Transcribing)
     """How recordings of any length are written down; task.decoding and task.target_start are not used."""
 
+    @property
+    def prompt_size(self) -> int:
+        return 4 if self.transcribing.languages else 2
+
     def target_tokens(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> list[list[int]]:
         """The tokens of texts, which begin with a space, between those that ask for them and the end."""
         tokenizer, how = tokenizers["text"], self.transcribing

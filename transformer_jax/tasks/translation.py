@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Lt
-from jaxtyping import Array, PRNGKeyArray
+from annotated_types import Ge
+from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
@@ -22,14 +22,13 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import OneOf
 from transformer_jax.decoding.ensemble import Ensemble
-from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.nn.named import choose
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
-from transformer_jax.tasks.scores import PLAIN, SCORES, TextScoring, check_scores, text_scores
+from transformer_jax.tasks.scores import PLAIN, TextScoring
 from transformer_jax.tasks.sequences import Tokens
-from transformer_jax.tasks.task import Sums, Task, Tokenizers
+from transformer_jax.tasks.task import Tokenizers
+from transformer_jax.tasks.text_task import TextTask, named_tokens, tokens_of
 
 
 @dataclass(frozen=True)
@@ -54,109 +53,15 @@ OF_SOURCES = ("source_start", "source_end", "source_eos")
 
 
 @dataclass(frozen=True)
-class SequenceToSequence(Task):
-    """Learns a text, the last feature, given the first feature, which the encoder of a model reads."""
-
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
-    """Share of the target probability that is spread over all tokens."""
-    z_loss: Annotated[float, Ge(0)] = 0.0
-    """Weight of the squared log-normaliser in the loss, such as 1e-4; in `loss`, not in `nll`."""
-    decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
-    """How texts are searched."""
-    scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("bleu", "chrf")
-    """Scores of an evaluation: bleu, compound_split_bleu, chrf, chrf++, ter, rouge1, rouge2, rougeL, rougeLsum, comet,
-    wer, cer, exact_match."""
-    bleu_tokenize: str = "13a"
-    """sacreBLEU's tokenizer; none for text that is already tokenised."""
-    comet_model: Annotated[str, MAY_CHANGE] = PLAIN.comet_model
-    """COMET's model: a name on the hub, or a file."""
-    bootstrap: Annotated[int, Ge(0), MAY_CHANGE] = 0
-    """Resamples of the examples for the 95 % interval of each score, 1000 as a rule; 0: no intervals."""
-    references: Annotated[tuple[str, ...], MAY_CHANGE] = ("references",)
-    """What examples with several right targets call the others: a text, or a list that may begin with the target."""
-    target_start: str = ""
-    """A token of the vocabulary behind the start token of every target, such as the code of its language."""
-
-    @property
-    def target(self) -> str:
-        """The feature that is the text to write."""
-        return self.features[-1]
-
-    def target_tokens(self, tokenizers: Tokenizers, examples: Sequence[Example]) -> list[list[int]]:
-        """The tokens of texts to write, with their special tokens around them."""
-        target, texts = tokenizers[self.target].for_targets, [example[self.target] for example in examples]
-        return [[target.bos_id, *ids] for ids in tokens_of(target, texts, self.target_start)]
-
-    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
-        around, settings = (1 + bool(self.target_start), 1), {"alpha": alpha, "seed": seed, "epoch": epoch}
-        return resample(batch, self.target, tokenizers[self.target].for_targets, around=around, **settings)
-
-    def sized(self, model: Any, vocab_sizes: Mapping[str, int], **sizes: int) -> EncoderDecoderConfig:
-        """The model's configuration with the sizes of its vocabularies; ValueError for another kind of model."""
-        if not isinstance(model, EncoderDecoderConfig):
-            name = type(self).__name__
-            raise ValueError(f"{name} needs an EncoderDecoderConfig as its model, not {type(model).__name__}")
-        check_scores(self.scores, self.bleu_tokenize)
-        sizes = {"vocab_size": vocab_sizes[self.target], **sizes}
-        for name, size in sizes.items():
-            if getattr(model, name) not in (0, size):
-                raise ValueError(f"model.{name} follows from the tokenizer; set data.tokenizer.vocab_size instead")
-        return replace(model, **sizes)
-
-    def target_sums(self, logits: Array, batch: Mapping[str, Array], vocab_size: int) -> Sums:
-        """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
-        target, settings = (batch[self.target], batch[f"{self.target}_length"]), {"z_loss": self.z_loss}
-        return target_sums(logits, *target, vocab_size=vocab_size, label_smoothing=self.label_smoothing, **settings)
-
-    def num_tokens(self, batch: Mapping[str, Any]) -> Array:
-        """Target tokens that are predicted."""
-        return jnp.sum(jnp.maximum(batch[f"{self.target}_length"] - 1, 0))
-
-    def metrics(self) -> dict[str, Literal["lower", "higher"]]:
-        return {"loss": "lower", **{name: choose("score", name, SCORES).better for name in self.scores}}
-
-    def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
-        list(map(self.right, examples))
-        text_scores(["a"], ["a"], self.scores, self.scoring(["a"]))
-
-    def evaluate(self, predictor: Any, examples: EncodedExamples) -> dict[str, Any]:
-        """The scores of the texts; examples that are longer than the model takes are counted as `skipped`."""
-        texts = self.outputs(predictor, examples)
-        skipped = len(examples) - len(texts)
-        counts = {"examples": len(texts)} | ({"skipped": skipped} if skipped else {})
-        return counts | self.scores_of(texts, [examples[index] for index in examples.of_rows])
-
-    def outputs(self, predictor: Any, examples: EncodedExamples) -> list[str]:
-        """The texts for the examples that have a row, `examples.of_rows`."""
-        raise NotImplementedError
-
-    def scores_of(self, texts: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
-        """The scores of one text for every example."""
-        scoring = self.scoring([example[self.features[0]] for example in examples])
-        return text_scores(texts, list(map(self.right, examples)), self.scores, scoring, bootstrap=self.bootstrap)
-
-    def scoring(self, sources: Sequence[str]) -> TextScoring:
-        """What scores depend on, beside the texts."""
-        return TextScoring(self.bleu_tokenize, self.comet_model, sources)
-
-    def right(self, example: Example) -> list[str]:
-        """The right targets of an example; ValueError for what is neither text nor a list of texts."""
-        targets = [example[self.target]]
-        for name in self.references:
-            more = example.get(name) or []
-            several = [more] if isinstance(more, str) else more
-            if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
-                raise ValueError(f"task.references: {name!r} of an example is neither text nor a list of texts: {more}")
-            targets = several if several is more and several[:1] == targets else [*targets, *several]
-        return [text for text in targets if text.strip()]
-
-
-@dataclass(frozen=True)
-class Translation(SequenceToSequence):
+class Translation(TextTask):
     """Learns `target` given `source` (Vaswani et al. 2017, section 5)."""
 
     features: ClassVar[tuple[str, ...]] = ("source", "target")
 
+    decoding: Annotated[Decoding, MAY_CHANGE] = field(default_factory=Decoding)
+    """How translations are searched."""
+    comet_model: Annotated[str, MAY_CHANGE] = PLAIN.comet_model
+    """COMET's model: a name on the hub, or a file."""
     source_prefix: str = ""
     """Text in front of every source, such as the instruction of a T5."""
     source_start: str = ""
@@ -196,11 +101,6 @@ class Translation(SequenceToSequence):
             )
         return model
 
-    def loss(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Sums:
-        """`loss`, with label smoothing, and `nll`, without; each over the target tokens that are not padding."""
-        logits = model(batch["source"], batch["target"], source_lengths=batch["source_length"], key=key)
-        return self.target_sums(logits, batch, model.embedding.vocab_size)
-
     def source_tokens(self, tokenizer: Tokenizer, max_length: int) -> "SourceTokens":
         """How sources become tokens."""
         longest = max_length if self.truncate else None
@@ -215,23 +115,12 @@ class Translation(SequenceToSequence):
         return Translator(model, source, target, self.decoding, source_tokens=tokens, **settings)
 
     def outputs(self, predictor: "Translator", examples: EncodedExamples) -> list[str]:
-        """The translations of the examples that have a row, `examples.of_rows`."""
         sources = examples.of_row(self.features[0])
         return [best.text for best, *_ in predictor.search_encoded(sources, examples.column("source"))]
 
-
-def target_sums(
-    logits: Array, target: Array, lengths: Array, *, vocab_size: int, label_smoothing: float, z_loss: float = 0.0
-) -> Sums:
-    """`loss`, with label smoothing, and `nll`, without, of the tokens of targets that follow their first ones."""
-    # The last column sees itself as its next token; it is past every length and weighs nothing.
-    labels = jnp.concatenate([target[:, 1:], target[:, -1:]], axis=1)
-    smoothed, plain = cross_entropy(
-        logits, labels, vocab_size=vocab_size, label_smoothing=label_smoothing, z_loss=z_loss
-    )
-    weights = (jnp.arange(target.shape[1])[None] < lengths[:, None] - 1).astype(jnp.float32)
-    tokens = jnp.sum(weights)
-    return {"loss": (jnp.sum(smoothed * weights), tokens), "nll": (jnp.sum(plain * weights), tokens)}
+    def scoring(self, examples: Sequence[Example]) -> TextScoring:
+        sources = [example[self.features[0]] for example in examples]
+        return TextScoring(self.bleu_tokenize, self.comet_model, sources)
 
 
 class Hypothesis(NamedTuple):
@@ -261,31 +150,6 @@ class TextTokenizers(NamedTuple):
 
 SourceTokens = Callable[[Sequence[str]], list[list[int]]]
 """From texts to the tokens that a model reads."""
-
-
-def tokens_of(
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    start: str = "",
-    end: str = "",
-    *,
-    eos: bool = True,
-    prefix: str = "",
-    longest: int | None = None,
-) -> list[list[int]]:
-    """The tokens of texts and the end token, between those of the names `start` and `end`.
-
-    Each text begins with `prefix`, and loses its end where there would be more tokens than `longest`.
-    """
-    first, last = named_tokens(tokenizer, start), [tokenizer.eos_id] * eos + named_tokens(tokenizer, end)
-    room = None if longest is None else max(longest - len(first) - len(last), 0)
-    encoded = tokenizer.encode_batch([f"{prefix}{text}" for text in listed(texts)])
-    return [[*first, *ids[:room], *last] for ids in encoded]
-
-
-def named_tokens(tokenizer: Tokenizer, name: str) -> list[int]:
-    """The token of this name, or none without a name."""
-    return [tokenizer.token_id(name)] if name else []
 
 
 class Searcher(Predictor):
@@ -432,7 +296,7 @@ class Translator(Searcher):
         return self.run(_search, source, lengths, **self._settings())
 
     @staticmethod
-    def vectors_of(model: EncoderDecoder, tokens: Array, lengths: Array) -> Encoded:
+    def vectors_of(model: EncoderDecoder | Ensemble, tokens: Array, lengths: Array) -> Any:
         return model.encode(tokens, source_lengths=lengths)
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
