@@ -32,7 +32,7 @@ from transformer_jax import (
 def experiment() -> Experiment:
     return Experiment(
         task=AudioClassification(
-            log_mel=LogMel(kind="kaldi", num_mels=40, sample_rate=8_000),
+            log_mel=LogMel(kind="standardised", num_mels=40, sample_rate=8_000),
             label_smoothing=0.1,
             augmentation=AudioAugmentation(
                 speed=0.25, time_masks=2, time_width=15, time_share=0.2, frequency_masks=2, frequency_width=7

@@ -82,7 +82,7 @@ class SpokenNumbers(Source):
 def experiment() -> Experiment:
     return Experiment(
         task=SpeechRecognition(
-            log_mel=LogMel(kind="kaldi", num_mels=40, sample_rate=RATE),
+            log_mel=LogMel(kind="standardised", num_mels=40, sample_rate=RATE),
             augmentation=AudioAugmentation(
                 speed=0.25, time_masks=2, time_width=20, time_share=0.1, frequency_masks=2, frequency_width=7
             ),

@@ -50,7 +50,7 @@ def test_features_are_those_of_transformers_whatever_stands_in_the_padding(kind,
         assert not features[row, len(expected) :].any()
 
 
-@pytest.mark.parametrize("kind", ["whisper", "kaldi"])
+@pytest.mark.parametrize("kind", ["whisper", "kaldi", "standardised"])
 @pytest.mark.parametrize("sample_rate", [8_000, 16_000, 22_050])
 def test_a_waveform_alone_has_the_features_that_it_has_beside_longer_ones(kind, sample_rate):
     log_mel = LogMel(kind, 40, sample_rate)
@@ -61,12 +61,25 @@ def test_a_waveform_alone_has_the_features_that_it_has_beside_longer_ones(kind, 
         np.testing.assert_allclose(together[row, : frames[0]], alone[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["whisper", "kaldi"])
+@pytest.mark.parametrize("kind", ["whisper", "kaldi", "standardised"])
 def test_what_is_shorter_than_a_frame_or_silent_has_finite_features(kind):
     features, frames = LogMel(kind)(jnp.zeros((4, 900)), jnp.array([0, 1, 399, 900]))
-    assert np.isfinite(features).all() and frames.tolist() == ([0, 0, 2, 5] if kind == "whisper" else [0, 0, 0, 4])
+    assert np.isfinite(features).all() and frames.tolist() == ([0, 0, 0, 4] if kind == "kaldi" else [0, 0, 2, 5])
     empty, none = LogMel(kind)(jnp.zeros((2, 0)))
     assert empty.shape == (2, 0, 80) and not none.any()
+
+
+def test_standardised_features_are_whispers_of_any_loudness():
+    log_mel = jax.jit(LogMel("standardised", 40))
+    features, frames = (np.asarray(each) for each in log_mel(jnp.asarray(BATCH), jnp.asarray(LENGTHS)))
+    quiet, _ = log_mel(jnp.asarray(BATCH) / 100, jnp.asarray(LENGTHS))
+    np.testing.assert_allclose(quiet, features, atol=1e-3)
+    for row, (wave, count) in enumerate(zip(WAVES, frames, strict=True)):
+        theirs = theirs_whisper(wave, 40)
+        expected = np.maximum(theirs, theirs.max() - 5 / 4)
+        np.testing.assert_allclose(
+            features[row, :count], (expected - expected.mean()) / expected.std(), atol=1e-3, rtol=1e-3
+        )
 
 
 def test_an_unknown_kind_is_refused():

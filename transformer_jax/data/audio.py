@@ -36,14 +36,14 @@ def packages() -> tuple[Any, Any]:
     return soundfile, soxr
 
 
-def read_audio(file: Path | bytes, sample_rate: int) -> Samples:
+def read_audio(file: str | Path | bytes, sample_rate: int) -> Samples:
     """The samples of a file or its bytes at `sample_rate`, between -1 and 1, as the mean of its channels.
 
     WAV, FLAC, Ogg, MP3 and what else libsndfile reads, whatever the file's name is. Raises ValueError for what is no
     sound, cut off or damaged, and OSError for a file that cannot be read.
     """
     soundfile, soxr = packages()
-    data = file if isinstance(file, bytes) else file_bytes(file, "sound")
+    data = file if isinstance(file, bytes) else file_bytes(Path(file), "sound")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate, claimed = sound.samplerate, sound.frames

@@ -24,7 +24,8 @@ class LogMel:
 
     kind: str = "whisper"
     """whisper: Radford et al. 2022, section 2.2; kaldi: filter banks of Kaldi, normalised over each recording, as in
-    fairseq's speech-to-text (Wang et al. 2020)."""
+    fairseq's speech-to-text (Wang et al. 2020); standardised: Whisper's down to 50 dB below the loudest, with mean
+    0 and deviation 1 over each recording, so that neither loudness nor the noise of the room matters."""
     num_mels: Annotated[int, Ge(1), Le(512)] = 80
     """Bands of frequencies."""
     sample_rate: Annotated[int, Ge(4000), Le(192_000)] = 16_000
@@ -42,14 +43,15 @@ class LogMel:
 
     def frames(self, samples):
         """The number of frames of waveforms of so many samples, a number or an array."""
-        return samples // self.hop if self.kind == "whisper" else (samples - self.window + self.hop) // self.hop
+        return (samples - self.window + self.hop) // self.hop if self.kind == "kaldi" else samples // self.hop
 
     def __call__(self, waveforms: Waveforms, lengths: Counts | None = None) -> tuple[Features, Counts]:
         """The features of waveforms that are padded on the right, zero behind each one's frames, and their number.
 
         Whatever stands in the padding changes nothing. `lengths` are in samples, by default all.
         """
-        extract = choose("kind of log-mel features", self.kind, {"whisper": self._whisper, "kaldi": self._kaldi})
+        kinds = {"whisper": self._whisper, "kaldi": self._kaldi, "standardised": self._standardised}
+        extract = choose("kind of log-mel features", self.kind, kinds)
         rows, samples = waveforms.shape
         lengths = jnp.full(rows, samples, jnp.int32) if lengths is None else lengths
         frames = jnp.clip(self.frames(lengths), 0)
@@ -66,6 +68,12 @@ class LogMel:
         power = jnp.log10(jnp.maximum(self._mels(self._framed(reflected, real.shape[1]) * _row(window)), 1e-10))
         loudest = jnp.max(power, axis=(1, 2), keepdims=True, where=real, initial=-10.0)
         return (jnp.maximum(power, loudest - 8) + 4) / 4
+
+    def _standardised(self, waveforms: Waveforms, lengths: Counts, real: Array) -> Features:
+        x = self._whisper(waveforms, lengths, real)  # a fourth of powers of ten
+        x = jnp.maximum(x, jnp.max(x, axis=(1, 2), keepdims=True, where=real, initial=-10.0) - 5 / 4)
+        mean, deviation = (jnp.nan_to_num(of(x, axis=(1, 2), keepdims=True, where=real)) for of in (jnp.mean, jnp.std))
+        return (x - mean) / jnp.maximum(deviation, 1e-5)
 
     def _kaldi(self, waveforms: Waveforms, lengths: Counts, real: Array) -> Features:
         x = self._framed(waveforms * 2**15, real.shape[1])  # as 16-bit numbers
@@ -85,10 +93,10 @@ class LogMel:
         return jnp.concatenate([x[:, i : i + count] for i in range(hops)], axis=-1)[..., : self.window]
 
     def _mels(self, frames: Float[Array, "batch frames window"]) -> Features:
-        size = self.window if self.kind == "whisper" else 2 ** (self.window - 1).bit_length()
+        size = 2 ** (self.window - 1).bit_length() if self.kind == "kaldi" else self.window
         spectrum = jnp.fft.rfft(frames, size)
         power = spectrum.real**2 + spectrum.imag**2
-        filters = mel_filters(self.num_mels, size // 2 + 1, self.sample_rate, slaney=self.kind == "whisper")
+        filters = mel_filters(self.num_mels, size // 2 + 1, self.sample_rate, slaney=self.kind != "kaldi")
         return jnp.matmul(power, filters.astype(np.float32), precision=jax.lax.Precision.HIGHEST)
 
 
