@@ -83,7 +83,7 @@ def wandb() -> Any:
         raise ValueError("train.log_to wandb needs a package: pip install 'transformer-jax[wandb]'") from None
 
 
-def by_group(row: Mapping[str, float]) -> dict[str, float]:
+def by_group(row: Mapping[str, int | float]) -> dict[str, float]:
     """The finite values of a row as train/NAME and validation/NAME."""
     prefix = "validation_"
     return {
