@@ -23,6 +23,8 @@ JAX_SETTINGS = {
 CHECKED = ("data", "decoding", "nn", "training")
 """The rooms in whose tests the annotations of arrays are checked, which makes a quarter of their time. The models' and
 tasks' own are few, and checked with --slow."""
+MOST_PIECES = 20_000
+"""Of memory in a process of tests, after which it forgets its programs."""
 FAST_TO_COMPILE = "xla_cpu_use_fusion_emitters"
 """XLA's flag for code that runs faster and takes twice as long to compile."""
 
@@ -87,6 +89,17 @@ def pytest_runtest_setup(item):
     room = item.path.relative_to(Path(__file__).parent).parts[0]
     checked = room in CHECKED or item.config.getoption("--slow")
     jaxtyping.config.update("jaxtyping_disable", not checked)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forgets compiled programs before Linux refuses a process more than 65,530 pieces of memory, which ends it.
+
+    A program has some four of them; a worker of the whole suite would reach their number.
+    """
+    pieces = Path("/proc/self/maps")
+    file_ends = nextitem is None or nextitem.path != item.path
+    if file_ends and pieces.exists() and len(pieces.read_bytes().splitlines()) > MOST_PIECES:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
