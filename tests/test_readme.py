@@ -52,7 +52,12 @@ def test_there_is_an_example_of_each_part():
 # More steps than an epoch has batches: the last of those is not full.
 @pytest.mark.parametrize(
     ("name", "reported"),
-    [("your own files", "bleu"), ("a source", "exact_match"), ("a task", "year_match"), ("a model", "exact_match")],
+    [
+        pytest.param("your own files", "bleu", marks=pytest.mark.slow),
+        ("a source", "exact_match"),
+        pytest.param("a task", "year_match", marks=pytest.mark.slow),
+        pytest.param("a model", "exact_match", marks=pytest.mark.slow),
+    ],
 )
 def test_an_example_of_translation_trains_and_evaluates(name, reported, train):
     options = ["--train.steps", "10", *(DATES if name in ("a task", "a model") else TRANSLATION)]
@@ -73,7 +78,13 @@ def test_an_example_with_columns_learns_and_recognises(train):
     assert np.mean([label == str(example["label"]) for label, example in zip(found, examples, strict=True)]) > 0.6
 
 
-@pytest.mark.parametrize(("name", "options"), [("a position", ["--model.positions.rate", "0.5"]), ("a layer", [])])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param("a position", ["--model.positions.rate", "0.5"], marks=pytest.mark.slow),
+        ("a layer", []),
+    ],
+)
 def test_an_example_below_the_model_trains_and_decodes_with_a_cache(name, options, train):
     train(name, "--train.steps", "3", *options, *DATES)
     model, _ = transformer_jax.load("runs/example")
@@ -113,6 +124,7 @@ def test_a_published_model_works_in_a_project_of_ones_own(tmp_path, monkeypatch)
     assert names["before"] > 0 and after > before
 
 
+@pytest.mark.slow
 def test_programs_are_run_without_the_package(tmp_path, monkeypatch):
     pytest.importorskip("flatbuffers", reason="writes programs")
     monkeypatch.chdir(tmp_path)

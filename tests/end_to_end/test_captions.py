@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.export
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -27,6 +28,7 @@ def train(place):
     return [row["loss"] for row in read_metrics(place)]
 
 
+@pytest.mark.slow
 def test_captions_are_learnt_predicted_and_exported(tmp_path, capsys):
     straight = train(tmp_path / "straight")
     assert straight[-1] < straight[0] - 0.3

@@ -104,6 +104,7 @@ def test_runs_with_other_examples_are_not_compared(straight, tmp_path, capsys):
     assert "differ; give the same ones by --source and --reference" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_are_evaluated_together(straight, experiment_file, tmp_path, capsys):
     other = str(tmp_path / "other")
     options = ["--train.seed", "1", "--train.steps", "4", "--model.d-model", "8"]

@@ -79,6 +79,7 @@ def losses(run):
     return [row["loss"] for row in read_metrics(run)]
 
 
+@pytest.mark.slow
 def test_it_trains_and_resumes_to_the_same_numbers(directory):
     assert losses(directory / "straight") == losses(directory / "run")
     straight, resumed = (named_parameters(Run.open(directory / name).predictor().model) for name in ("straight", "run"))

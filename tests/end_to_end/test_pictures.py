@@ -81,6 +81,7 @@ def test_stop_and_go_on_equals_straight(straight, place):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
 def test_a_mesh_gives_the_same_losses(straight, place):
     meshed = train(place, "meshed", "--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2")

@@ -135,6 +135,7 @@ def parameters(run):
     return named_parameters(Run.open(run).model_of([LAST]))
 
 
+@pytest.mark.slow
 def test_each_process_decodes_half_and_the_scores_are_those_of_one(unbroken):
     for process in "01":
         counts = (unbroken.with_name("unbroken.pids") / f"decoded.{process}").read_text().splitlines()
@@ -154,6 +155,7 @@ def is_running(pid):
     return state.exists() and state.read_text().rsplit(")")[-1].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_others_end_and_the_launcher_goes_on_to_the_same_bits(file, unbroken):
     run = file.with_name("killed")
     together = Together(file, run, restarts=1, pause=0.5)

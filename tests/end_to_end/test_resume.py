@@ -223,6 +223,7 @@ def test_a_schedule_over_all_steps_refuses_another_number_of_steps(experiment_fi
     assert "train.steps was 4, now 6 (the cosine schedule ends there)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_subwords_are_sampled_alike_through_a_stop_and_never_in_evaluation(experiment_file, tmp_path):
     arguments = [
         "train",

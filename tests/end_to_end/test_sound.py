@@ -103,6 +103,7 @@ def test_a_run_learns_and_goes_on_as_if_it_had_not_been_stopped(straight, place,
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
 def test_a_mesh_gives_the_same_losses(straight, place):
     meshed = train(place, "meshed", "--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2")
@@ -127,6 +128,7 @@ def test_a_plan_knows_recordings(place):
     assert plan.batch_bytes == samples + numbers
 
 
+@pytest.mark.slow
 def test_texts_are_learnt_with_ctc_and_the_run_goes_on_as_if_it_had_not_been_stopped(place, capsys):
     straight = train(place, "texts", file="recognition.py")
     assert straight[-1]["loss"] < straight[0]["loss"] and straight[-1]["ctc"] < straight[0]["ctc"]

@@ -97,6 +97,7 @@ def state(directory, step=16):
     return {name: np.asarray(value) for name, value in named_parameters(model).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(straight, train, variant):
     assert "stopped and saved at step 6" in train(variant, "run", "--train.stop-after", "6")
@@ -135,6 +136,7 @@ def test_every_variant_is_scored_and_used(straight, tmp_path, capsys, monkeypatc
     assert set(transformer_jax.load("classes").classify(["one two", "two three"])) <= {"0", "1"}
 
 
+@pytest.mark.slow
 def test_a_classifier_begins_from_a_masked_language_model(straight, train, capsys):
     shutil.copytree(straight / "masked", "masked")
     table = train("classes", "classes", "--initialize-from", "masked:8", "--train.stop-after", "12", "--profile")

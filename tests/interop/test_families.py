@@ -205,9 +205,9 @@ def compare(ours, theirs):
 
 
 def marked(case):
-    """Heads that BERT's test has, on stacks that other cases have, and odd configurations run with --slow."""
+    """Heads that BERT's test has, on stacks that other cases have, a class's second and odd configurations: --slow."""
     of_bert = re.match("(Roberta|XLMRoberta|DistilBert|Albert|Electra|ModernBert)For(Seq|Token|Question)", case)
-    return pytest.param(case, marks=pytest.mark.slow if of_bert or case in ODD else [])
+    return pytest.param(case, marks=pytest.mark.slow if of_bert or case in ODD or " " in case else [])
 
 
 @pytest.mark.parametrize("case", [marked(case) for case in CASES | ODD])

@@ -93,6 +93,7 @@ def our_losses(published, mesh):
             yield float(metrics["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_fifty_steps_of_fine_tuning_have_the_losses_of_pytorch_on_one_device_and_on_eight(kind, tmp_path):
     model_class = getattr(transformers, kind)

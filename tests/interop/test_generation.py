@@ -37,6 +37,7 @@ RULES = [
     BeamSearch(beam_size=1, no_repeat_ngram=1, min_length=3),
     BeamSearch(beam_size=2, length_penalty=1.0, length_rule="length", no_repeat_ngram=3, stopping="transformers"),
 ]
+FEW_RULES = [pytest.param(rules, marks=pytest.mark.slow if number % 4 else []) for number, rules in enumerate(RULES)]
 STOPPING = {"fairseq": True, "transformers": False, "tensor2tensor": "never"}
 
 
@@ -99,7 +100,7 @@ def check_lengths(expected, rules):
     assert max(map(len, expected)) < NEW
 
 
-@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize("rules", FEW_RULES, ids=str)
 def test_an_encoder_decoder_writes_what_it_writes_in_transformers(rules, bart):
     theirs, ours = bart
     real = np.arange(LENGTH)[None] < LENGTHS[:, None]
@@ -147,7 +148,9 @@ def test_an_encoder_of_sound_writes_what_it_writes_in_transformers(rules, whispe
 
 
 @pytest.mark.parametrize(
-    ("rules", "ends"), [*((rules, (END,)) for rules in RULES), *((rules, (END, 9)) for rules in RULES[:3])], ids=str
+    ("rules", "ends"),
+    [*(pytest.param(*few.values, (END,), marks=few.marks) for few in FEW_RULES), (RULES[1], (END, 9))],
+    ids=str,
 )
 def test_a_decoder_writes_what_it_writes_in_transformers(rules, ends, gpt2):
     theirs, ours = gpt2

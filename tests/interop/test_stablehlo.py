@@ -60,6 +60,7 @@ def assert_rows(found, name, expected):
         np.testing.assert_allclose(found[f"{name}{rows}"], expected[:rows], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_encoder_gives_its_outputs(tmp_path):
     config = bert(**SIZE, max_length=16, head="sequence", num_outputs=3)
     model, found = elsewhere(config, tmp_path, a=TOKENS, b=LENGTH)
@@ -78,6 +79,7 @@ def test_a_decoder_reads_prompts_and_goes_on_with_a_cache(tmp_path):
         np.testing.assert_allclose(found["steps3"][row], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_writes_behind_its_source(tmp_path):
     config = base(**SIZE, source_vocab_size=21)
     arrays = {"a": TOKENS, "b": LENGTH, "c": TOKENS[:, ::-1], "prompt": TOKENS, "lengths": LENGTH}

@@ -51,7 +51,9 @@ def test_features_are_those_of_transformers_whatever_stands_in_the_padding(kind,
 
 
 @pytest.mark.parametrize("kind", ["whisper", "kaldi", "standardised"])
-@pytest.mark.parametrize("sample_rate", [8_000, 16_000, 22_050])
+@pytest.mark.parametrize(
+    "sample_rate", [8_000, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (16_000, 22_050))]
+)
 def test_a_waveform_alone_has_the_features_that_it_has_beside_longer_ones(kind, sample_rate):
     log_mel = LogMel(kind, 40, sample_rate)
     together, _ = jax.jit(log_mel)(jnp.asarray(BATCH), jnp.asarray(LENGTHS))

@@ -146,6 +146,7 @@ def test_import_then_export_gives_the_same_tensors(run, classifier, tmp_path):
     assert transformer_jax.load(tmp_path / "back").predict(LINES) == load_published(classifier).predict(LINES)
 
 
+@pytest.mark.slow
 def test_training_begins_from_an_imported_run(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = "\n".join(f"{line}\t{label}" for line, label in zip(LINES * 4, ["x", "y", "z"] * 4, strict=True))

@@ -19,7 +19,7 @@ FREE = dataclasses.replace(GREEDY, sampling=Sampling())
 FORBIDDEN = [TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.unk_id]
 
 
-@pytest.fixture(scope="module", params=["learned", "windows"])
+@pytest.fixture(scope="module", params=["learned", pytest.param("windows", marks=pytest.mark.slow)])
 def model(request):
     if request.param == "learned":
         return gpt2(**SIZE, max_length=64).build(0)

@@ -75,7 +75,7 @@ def noise(frames, seed=0):
     return (samples * np.linspace(0.01, 0.3, frames * 160)).astype(np.float32)
 
 
-@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("timed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_window_is_written_as_in_transformers(timed, whisper, predictor):
     torch, theirs = pytest.importorskip("torch"), whisper[0]
     windows = [np.asarray(predictor.log_mel(jnp.asarray(noise(WINDOW, seed))[None])[0][0]) for seed in range(5)]

@@ -53,7 +53,9 @@ def learn(config, steps=4):
     return first, parameters, state
 
 
-@pytest.mark.parametrize("changes", [{}, {"name": "adamw", "weight_decay": 0.1, "clip_norm": 0.1}])
+@pytest.mark.parametrize(
+    "changes", [pytest.param({}, marks=pytest.mark.slow), {"name": "adamw", "weight_decay": 0.1, "clip_norm": 0.1}]
+)
 def test_factors_learn_what_they_would_learn_by_differentiating_through_the_merged_weights(changes):
     config = replace(CONFIG, **changes)
     first, found, state = learn(config)
@@ -114,7 +116,9 @@ def test_everything_but_adapted_weights_and_the_head_is_frozen():
     assert not set(frozen) & set(ADAPTED)
 
 
-@pytest.mark.parametrize("optimizer", ["lion", "muon", "adafactor", "sgd"])
+@pytest.mark.parametrize(
+    "optimizer", ["muon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lion", "adafactor", "sgd"))]
+)
 def test_every_optimizer_can_move_factors(optimizer):
     first, last, _ = learn(replace(CONFIG, name=optimizer), steps=2)
     assert all(np.isfinite(value).all() for value in last.values())

@@ -13,6 +13,7 @@ import logging
 import math
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,3 +306,4 @@ def _silence_failed_writes() -> None:
 
     sys.unraisablehook = hook
     logging.getLogger("asyncio").addFilter(keep)
+    warnings.filterwarnings("ignore", ".*write.* was never awaited", RuntimeWarning)
