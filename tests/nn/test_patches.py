@@ -183,6 +183,21 @@ def test_stochastic_depth_rises_from_the_first_layer_to_the_last(unroll):
     assert (stack(jnp.zeros((2, 1, 16)))[0] == 3).all(), "evaluation leaves nothing out"
 
 
+def test_layer_drop_leaves_each_layer_out_of_whole_batches():
+    config = LayerConfig(**SIZES, dropout=0.0, norm_placement="pre", layer_drop=0.25, positions=NoPositions())
+    stack = Stack(config, rngs=nnx.Rngs(0))
+    parameters = {name: jnp.zeros_like(value) for name, value in named_parameters(stack).items()}
+    parameters["layers/feed_forward/output/bias"] = jnp.ones((3, 16))
+    stack = replace_parameters(stack, parameters)
+    run = jax.jit(jax.vmap(lambda key: stack(jnp.zeros((2, 1, 16)), key=key, intermediates=True)[2].hidden))
+    hidden = np.asarray(run(jax.random.split(jax.random.key(1), 4000)))[..., 0, 0]
+    added = np.diff(hidden, axis=1, prepend=np.zeros((4000, 1, 2)))
+    assert set(np.unique(added)) == {0, 1} and (added[..., 0] == added[..., 1]).all()
+    np.testing.assert_allclose(added[..., 0].mean(axis=0), 0.75, atol=0.03)
+    assert abs(np.corrcoef(added[..., 0].T) - np.eye(3)).max() < 0.1, "layers are left out independently"
+    assert (stack(jnp.zeros((2, 1, 16)))[0] == 3).all(), "evaluation leaves nothing out"
+
+
 def test_layer_scale_multiplies_what_every_sub_layer_adds():
     config = LayerConfig(**{**SIZES, "num_layers": 1}, dropout=0.0, norm_placement="pre", layer_scale=0.5)
     stack = Stack(config, rngs=nnx.Rngs(0))

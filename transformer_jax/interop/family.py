@@ -13,7 +13,7 @@ from transformer_jax.interop.rules import Rule, pattern_of
 from transformer_jax.nn.inputs import Patches
 
 OURS_ALONE = ("attention_kernel", "dtype", "head", "initializer", "num_outputs", "output_bias", "remat", "unroll")
-OURS_ALONE += ("stochastic_depth", "vocab_multiple")
+OURS_ALONE += ("layer_drop", "stochastic_depth", "vocab_multiple")
 """Fields that no other implementation has to know, and those that follow from a model's parameters alone."""
 POOLER = ("pooler", "pooling", "pooler_activation", "pooler_norm", "pooled_tokens", "head_dropout")
 """Fields of heads that see more than tokens."""

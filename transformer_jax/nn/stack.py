@@ -87,7 +87,8 @@ class Stack(nnx.Module):
         self.position_bias = self._parameters(config.positions if used else None, config, rngs)
         self.local_position_bias = self._parameters(config.local_positions, config, rngs)
         self.final_norm = config.make_norm(config.d_model) if config.final_norm else None
-        self.remat, self.unroll, self.stochastic_depth = config.remat, config.unroll, config.stochastic_depth
+        self.remat, self.unroll = config.remat, config.unroll
+        self.stochastic_depth, self.layer_drop = config.stochastic_depth, config.layer_drop
 
     def __call__(
         self,
@@ -112,7 +113,7 @@ class Stack(nnx.Module):
             caches, inside = {}, {}
             for name, layer in layers.items():
                 key, drop = keys.get(name, (None, None))
-                x, caches[name], weights = layer(
+                y, caches[name], weights = layer(
                     x,
                     memories.get(name, memory),
                     mask=mask,
@@ -123,6 +124,10 @@ class Stack(nnx.Module):
                     drop=drop,
                     intermediates=intermediates,
                 )
+                if key is not None and self.layer_drop:
+                    # The layer splits its key into the numbers 0 to 4.
+                    y = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 5), self.layer_drop), x, y)
+                x = y
                 inside[name] = Intermediates(x, weights) if intermediates else None
             return x, caches if tokens else {}, inside
 

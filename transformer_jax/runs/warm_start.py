@@ -25,7 +25,8 @@ from transformer_jax.training.step import abstract_model
 PREFIX = ("layers", "vocab", "positions")
 """Axes along which the common beginning is taken; all others have to be equal."""
 OF_TRAINING = ("head", "num_outputs", "dropout", "attention_dropout", "feed_forward_dropout", "head_dropout", "dtype")
-OF_TRAINING += ("attention_kernel", "initializer", "remat", "stochastic_depth", "unroll", "vocab_multiple")
+OF_TRAINING += ("attention_kernel", "initializer", "layer_drop", "remat", "stochastic_depth", "unroll")
+OF_TRAINING += ("vocab_multiple",)
 """Fields of a model that say how it is trained, rather than what a published one computes."""
 LEAST = 0.01
 """The share of a model's values that has to fit."""
