@@ -10,6 +10,7 @@ SpecAugment, the average of ten checkpoints, beam 5. Not measured. The texts, wh
 lower case.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +59,9 @@ class LibriSpeech(Source):
         return ({"audio": path, "text": text} for path, text in self.lines(split))
 
     def fingerprint(self, split: str) -> str:
-        return str(hash_of([(path.name, path.stat().st_size, text) for path, text in self.lines(split)]))
-
-
-def hash_of(facts: list[tuple[str, int, str]]) -> str:
-    """A hash of names, sizes and texts: to read all recordings would take an hour."""
-    import hashlib
-
-    return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
+        # Of names, sizes and texts: to read all recordings would take an hour.
+        facts = [(path.name, path.stat().st_size, text) for path, text in self.lines(split)]
+        return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
 
 def experiment() -> Experiment:

@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from transformer_jax.data.audio import AudioFolders, AudioTable, audio_column, encode_audio, read_audio
+from transformer_jax.data.audio import AudioFolders, AudioTable, encode_audio, read_audio
+from transformer_jax.data.columns import Column
 from transformer_jax.data.examples import decodable, readable
 from transformer_jax.data.table import encode_table
 
@@ -120,7 +121,7 @@ def test_what_cannot_be_read_or_is_too_short_is_counted(folder):
         lambda examples: {
             "audio": [pair and pair[0] for pair in decodable(lambda one: encode_audio(one["audio"], 16_000), examples)]
         },
-        {"audio": audio_column(16_000)},
+        {"audio": Column("int16", (160,))},
         max_length=100,
         path=folder / "cache.arrow",
         skipped=skipped,

@@ -234,7 +234,7 @@ def test_columns_of_every_kind_come_back_with_their_types_and_shapes(tmp_path):
 
 
 def test_bytes_are_kept_as_they_are_and_decoded_for_every_batch(tmp_path):
-    def decode(content):
+    def decode(content, draws):
         return np.frombuffer(content[1:], np.uint8).reshape(2, 2) / 255
 
     column = Column("float32", (2, 2), varying=False, tokens=16, decode=decode)

@@ -167,3 +167,15 @@ def test_a_plan_knows_pictures(place):
 def test_the_saved_experiment_says_what_was_filled_in(straight, place):
     model = json.loads((place / "straight" / "experiment.json").read_text())["model"]
     assert (model["input"]["image_size"], model["input"]["channels"], model["num_outputs"]) == (8, 3, 2)
+
+
+def test_a_published_model_without_labels_becomes_a_run_that_embeds(place, tmp_path, capsys):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 8, "patch_size": 4}
+    transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).save_pretrained(tmp_path / "dino")
+    assert main(["import", str(tmp_path / "dino"), str(tmp_path / "run")]) == 0
+    file = str(next((place / "validation").glob("*/*.png")))
+    assert np.shape(load(tmp_path / "run").embed([file])) == (1, 16)
+    assert main(["predict", str(tmp_path / "run"), file]) == 2
+    assert "this model has no labels; use embed" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,13 @@ transformers = pytest.importorskip("transformers", reason="compares with transfo
 DECAY, CLIP = 0.01, 1.0
 ROWS, LENGTH, VOCABULARY, LABELS = 8, 12, 40, 3
 TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-SIZES = {**TOKENS, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+SIZES: dict[str, Any] = {
+    **TOKENS,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+}
 SIZES["initializer_range"] = 0.1
 CASES = {
     "BertForSequenceClassification": {**SIZES, "num_labels": LABELS, "max_position_embeddings": 20},

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from transformer_jax.data.tokenizers import encodable
 from transformer_jax.tasks.speech_recognition import SoundAttention
 
 
@@ -12,7 +13,7 @@ def draw_sound_attention(found: SoundAttention, png: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    (layers, heads), words, seconds = found.weights.shape[:2], found.words, len(found.features) / 100
+    (layers, heads), words, seconds = found.weights.shape[:2], [*map(encodable, found.words)], len(found.features) / 100
     # In inches, and no larger than what can be opened.
     width, height = min(2.4, 60 / heads), min(max(0.13 * len(words), 1.2), 100 / (layers + 1))
     figure = Figure((width * heads + 1.2, height * layers + 1.8), dpi=100, facecolor="white", layout="compressed")
@@ -26,7 +27,7 @@ def draw_sound_attention(found: SoundAttention, png: Path) -> None:
                 weights, aspect="auto", cmap="viridis", extent=(0, seconds, len(words), 0), interpolation="nearest"
             )
             ax.set(yticks=[])
-        row[0].set_yticks([place + 0.5 for place in range(len(words))], words, fontsize=6)
+        row[0].set_yticks([place + 0.5 for place in range(len(words))], words, fontsize=6, parse_math=False)
         row[-1].yaxis.set_label_position("right")
         row[-1].set_ylabel(f"layer {layer + 1}")
     for ax in axes[-1]:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
         predictor = run.predictor(options.checkpoint)
         if not hasattr(predictor, "attention"):
             kind = type(run.experiment.task).__name__
-            raise ValueError(f"a model of {kind} draws no attention; Translation and ImageClassification do")
+            raise ValueError(f"a model of {kind} draws no attention; those of translation, speech and pictures do")
         directory.mkdir(parents=True, exist_ok=True)
         png, html = directory / "attention.png", directory / "attention.html"
         if isinstance(predictor, ImageClassifier):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import predictions, read_aligned
 from transformer_jax.cli.parser import open_run, run_parser
+from transformer_jax.tasks.translation import Translator
 
 DESCRIPTION = """\
 Log-probability, in nats, of every target (with its end) given its source, a line each.
@@ -20,10 +21,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--target", metavar="FILE", required=True, help="their outputs, line by line")
     with user_input():
         run, options = open_run(parser, arguments)
-        if len(run.experiment.task.features) != 2 or not hasattr(run.experiment.task, "decoding"):
+        predictor = run.predictor(options.checkpoint)
+        if not isinstance(predictor, Translator):
             raise ValueError(f"a model of {type(run.experiment.task).__name__} scores no pairs; Translation does")
         sources, targets = read_aligned([options.source, options.target], undecodable=True)
-        predictor = run.predictor(options.checkpoint)
     pairs = zip(sources, targets, strict=True)
     for chunk in predictions(pairs, lambda some: predictor.score(*zip(*some, strict=True))):
         for _, log_probability in chunk:

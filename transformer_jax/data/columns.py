@@ -27,10 +27,9 @@ class Column:
     """Items of the longest sequence, others are skipped and counted; None: data.max_length."""
     batched: bool = True
     """False: only predictions in an evaluation read it, from the table; batches do not have it."""
-    decode: Callable[[bytes], np.ndarray] | None = field(default=None, repr=False)
-    """From the bytes that `encode` gave to the item; the pipeline calls it for every batch."""
-    vary: Callable[[bytes, Iterator[float]], np.ndarray] | None = field(default=None, repr=False)
-    """The same with random changes, by numbers in [0, 1) that belong to the example and the epoch, in training."""
+    decode: Callable[[bytes, Iterator[float] | None], np.ndarray] | None = field(default=None, repr=False)
+    """From the bytes that `encode` gave to the item; the pipeline calls it for every batch. In training it is given
+    numbers in [0, 1) that belong to the example and the epoch, by which it may change the item at random."""
 
     def __post_init__(self) -> None:
         if np.dtype(self.dtype).kind not in "iuf":

@@ -20,6 +20,10 @@ image, which is a file, its bytes or an array of values from 0 to 255; a recordi
 array of samples."""
 
 
+LARGEST_FILE = 2**32
+"""Bytes of the largest picture or recording; larger ones are skipped."""
+
+
 def readable(
     examples: Iterable[Example], kinds: Mapping[str, Kind], skipped: Counter[str], needed_by: str
 ) -> Iterator[Example]:
@@ -77,7 +81,10 @@ def digest(examples: Iterable[Any]) -> str:
 def _plain(value: Any) -> Any:
     """The JSON of bytes, of a file or of an array: dtype, shape and hash."""
     if isinstance(value, Path):
-        value = value.read_bytes() if value.is_file() else b""
+        try:
+            value = value.read_bytes() if value.is_file() and value.stat().st_size <= LARGEST_FILE else b""
+        except OSError:
+            value = b""
     array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
     return [str(array.dtype), array.shape, hashlib.blake2b(array.tobytes(), digest_size=12).hexdigest()]
 

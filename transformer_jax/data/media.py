@@ -1,21 +1,24 @@
 """Files of pictures or recordings: by their folders, by their names, or in a table."""
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from transformer_jax.data.examples import digest
+from transformer_jax.data.examples import LARGEST_FILE, digest
 from transformer_jax.data.lines import existing, file_lines
 from transformer_jax.data.sources import Example, Files, HeldOut, check_split
 
 
 def file_bytes(path: Path, kind: str) -> bytes:
-    """The content of a picture's or recording's file; OSError, or ValueError for a pipe or a device."""
+    """The content of a picture's or recording's file; OSError, or ValueError for a pipe, a device or what is huge."""
     if path.exists() and not path.is_file():  # it may never end
         raise ValueError(f"no {kind}: {path} is not a regular file")
+    if (size := path.stat().st_size) > LARGEST_FILE:
+        raise ValueError(f"no {kind}: {path} has {size:,} bytes, more than {LARGEST_FILE:,}")
     return path.read_bytes()
 
 
@@ -57,15 +60,13 @@ class ClassFolders(HeldOut):
         for name in names:
             place = directory / name
             if place.suffix == ".txt":
-                paths += [directory / line for line in file_lines(existing(place))]
+                paths += [directory / os.path.normpath(line) for line in file_lines(existing(place))]
             else:
-                found = (
-                    place.glob("*/*")
-                    if place.is_dir()
-                    else map(directory.joinpath, glob.glob(name, root_dir=directory))
-                )
-                paths += sorted(found)
-        return [path for path in paths if path.suffix.lower() in self.suffixes]
+                pattern = f"{glob.escape(name)}/*/*" if place.is_dir() else name
+                paths += sorted(directory / found for found in glob.glob(pattern, root_dir=directory))
+        if outside := [path for path in paths if not path.is_relative_to(directory) or ".." in path.parts]:
+            raise ValueError(f"{outside[0]} is not in data.source.directory {directory}")
+        return [path for path in dict.fromkeys(paths) if path.suffix.lower() in self.suffixes]
 
     def examples(self, split: str) -> Iterator[Example]:
         """The files and their labels; ValueError for a file without a label."""

@@ -1,15 +1,12 @@
 """Pictures: where they come from, and from the bytes of a file to an array of one size."""
 
 import io
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from annotated_types import Ge
 from jaxtyping import UInt8
 
 from transformer_jax.data.augmentation import PLAIN, Augmentation
@@ -22,18 +19,15 @@ MOST_PIXELS = 2**26
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-DAMAGES = (EOFError, KeyError, MemoryError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises for a file that is damaged, or claims to hold more than the memory does."""
 Picture = UInt8[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width"]
 
 
-def encode_picture(picture: Path | bytes | Picture) -> bytes:
+def encode_picture(picture: str | Path | bytes | Picture) -> bytes:
     """The bytes of a file, and an array as a PPM file; ValueError for other channels than 1 or 3, OSError of files."""
     from PIL import Image
 
-    if isinstance(picture, bytes | Path):
-        return picture if isinstance(picture, bytes) else file_bytes(picture, "picture")
+    if not isinstance(picture, np.ndarray):
+        return picture if isinstance(picture, bytes) else file_bytes(Path(picture), "picture")
     if picture.shape[2:] not in ((), (1,), (3,)):
         raise ValueError(f"no picture: an array of the shape {picture.shape}; channels are 1 or 3")
     file = io.BytesIO()
@@ -42,15 +36,16 @@ def encode_picture(picture: Path | bytes | Picture) -> bytes:
 
 
 def decode_picture(
-    data: bytes, draws: Iterable[float] = (), *, size: int, channels: int, augmentation: Augmentation = PLAIN
+    data: bytes, draws: Iterator[float] | None = None, *, size: int, channels: int, augmentation: Augmentation = PLAIN
 ) -> UInt8[np.ndarray, "size size channels"]:
-    """The picture, grey for 1 channel or red, green, blue for 3: its middle square scaled to `size`, or what
-    `augmentation` draws; of an animation the first picture, turned as its camera says, without transparency.
+    """The picture, grey for 1 channel or red, green, blue for 3: its middle square scaled to `size` or, with `draws`,
+    what `augmentation` draws; of an animation the first picture, turned as its camera says, without transparency.
 
     Raises ValueError for what cannot be decoded.
     """
     from PIL import Image, ImageOps
 
+    augmentation = PLAIN if draws is None else augmentation
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
@@ -62,7 +57,7 @@ def decode_picture(
             image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
         if image.mode == "F":
             raise ValueError("its values are floats, whose range is not known")
-        image = augmentation.square(image.convert("L" if channels == 1 else "RGB"), size, iter(draws))
+        image = augmentation.square(image.convert("L" if channels == 1 else "RGB"), size, draws or iter(()))
         return np.asarray(image).reshape(size, size, channels)
     except Exception as error:  # of many types, whatever the damage is
         raise ValueError(f"no picture: {' '.join(str(error).split())}") from error
@@ -88,26 +83,6 @@ class Digits(Source):
 
 
 @dataclass(frozen=True)
-class DigitPairs(Source):
-    """Pictures of two of these digits, beside or above each other, with a `caption`, such as "three left of seven"."""
-
-    count: Annotated[int, Ge(1)] = 10_000
-    """Pictures to learn from; a tenth as many for validation, and for test."""
-
-    def examples(self, split: str) -> Iterator[Example]:
-        digits, random = [*Digits().examples(split)], np.random.default_rng(self.splits.index(split))
-        for _ in range(self.count if split == "train" else -(-self.count // 10)):
-            pair = [digits[number] for number in random.integers(len(digits), size=2)]
-            picture, beside = np.zeros((16, 16), np.uint8), random.random() < 0.5
-            canvas = picture.T if beside else picture  # of one above the other
-            for row, digit, column in zip((0, 8), pair, random.choice((0, 4, 8), size=2), strict=True):
-                pixels = digit["image"][..., 0]
-                canvas[row : row + 8, column : column + 8] = pixels.T if beside else pixels
-            one, other = (NAMES[digit["label"]] for digit in pair)
-            yield {"image": picture, "caption": f"{one} {'left of' if beside else 'above'} {other}"}
-
-
-@dataclass(frozen=True)
 class Npz(HeldOut):
     """Files of NumPy with an array of pictures `[pictures, height, width(, channels)]` and one of labels."""
 
@@ -129,7 +104,7 @@ class Npz(HeldOut):
                     raise ValueError(f"they are {images.dtype} {images.shape} and {labels.shape}")
                 if names and (labels.dtype.kind not in "iu" or set(labels.tolist()) - {*range(len(names))}):
                     raise ValueError(f"{self.classes} names {len(names)}, numbered from 0; labels are others")
-            except DAMAGES as error:
+            except Exception as error:  # of many types, whatever the damage is
                 wanted = f"{' and '.join(self.arrays)} of as many pictures (uint8) and labels"
                 raise ValueError(f"{path} does not hold {wanted}: {error}") from error
             for image, label in zip(images, labels.tolist(), strict=True):

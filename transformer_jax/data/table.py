@@ -71,7 +71,7 @@ class Table:
     ) -> dict[str, np.ndarray]:
         """The columns of some examples as arrays of these lengths, padded with 0; -1 is an empty row.
 
-        With `draws`, which gives the random numbers of an example, columns with `vary` are varied.
+        `draws` gives the random numbers of an example, by which columns with `decode` are varied.
         """
         arrays: dict[str, np.ndarray] = {}
         for (name, column), length in zip(self._batched.items(), lengths, strict=True):
@@ -89,10 +89,8 @@ class Table:
                     value = values[start : start + count]
                     if column.decode is None:
                         row[:count] = value
-                    elif count and draws and column.vary:
-                        row[:] = column.vary(value.tobytes(), draws(example)).reshape(-1)
                     elif count:
-                        row[:] = column.decode(value.tobytes()).reshape(-1)
+                        row[:] = column.decode(value.tobytes(), draws and draws(example)).reshape(-1)
             if column.varying:
                 arrays[f"{name}_length"] = (counts // column.size).astype(np.int32)
         return arrays

@@ -49,6 +49,8 @@ class GenerationState:
     """The number of generated tokens, an end token included."""
     log_probs: Float[Array, " batch"]
     """The log-probability of a row's generated tokens under the model, before temperature and filters."""
+    allowed_log_probs: Float[Array, " batch"]
+    """The same among the tokens that the constraints allow."""
     alive: Bool[Array, " batch"]
     """Rows that have neither ended nor reached their limit."""
     limits: Int[Array, " batch"]
@@ -111,6 +113,7 @@ def start_generation(
         tokens=jnp.zeros((batch, capacity), jnp.int32),
         lengths=jnp.zeros(batch, jnp.int32),
         log_probs=jnp.zeros(batch, jnp.float32),
+        allowed_log_probs=jnp.zeros(batch, jnp.float32),
         alive=limits > 0,
         limits=limits,
         keys=jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_ids),
@@ -203,8 +206,10 @@ def _append(state: GenerationState, logits: Array, cache: Cache) -> GenerationSt
         keys = jax.vmap(jax.random.fold_in)(state.keys, state.lengths)
         chosen = jax.vmap(jax.random.categorical)(keys, filtered)
     token = jnp.where(state.alive, chosen, 0).astype(jnp.int32)
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    added = jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
+    log_probs = (jax.nn.log_softmax(of.astype(jnp.float32)) for of in (logits, allowed))
+    added, added_allowed = (
+        jnp.where(state.alive, jnp.take_along_axis(of, token[:, None], axis=1)[:, 0], 0) for of in log_probs
+    )
     ended = state.position + 1 >= state.limits
     for end_id in state.end_ids:
         ended = ended | (token == end_id)
@@ -215,7 +220,8 @@ def _append(state: GenerationState, logits: Array, cache: Cache) -> GenerationSt
         last=token,
         tokens=state.tokens.at[:, state.position].set(token),
         lengths=state.lengths + state.alive,
-        log_probs=jnp.where(state.alive, state.log_probs + added, state.log_probs),
+        log_probs=state.log_probs + added,
+        allowed_log_probs=state.allowed_log_probs + added_allowed,
         alive=state.alive & ~ended,
         seen=None if state.seen is None else state.seen.at[jnp.arange(len(token)), token].max(state.alive),
         constrained=tuple(constraint.advance(of_rows, token) for constraint, of_rows in advanced),

@@ -31,7 +31,7 @@ from transformer_jax.tasks.question_answering import QuestionAnswering
 from transformer_jax.tasks.task import Task
 from transformer_jax.tasks.token_classification import TokenClassification
 from transformer_jax.tasks.transcription import Transcription
-from transformer_jax.tasks.translation import Decoding, Translation
+from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.step import abstract_model, model_shardings
 
@@ -97,8 +97,8 @@ def task_for(published: Published) -> Task:
         if not isinstance(config.input, Frames):
             return Translation()
         window = config.encoder_layers.max_length * math.prod(config.input.strides)
-        longest = {"longest_text": config.max_length, "decoding": Decoding(max_new_tokens=config.max_length - 2)}
-        return Transcription(log_mel=LogMel(num_mels=config.input.num_mels), window=window, **longest)
+        mels = LogMel(num_mels=config.input.num_mels)
+        return Transcription(log_mel=mels, window=window, longest_text=config.max_length)
     if not config.reads_text:
         return ImageClassification(image_size=config.input.image_size, channels=config.input.channels)
     if config.head == "language_model":

@@ -12,7 +12,7 @@ import numpy as np
 from annotated_types import Ge, Le, Lt
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from transformer_jax.data.audio import audio_column, encode_audio, packages
+from transformer_jax.data.audio import TooLong, encode_audio, packages
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind, decodable
@@ -47,8 +47,12 @@ class AudioAugmentation:
     """The most mels of one."""
 
     def faster(self, waveforms: Waveforms, samples: Counts, draws: Draws) -> tuple[Waveforms, Counts]:
-        """The recordings at another speed, by linear interpolation; what becomes longer than the array is cut off."""
-        speed = 1 + self.speed * (2 * draws[:, :1] - 1)
+        """The recordings at another speed, by linear interpolation; none becomes longer than the array.
+
+        Of faster ones, frequencies beyond half of the sample rate are folded back.
+        """
+        slowest = samples[:, None] / waveforms.shape[1]
+        speed = jnp.maximum(1 + self.speed * (2 * draws[:, :1] - 1), slowest)
         places = jnp.arange(waveforms.shape[1])[None] * speed
         before = places.astype(jnp.int32)
         near = [jnp.take_along_axis(waveforms, before + i, axis=1, mode="fill", fill_value=0) for i in (0, 1)]
@@ -68,7 +72,7 @@ class AudioAugmentation:
         times = hidden(features.shape[1], widest, count, draws[:, : 2 * self.time_masks])
         rest, mels = draws[:, 2 * self.time_masks :], features.shape[2]
         bands = hidden(mels, jnp.full_like(widest, self.frequency_width), jnp.full_like(count, mels), rest)
-        mean = jnp.sum(features, axis=(1, 2)) / jnp.maximum(mels * frames, 1)  # padding is zero
+        mean = jnp.sum(features, axis=(1, 2), where=real[:, :, None]) / jnp.maximum(mels * frames, 1)
         covered = (times[:, :, None] | bands[:, None]) & real[:, :, None]
         return jnp.where(covered, mean[:, None, None], features)
 
@@ -97,12 +101,20 @@ class AudioTask(Task):
     @property
     def columns(self) -> Columns:
         """The samples in frames, and their number."""
-        return {"audio": audio_column(self.log_mel.sample_rate), "samples": Column(varying=False)}
+        return {"audio": Column("int16", (self.log_mel.hop,)), "samples": Column(varying=False)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The samples of recordings and their number, None of those that cannot be read."""
         packages()
-        pairs = decodable(lambda example: encode_audio(example["audio"], self.log_mel.sample_rate), examples)
+        hop = self.log_mel.hop
+
+        def encoded(example: Example) -> tuple[np.ndarray, int]:
+            try:
+                return encode_audio(example["audio"], self.log_mel.sample_rate, max_length * hop)
+            except TooLong:  # which is seen without reading it
+                return np.broadcast_to(np.int16(0), (max_length + 1, hop)), 0
+
+        pairs = decodable(encoded, examples)
         return {"audio": [pair and pair[0] for pair in pairs], "samples": [pair and pair[1] for pair in pairs]}
 
     def input_of(self, model: Any, data: DataConfig) -> Frames:
@@ -121,7 +133,7 @@ class AudioTask(Task):
         """The features of a batch's recordings and how many frames these have; with a key they are augmented."""
         waveforms, samples, how = waveforms_of(batch["audio"]), batch["samples"], self.augmentation
         if key is None or how == AudioAugmentation():
-            return self.log_mel(waveforms, samples)
+            return self.features_of(waveforms, samples)
         # An example's draws are the same in whatever row, and on whatever device, it is.
         keys = jax.vmap(partial(jax.random.fold_in, key))(batch["example"])
         draws = jax.vmap(partial(jax.random.uniform, shape=(2 + 2 * (how.time_masks + how.frequency_masks),)))(keys)
@@ -130,8 +142,12 @@ class AudioTask(Task):
         if how.noise:
             noise = jax.vmap(lambda own: jax.random.normal(jax.random.fold_in(own, 1), waveforms.shape[1:]))(keys)
             waveforms = how.noisy(waveforms, samples, draws, noise)
-        features, frames = self.log_mel(waveforms, samples)
-        return how.masked(features, frames, draws[:, 2:]), frames
+        features, frames = self.features_of(waveforms, samples)
+        return how.masked(features, self.log_mel.frames(samples), draws[:, 2:]), frames
+
+    def features_of(self, waveforms: Waveforms, samples: Counts) -> tuple[Features, Counts]:
+        """The features of waveforms, of which so many samples are real, and how many frames the model reads."""
+        return self.log_mel(waveforms, samples)
 
 
 def waveforms_of(audio: Array) -> Waveforms:
@@ -148,8 +164,6 @@ class AudioReader(Predictor):
 
     def columns_of(self, recordings: Sequence[Recording]) -> tuple[list[np.ndarray], list[int]]:
         """Samples in frames, and their number; ValueError, with the number of the line, for what cannot be read."""
-        if isinstance(recordings, str | bytes):
-            raise TypeError("give a list of recordings, as in [recording], not one")
 
         def frames(sound: Any) -> tuple[np.ndarray, int]:
             audio, count = encode_audio(sound, self.log_mel.sample_rate)
@@ -157,5 +171,5 @@ class AudioReader(Predictor):
                 raise ValueError(f"a recording of {len(audio)} frames, not of 1 to {self.max_length}")
             return audio, count
 
-        pairs = [decoded(one, frames, line) for line, one in enumerate(recordings, 1)]
+        pairs = [*decoded(recordings, frames, "recording")]
         return [audio for audio, _ in pairs], [count for _, count in pairs]

@@ -152,7 +152,9 @@ class LabelTask(Task):
         return {**super().encode(tokenizers, examples, max_length=max_length), "label": labels}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        changes = {"head": "sequence", "num_outputs": vocab_sizes["label"], "input": self.input_of(model, data)}
+        outputs = vocab_sizes["label"]
+        head = "sequence" if outputs else "none"  # of an imported model without labels
+        changes = {"head": head, "num_outputs": outputs, "input": self.input_of(model, data)}
         return resolved(self, model, EncoderOnlyConfig, data, 0, **changes)
 
     def label_sums(self, logits: Float[Array, "batch outputs"], batch: Mapping[str, Array]) -> Sums:

@@ -2,11 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.columns import Column, Columns
@@ -14,15 +11,15 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.beam import BeamSearch
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.image_classification import AnyPicture, PictureReader, PictureTask
-from transformer_jax.tasks.predictor import forbidden_tokens
 from transformer_jax.tasks.task import Tokenizers, resolved
-from transformer_jax.tasks.text_task import TextTask, named_tokens
-from transformer_jax.tasks.translation import search_memory
+from transformer_jax.tasks.text_task import TextTask
+from transformer_jax.tasks.translation import Hypothesis, Searcher
 
 
 @dataclass(frozen=True)
@@ -55,37 +52,37 @@ class ImageCaptioning(PictureTask, TextTask):
         return model.encode(batch["image"], key=key)
 
     def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Captioner":
-        """The model with `describe`."""
-        tokenizer = tokenizers["caption"].for_targets
-        start = tokenizer.bos_id, *named_tokens(tokenizer, self.target_start)
+        """The model with `describe` and `search`."""
         sizes = {"max_length": data.max_length, "tokens_per_batch": max(data.tokens_per_batch // data.max_length, 1)}
-        return Captioner(model, tokenizer, self.decoding, start, decode=self.decode, **sizes)
+        settings = {"decode": self.decode, "target_start": self.target_start}
+        return Captioner(model, tokenizers["caption"].for_targets, self.decoding, **settings, **sizes)
 
     def outputs(self, predictor: "Captioner", examples: EncodedExamples) -> list[str]:
         return predictor.describe([bytes(data) for data in examples.column("image")])
 
 
-@dataclass(eq=False, repr=False)
-class Captioner(PictureReader):
+class Captioner(PictureReader, Searcher):
     """Describes pictures; a line to predict for is the name of a file."""
 
-    decoding: BeamSearch
-    start: tuple[int, ...]
-    """The tokens in front of every caption."""
+    def __init__(
+        self, model: EncoderDecoder | Ensemble, tokenizer: Tokenizer, decoding: BeamSearch, *, decode: Any, **sizes: Any
+    ):
+        self.decode = decode
+        Searcher.__init__(self, model, tokenizer, tokenizer, decoding, **sizes)
 
     def describe(self, pictures: Sequence[AnyPicture]) -> list[str]:
         """A caption of every picture."""
-        tokenizer, capacity = self.tokenizer, self.max_length - len(self.start)
-        settings = {"start": self.start, "end_id": tokenizer.eos_id, "capacity": capacity, "decoding": self.decoding}
-        settings["forbidden"] = forbidden_tokens(tokenizer, self.decoding, tokenizer.eos_id)
-        return [tokenizer.decode(ids[ids >= 0].tolist()) for ids in self.each(_describe, pictures, **settings)]
+        return [best.text for best, *_ in self.search(pictures)]
 
     predict = describe
 
+    def search(self, pictures: Sequence[AnyPicture], n_best: int = 1) -> list[list[Hypothesis]]:
+        """The `n_best` different captions of every picture, best first, or fewer if the search has no more."""
+        return self.searched(range(1, len(pictures) + 1), [pictures], n_best)
 
-@partial(jax.jit, static_argnames=("start", "end_id", "capacity", "decoding", "forbidden"))
-def _describe(model: EncoderDecoder | Ensemble, pixels: Array, *, capacity: int, **settings: Any) -> Array:
-    """The tokens of the best captions, -1 behind their ends."""
-    limits = jnp.full(len(pixels), capacity)
-    found = search_memory(model, model.encode(pixels), limits, capacity=capacity, **settings)
-    return jnp.where(jnp.arange(capacity)[None] < found.lengths[:, :1], found.tokens[:, 0], -1)
+    @staticmethod
+    def vectors_of(model: EncoderDecoder | Ensemble, tokens: Array, lengths: Array) -> Any:
+        return model.encode(tokens)
+
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"longest": self.max_length - len(self.target_start)}

@@ -1,7 +1,7 @@
 """Classification of pictures by an encoder-only model (Dosovitskiy et al. 2021)."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from itertools import accumulate
@@ -21,11 +21,9 @@ from transformer_jax.data.pictures import Picture, decode_picture, encode_pictur
 from transformer_jax.data.sources import Example
 from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.nn.inputs import Patches, Pixels
-from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.classification import LabelPredictor, LabelTask
 from transformer_jax.tasks.losses import class_sums
 from transformer_jax.tasks.predictor import Predictor, decoded
-from transformer_jax.tasks.sequences import array_width
 from transformer_jax.tasks.task import Sums, Task, Tokenizers
 
 AnyPicture = str | os.PathLike[str] | bytes | Picture
@@ -50,14 +48,14 @@ class PictureTask(Task):
     @property
     def decode(self) -> Callable[..., np.ndarray]:
         """From the bytes of a picture to its pixels."""
-        return partial(decode_picture, size=self.image_size, channels=self.channels)
+        settings = {"size": self.image_size, "channels": self.channels, "augmentation": self.augmentation}
+        return partial(decode_picture, **settings)
 
     @property
     def columns(self) -> Columns:
         """The picture, kept as it is encoded and decoded by the pipeline."""
-        shape, decode = (self.image_size, self.image_size, self.channels), self.decode
-        vary = partial(decode, augmentation=self.augmentation)
-        return {"image": Column("uint8", shape, varying=False, decode=decode, vary=vary)}
+        shape = self.image_size, self.image_size, self.channels
+        return {"image": Column("uint8", shape, varying=False, decode=self.decode)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
         """The bytes of pictures, None of those that cannot be decoded."""
@@ -135,25 +133,15 @@ class PictureReader(Predictor):
     decode: Callable[[bytes], UInt8[np.ndarray, "height width channels"]]
     """From the bytes of a file to the pixels of a picture."""
 
-    def embed(self, pictures: Sequence[AnyPicture]) -> list[list[float]]:
-        """A vector for every picture: that from which the head predicts."""
-        return self.each(_pooled, pictures).tolist()
+    def for_each(self, program: Callable[..., Any], *columns: Sequence[AnyPicture], **settings: Any) -> list[Any]:
+        """A row of the output of `program(model, pixels, ones)` for every picture, a batch of training's at a time."""
+        (pictures,) = columns
+        items = ((pixels, np.int32(1)) for pixels in self.pixels(pictures))
+        return self.for_all(program, items, self.tokens_per_batch, **settings)
 
-    def each(self, program: Callable[..., Array], pictures: Sequence[AnyPicture], **settings: Any) -> np.ndarray:
-        """The rows of a program's output for pictures, so many at a time as a batch of training has."""
-        if isinstance(pictures, str | bytes):
-            raise TypeError("give a list of pictures, as in [picture], not one")
-        rows = min(self.tokens_per_batch, array_width(max(len(pictures), 1)))
-        rows, found = rows + -rows % self.row_multiple, []
-        for start in range(0, len(pictures), rows):
-            pixels = np.stack([self.pixels(one, start + n) for n, one in enumerate(pictures[start : start + rows], 1)])
-            filled = np.pad(pixels, ((0, rows - len(pixels)), (0, 0), (0, 0), (0, 0)))
-            found.append(to_host([self.run(program, filled, **settings)])[0][: len(pixels)])
-        return np.concatenate(found) if found else np.zeros((0, 1), np.float32)
-
-    def pixels(self, picture: AnyPicture, line: int = 1) -> UInt8[np.ndarray, "height width channels"]:
+    def pixels(self, pictures: Sequence[AnyPicture]) -> Iterator[UInt8[np.ndarray, "height width channels"]]:
         """The pixels that the model reads; ValueError, with the number of the line, for what is no picture."""
-        return decoded(picture, lambda file: self.decode(encode_picture(file)), line)
+        return decoded(pictures, lambda file: self.decode(encode_picture(file)), "picture")
 
 
 class PictureAttention(NamedTuple):
@@ -175,11 +163,16 @@ class ImageClassifier(PictureReader, LabelPredictor):
         """The model's predictions, before any softmax; ValueError for a model without labels."""
         if not self.tokenizer.names:
             raise ValueError("this model has no labels; use embed")
-        return self.each(_outputs, items)
+        rows = self.for_each(_outputs, items)
+        return np.stack(rows) if rows else np.zeros((0, 1), np.float32)
+
+    def embed(self, texts: Sequence[AnyPicture]) -> list[list[float]]:
+        """A vector for every picture: that from which the head predicts."""
+        return [vector.tolist() for vector in self.for_each(_pooled, texts)]
 
     def attention(self, picture: AnyPicture) -> PictureAttention:
         """Where the class token looks in a picture, by layer and head."""
-        pixels = self.pixels(picture)
+        (pixels,) = self.pixels([picture])
         weights = np.asarray(_attention(self.model, jnp.asarray(pixels[None])))[:, 0]
         patches = self.model.encoder_input.patches
         rows, columns = (side // patches.size for side in pixels.shape[:2])
@@ -194,12 +187,12 @@ class ImageClassifier(PictureReader, LabelPredictor):
 
 
 @jax.jit
-def _outputs(model: EncoderOnly, pixels: Array) -> Array:
+def _outputs(model: EncoderOnly, pixels: Array, _: Array) -> Array:
     return model(pixels)
 
 
 @jax.jit
-def _pooled(model: EncoderOnly, pixels: Array) -> Array:
+def _pooled(model: EncoderOnly, pixels: Array, _: Array) -> Array:
     encoded = model.encode(pixels)
     return encoded.vectors[:, 0] if model.pooler is None else model.pooler(encoded)
 

@@ -79,7 +79,7 @@ def ctc_losses(
     paddings = beyond_frames.astype(jnp.float32), beyond_labels.astype(jnp.float32)
     losses = optax.ctc_loss(logits, paddings[0], labels, paddings[1], blank_id=blank)
     repeated = jnp.sum((labels[:, 1:] == labels[:, :-1]) & ~beyond_labels[:, 1:], axis=1)
-    return jnp.where((lengths > 0) & (lengths + repeated <= frames), losses, 0.0)
+    return jnp.where((lengths >= 0) & (lengths + repeated <= frames), losses, 0.0)
 
 
 LARGE_VOCABULARY, CHUNK = 16_384, 64

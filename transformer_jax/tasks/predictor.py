@@ -1,7 +1,8 @@
 """A trained model as people use it: texts in, batches over all devices, results back in order."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,24 @@ class Predictor:
                 results[item] = outputs[0][row] if len(outputs) == 1 else tuple(array[row] for array in outputs)
         return results
 
+    def for_all(
+        self, program: Callable[..., Any], items: Iterable[Sequence[Any]], most: int, **settings: Any
+    ) -> list[Any]:
+        """The same for items of arrays and numbers, of one shape each; `most` at a time, which are read when needed.
+
+        There can be more rows than items; what fills them is 0.
+        """
+        results: list[Any] = []
+        iterator, rows, most = iter(items), 0, most + -most % self.row_multiple
+        while part := list(itertools.islice(iterator, most)):
+            rows = max(rows, min(most, 1 << (len(part) - 1).bit_length()))
+            rows += -rows % self.row_multiple
+            arrays = [np.stack(column) for column in zip(*part, strict=True)]
+            filled = [np.pad(array, ((0, rows - len(part)), *[(0, 0)] * (array.ndim - 1))) for array in arrays]
+            outputs = [array[: len(part)] for array in to_host(jax.tree.leaves(self.run(program, *filled, **settings)))]
+            results.extend(outputs[0] if len(outputs) == 1 else zip(*outputs, strict=True))
+        return results
+
     def groups(self, sizes: Sequence[int], extra: int = 0) -> Iterator[tuple[list[int], int, int]]:
         """Indices of sequences of similar sizes with the width and the rows of their array, shortest first.
 
@@ -150,12 +169,18 @@ def forbidden_tokens(tokenizer: Tokenizer, rules: TextRules, *end_ids: int) -> t
     return tuple(sorted(special - {*end_ids, -1}))
 
 
-def decoded(item: Any, decode: Callable[[Any], Any], line: int) -> Any:
-    """`decode` of an item, or of the file that it names; ValueError, with the number of its line, if that fails."""
-    try:
-        return decode(Path(item) if isinstance(item, str | os.PathLike) else item)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"line {line} is {error}") from error
+def decoded(items: Sequence[Any], decode: Callable[[Any], Any], kind: str, first: int = 1) -> Iterator[Any]:
+    """`decode` of every item, or of the file that it names; ValueError, with its number from `first` on, if that fails.
+
+    TypeError for a single item of this kind.
+    """
+    if isinstance(items, str | bytes):
+        raise TypeError(f"give a list of {kind}s, as in [{kind}], not one")
+    for line, item in enumerate(items, first):
+        try:
+            yield decode(Path(item) if isinstance(item, str | os.PathLike) else item)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"line {line} is {error}") from error
 
 
 def listed(lines: Sequence[str]) -> list[str]:

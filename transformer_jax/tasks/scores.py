@@ -138,16 +138,14 @@ def _bleu(scoring: TextScoring, kind: type[BLEU] = BLEU) -> Metric:
         raise ValueError(f"task.bleu_tokenize {tokenize} needs what is not there: {why}") from error
 
 
+ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 SCORES: dict[str, TextScore] = {
     "bleu": TextScore(_bleu, "signature"),
     "compound_split_bleu": TextScore(partial(_bleu, kind=CompoundSplitBLEU)),
     "chrf": TextScore(lambda _: CHRF(), "chrf_signature"),
     "chrf++": TextScore(lambda _: CHRF(word_order=2), "chrf++_signature"),
     "ter": TextScore(lambda _: TER(), "ter_signature", better="lower"),
-    "rouge1": TextScore(lambda _: Rouge("rouge1"), "rouge_signature"),
-    "rouge2": TextScore(lambda _: Rouge("rouge2"), "rouge_signature"),
-    "rougeL": TextScore(lambda _: Rouge("rougeL"), "rouge_signature"),
-    "rougeLsum": TextScore(lambda _: Rouge("rougeLsum"), "rouge_signature"),
+    **{kind: TextScore(lambda _, kind=kind: Rouge(kind), "rouge_signature") for kind in ROUGES},
     "comet": TextScore(lambda scoring: Comet(scoring.comet_model, scoring.sources), "comet_signature"),
     "wer": TextScore(lambda _: ErrorRate("wer"), "wer_signature", better="lower"),
     "cer": TextScore(lambda _: ErrorRate("cer"), "wer_signature", better="lower"),

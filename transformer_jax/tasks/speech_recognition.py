@@ -63,13 +63,17 @@ class SpeechRecognition(AudioTask, TextTask):
         model = self.sized(model, vocab_sizes)
         if self.ctc_decoding and not self.ctc_weight:
             raise ValueError("task.ctc_decoding needs a task.ctc_weight above 0, with which its head was trained")
-        reach, needed = model.reach(), max(self.longest_text, self.decoding.limit(data.max_length) + 2)
+        reach, needed = model.reach(), max(self.longest_text, self.longest_written(data))
         if reach is not None and reach < needed:
             raise ValueError(
                 f"model.max_length {model.max_length} is below {needed} tokens; raise it, or lower task.longest_text "
-                "and task.decoding.max_new_tokens"
+                "and the limit of what is written"
             )
         return replace(model, input=self.input_of(model, data), ctc=self.ctc_weight > 0)
+
+    def longest_written(self, data: DataConfig) -> int:
+        """The most tokens of a text that the model writes, special ones included."""
+        return self.decoding.limit(data.max_length) + 2
 
     def memory(self, model: EncoderDecoder | Ensemble, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Any:
         read_key, model_key = (None, None) if key is None else jax.random.split(key)
@@ -93,17 +97,13 @@ class SpeechRecognition(AudioTask, TextTask):
         self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig
     ) -> "SpeechRecognizer":
         """The model with `transcribe` and `search`."""
-        settings = {"target_start": self.target_start, "ctc": self.ctc_decoding, "max_length": data.max_length}
-        return SpeechRecognizer(model, tokenizers["text"].for_targets, self.log_mel, self.decoding, **settings)
+        sizes: dict[str, Any] = {"max_length": data.max_length, "tokens_per_batch": self.decoding.tokens_per_batch}
+        how: dict[str, Any] = {"decoding": self.decoding, "target_start": self.target_start, "ctc": self.ctc_decoding}
+        return SpeechRecognizer(model, tokenizers["text"].for_targets, log_mel=self.log_mel, **how, **sizes)
 
     def outputs(self, predictor: "SpeechRecognizer", examples: EncodedExamples) -> list[str]:
         """The texts of the examples that have a row, `examples.of_rows`."""
         return predictor.texts(examples.column("audio"), examples.column("samples"))
-
-    def samples(self, predictor: "SpeechRecognizer", examples: Sequence[Example]) -> list[str]:
-        """The texts of recordings, and those that are heard."""
-        heard = predictor.transcribe([example["audio"] for example in examples])
-        return [line for one, text in zip(examples, heard, strict=True) for line in (one["text"], f"  -> {text}")]
 
 
 class SoundAttention(NamedTuple):
@@ -125,6 +125,13 @@ def attention_of_words(
     return SoundAttention(features, words, np.stack([part.mean(2) for part in np.split(weights, cuts, 2)], axis=2))
 
 
+@jax.jit
+def cross_attention(model: EncoderDecoder, features: Array, tokens: Array) -> Array:
+    """The weights `[layers, batch, heads, tokens, vectors]` of tokens in the encoder's vectors."""
+    inside: Any = model.decode(tokens, model.encode(features), intermediates=True).intermediates
+    return inside.attention["cross_attention"]
+
+
 class Listened(NamedTuple):
     """From samples to the encoder's vectors."""
 
@@ -139,21 +146,12 @@ class SpeechRecognizer(AudioReader, Searcher):
     """Writes what is said in recordings; a line to predict for is the name of a file."""
 
     def __init__(
-        self,
-        model: EncoderDecoder | Ensemble,
-        tokenizer: Tokenizer,
-        log_mel: LogMel,
-        decoding: Decoding,
-        *,
-        max_length: int,
-        target_start: str = "",
-        ctc: bool = False,
+        self, model: EncoderDecoder | Ensemble, tokenizer: Tokenizer, *, log_mel: LogMel, ctc: bool = False, **how: Any
     ):
         if ctc and isinstance(model, Ensemble):
             raise ValueError("an ensemble has no CTC head to read texts off; set task.ctc_decoding to False")
         self.log_mel, self.ctc, self.listened = log_mel, ctc, Listened(log_mel)
-        settings: dict[str, Any] = {"max_length": max_length, "target_start": target_start}
-        Searcher.__init__(self, model, tokenizer, tokenizer, decoding, **settings)
+        Searcher.__init__(self, model, tokenizer, tokenizer, **how)
 
     def transcribe(self, recordings: Sequence[Recording]) -> list[str]:
         """The text of every recording; ValueError, with its number, for one that cannot be read or is too long."""
@@ -172,9 +170,8 @@ class SpeechRecognizer(AudioReader, Searcher):
             raise ValueError("there is nothing to look at: the text is empty")
         (audio,), (samples,) = self.columns_of([recording])
         features, _ = self.log_mel(waveforms_of(jnp.asarray(audio[None])), jnp.array([samples]))
-        memory, tokens = self.model.encode(features), jnp.array([[*self.target_start, *ids]])
-        inside: Any = self.model.decode(tokens, memory, intermediates=True).intermediates
-        weights = np.asarray(inside.attention["cross_attention"])[:, 0, :, len(self.target_start) - 1 : -1]
+        tokens = jnp.array([[*self.target_start, *ids]])
+        weights = np.asarray(cross_attention(self.model, features, tokens))[:, 0, :, len(self.target_start) - 1 : -1]
         starts = [self.target.starts_word(token) for token in ids]
         return attention_of_words(np.asarray(features[0]), weights, self.target, ids, starts)
 

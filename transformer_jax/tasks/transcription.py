@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -22,11 +22,16 @@ from transformer_jax.decoding.constraints import TextRules
 from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
 from transformer_jax.interop.whisper_texts import NO_TIMES, START, TASKS, NotFirst, Timestamps, segments_of
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.nn.log_mel import Counts, Features, LogMel
+from transformer_jax.nn.log_mel import Counts, Features, LogMel, Waveforms
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.audio import AudioReader, Recording
 from transformer_jax.tasks.predictor import decoded, forbidden_tokens
-from transformer_jax.tasks.speech_recognition import SoundAttention, SpeechRecognition, attention_of_words
+from transformer_jax.tasks.speech_recognition import (
+    SoundAttention,
+    SpeechRecognition,
+    attention_of_words,
+    cross_attention,
+)
 from transformer_jax.tasks.task import Tokenizers
 
 AT_ONCE = 64
@@ -92,19 +97,21 @@ class Transcription(SpeechRecognition):
         return [[*prompt, *ids, tokenizer.eos_id] for ids in texts]
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
-        model, longest = super().resolve(model, data, vocab_sizes), self.transcribing.longest
-        if data.max_length > self.window or longest > model.max_length:
-            raise ValueError(
-                f"data.max_length is at most task.window {self.window}, not {data.max_length}, and "
-                f"task.transcribing.longest at most model.max_length {model.max_length}, not {longest}"
-            )
-        return model
+        if data.max_length > self.window:
+            raise ValueError(f"data.max_length is at most task.window {self.window}, not {data.max_length}")
+        return super().resolve(model, data, vocab_sizes)
+
+    def longest_written(self, data: DataConfig) -> int:
+        return self.transcribing.longest
 
     def read(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> tuple[Features, Counts]:
-        missing = self.window - batch["audio"].shape[1]
-        audio = jnp.pad(batch["audio"], ((0, 0), (0, missing), (0, 0)))
-        samples = jnp.full_like(batch["samples"], self.window * self.log_mel.hop)
-        return super().read({**batch, "audio": audio, "samples": samples}, key)
+        audio = batch["audio"][:, : self.window]
+        audio = jnp.pad(audio, ((0, 0), (0, self.window - audio.shape[1]), (0, 0)))
+        return super().read({**batch, "audio": audio}, key)
+
+    def features_of(self, waveforms: Waveforms, samples: Counts) -> tuple[Features, Counts]:
+        """The features of the whole window: the silence behind a recording is read, too."""
+        return self.log_mel(waveforms)
 
     def predictor(self, model: EncoderDecoder, tokenizers: Tokenizers, data: DataConfig) -> "Transcriber":
         """The model with `transcribe` and `segments`."""
@@ -120,14 +127,14 @@ class Transcription(SpeechRecognition):
 class Transcriber(AudioReader):
     """Writes down recordings of any length; a line to predict for is the name of a file."""
 
-    _: KW_ONLY
-    log_mel: LogMel
     how: Transcribing
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.end, self.no_times = self.tokenizer.eos_id, self.tokenizer.token_id(NO_TIMES)
         """Words have smaller numbers than the end token, and times greater ones than that which asks for none."""
+        self.windows = max(self.tokens_per_batch // self.max_length, 1)
+        """How many are in a batch."""
 
     def transcribe(self, recordings: Sequence[Recording], **how: Any) -> list[str]:
         """The text of every recording; `how` as in `segments`."""
@@ -143,11 +150,10 @@ class Transcriber(AudioReader):
         `language` is a code such as en, by default as the run says, `task` transcribe or translate (to English).
         Raises ValueError for what is no recording, and for what the model does not know.
         """
-        if isinstance(recordings, str | bytes):
-            raise TypeError("give a list of recordings, as in [recording], not one")
         found: dict[int, list[Segment]] = {}
         for begin in range(0, len(recordings), AT_ONCE):
-            read = {i: decoded(recordings[i], self._read, i + 1) for i in range(len(recordings))[begin:][:AT_ONCE]}
+            some = decoded(recordings[begin:][:AT_ONCE], self._read, "recording", begin + 1)
+            read = dict(enumerate(some, begin))
             asked = self.prompts([features for features, _ in read.values()], language or self.how.language, task)
             prompts = dict(zip(read, asked, strict=True))
             for timed in (False, True):
@@ -157,7 +163,7 @@ class Transcriber(AudioReader):
 
     def attention(self, recording: Recording, target: str | None = None) -> SoundAttention:
         """Where the decoder looks for the words of `target`, by default its own, in a recording's first window."""
-        features, frames = decoded(recording, self._read, 1)
+        ((features, frames),) = decoded([recording], self._read, "recording")
         window, frames = features[: self.max_length], min(frames, self.max_length)
         prompt = self.prompts([features], self.how.language, TASKS[0])
         written = self.written([window], prompt, timed=False)[0] if target is None else None
@@ -165,7 +171,7 @@ class Transcriber(AudioReader):
         if not ids or not frames:
             raise ValueError("there is nothing to look at: the recording or its text is empty")
         tokens = np.concatenate([prompt[0], [self.no_times], ids]).astype(np.int32)[None]
-        weights = np.asarray(_attention(self.model, window[None], tokens))[:, 0, :, prompt.shape[1] : -1]
+        weights = np.asarray(cross_attention(self.model, window[None], tokens))[:, 0, :, prompt.shape[1] : -1]
         vectors = -(-frames * weights.shape[3] // self.max_length)
         starts = [self.tokenizer.decode([token]).startswith(" ") for token in ids]
         return attention_of_words(window[:frames], weights[..., :vectors], self.tokenizer, ids, starts)
@@ -203,8 +209,8 @@ class Transcriber(AudioReader):
         if not known or not features:
             return prompts
         codes = tuple(self.tokenizer.token_id(f"<|{code}|>") for code in known)
-        first = [each[: self.max_length] for each in features]
-        chosen = known.index(language) if language else self._batched(_likeliest, first, prompts, among=codes)[0]
+        first = zip((each[: self.max_length] for each in features), prompts, strict=True)
+        chosen = known.index(language) if language else self.for_all(_likeliest, first, self.windows, among=codes)
         columns = (np.array(codes)[chosen], self.tokenizer.token_id(f"<|{task}|>"))
         return np.stack([prompts[:, 0], *(np.broadcast_to(each, len(prompts)) for each in columns)], axis=1)
 
@@ -222,10 +228,9 @@ class Transcriber(AudioReader):
         waiting = [*range(len(windows))]
         for temperature in self.how.temperatures:
             sampling = Sampling(temperature=temperature)
-            given = [windows[i] for i in waiting], prompts[waiting]
-            failed = []
-            outputs = self._batched(_write, *given, sampling=sampling, **settings)
-            for i, ids, length, log_prob, silent in zip(waiting, *outputs, strict=True):
+            given, failed = ((windows[i], prompts[i]) for i in waiting), []
+            outputs = self.for_all(_write, given, self.windows, sampling=sampling, **settings)
+            for i, (ids, length, log_prob, silent) in zip(waiting, outputs, strict=True):
                 improbable = log_prob / max(length, 1) < self.how.min_log_prob
                 texts[i] = [token for token in ids[:length].tolist() if token != self.end]
                 if improbable and silent > self.how.silence:
@@ -244,29 +249,10 @@ class Transcriber(AudioReader):
     def _decode(self, tokens: list[int]) -> str:
         return self.tokenizer.decode([token for token in tokens if token < self.end])
 
-    def _batched(self, program: Any, windows: list[np.ndarray], *columns: np.ndarray, **settings: Any) -> list[Any]:
-        """The outputs of a program for windows, so many at a time as a batch has frames for."""
-        rows = min(max(self.tokens_per_batch // self.max_length, 1), 1 << (len(windows) - 1).bit_length())
-        rows += -rows % self.row_multiple
-        parts = []
-        for start in range(0, len(windows), rows):
-            given = [np.asarray(each[start : start + rows]) for each in (windows, *columns)]
-            count = len(given[0])
-            filled = [np.pad(each, ((0, rows - count), *[(0, 0)] * (each.ndim - 1))) for each in given]
-            outputs = to_host(jax.tree.leaves(self.run(program, *filled, **settings)))
-            parts.append([each[:count] for each in outputs])
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
-
 
 @partial(jax.jit, static_argnames="log_mel")
 def _features(model: EncoderDecoder, waveforms: Array, *, log_mel: LogMel) -> Features:
     return log_mel(waveforms)[0]
-
-
-@jax.jit
-def _attention(model: EncoderDecoder, features: Array, tokens: Array) -> Array:
-    inside: Any = model.decode(tokens, model.encode(features), intermediates=True).intermediates
-    return inside.attention["cross_attention"]
 
 
 @partial(jax.jit, static_argnames="among")
@@ -280,7 +266,8 @@ def _likeliest(model: EncoderDecoder, features: Array, prompts: Array, *, among:
 def _write(
     model: EncoderDecoder, features: Array, prompts: Array, *, longest: int, silence: int, seed: Any, **rules: Any
 ) -> tuple[Array, Array, Array, Array]:
-    """Tokens of windows, their number and log-probability, and the probability that nobody speaks."""
+    """Tokens of windows, their number, their log-probability among those that are allowed, and the probability that
+    nobody speaks."""
     rows, given = prompts.shape
     logits, cache = model.extend(prompts, model.start_cache(model.encode(features), longest))
     silent = jax.nn.softmax(logits[:, 0])[:, silence]
@@ -290,4 +277,4 @@ def _write(
     limits |= {"row_ids": jnp.zeros(rows, jnp.int32)}
     state = start_generation(logits[:, -1], cache, prompts, lengths, **limits, **rules)
     state = continue_generation(model.extend, state, room)
-    return state.tokens, state.lengths, state.log_probs, silent
+    return state.tokens, state.lengths, state.allowed_log_probs, silent

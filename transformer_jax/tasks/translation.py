@@ -160,14 +160,15 @@ class Searcher(Predictor):
         model: EncoderDecoder | Ensemble,
         tokenizer: Any,
         target: Tokenizer,
-        decoding: Decoding,
+        decoding: BeamSearch,
         *,
         max_length: int,
+        tokens_per_batch: int,
         target_start: str = "",
     ):
         self.target, self.target_start = target, [target.bos_id, *named_tokens(target, target_start)]
         self.forbidden = forbidden_tokens(target, decoding, target.eos_id)
-        super().__init__(model, tokenizer, max_length=max_length, tokens_per_batch=decoding.tokens_per_batch)
+        super().__init__(model, tokenizer, max_length=max_length, tokens_per_batch=tokens_per_batch)
         self.decoding = decoding
 
     def searched(
@@ -222,7 +223,8 @@ class Translator(Searcher):
         target_start: str = "",
     ):
         self.tokens_of_sources = source_tokens or partial(tokens_of, source_tokenizer)
-        both, settings = TextTokenizers(source_tokenizer, target_tokenizer), {"target_start": target_start}
+        both = TextTokenizers(source_tokenizer, target_tokenizer)
+        settings: Any = {"tokens_per_batch": decoding.tokens_per_batch, "target_start": target_start}
         super().__init__(model, both, target_tokenizer, decoding, max_length=max_length, **settings)
 
     def translate(self, lines: Sequence[str], *, among: Sequence[str] | None = None) -> list[str]:
@@ -324,38 +326,23 @@ def _search(
     *more: Array,
     read: Callable[..., Any],
     decoding: Decoding,
-    longest: int = 0,
-    **settings: Any,
-) -> BeamResult:
-    """Texts for sources `[batch, length, ...]`, which `read` encodes, with their lengths and `more`; then searched."""
-    capacity = longest or decoding.limit(source.shape[1])
-    limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
-    memory = read(model, source, lengths, *more)
-    limits = jnp.where(lengths > 0, limits, 0)
-    return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
-
-
-def search_memory(
-    model: EncoderDecoder | Ensemble,
-    memory: Any,
-    limits: Array,
-    *,
-    capacity: int,
-    decoding: BeamSearch,
     start: tuple[int, ...],
     end_id: int,
     forbidden: tuple[int, ...],
+    longest: int = 0,
     among: OneOf | None = None,
 ) -> BeamResult:
-    """Texts behind the tokens `start`, given what the encoder has read: each of `limits` tokens at most, at most
-    `capacity` of them."""
+    """Texts behind the tokens `start` for sources `[batch, length, ...]`, which `read` encodes, with their lengths and
+    `more`: of at most `longest` tokens or, with 0, of as many as `decoding` allows."""
+    capacity = longest or decoding.limit(source.shape[1])
+    limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
     return beam_search(
         model.extend,
         lambda cache, rows: cache.take(rows),  # of a model or of an ensemble
-        model.start_cache(memory, capacity + len(start) - 1),
-        jnp.broadcast_to(jnp.array(start, jnp.int32), (len(limits), len(start))),
+        model.start_cache(read(model, source, lengths, *more), capacity + len(start) - 1),
+        jnp.broadcast_to(jnp.array(start, jnp.int32), (len(lengths), len(start))),
         **decoding.settings(),
-        max_new_tokens=limits,
+        max_new_tokens=jnp.where(lengths > 0, limits, 0),
         capacity=capacity,
         end_id=end_id,
         forbidden=forbidden,
