@@ -20,7 +20,7 @@ from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
-from transformer_jax.decoding.constraints import OneOf
+from transformer_jax.decoding.constraints import Constraint, OneOf
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
@@ -255,10 +255,15 @@ class Translator(Searcher):
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
         filled = {i + 1: encoded[i] for i, line in enumerate(lines) if line.strip()}
         choices = None if among is None else self._choices(among)
-        found = self.searched([*filled], [[*filled.values()]], n_best, choices)
+        columns = self.columns_of([lines[line - 1] for line in filled], [*filled.values()])
+        found = self.searched([*filled], columns, n_best, choices)
         for line, texts in zip(filled, found, strict=True):
             hypotheses[line - 1] = texts
         return hypotheses
+
+    def columns_of(self, lines: Sequence[str], encoded: Sequence[Tokens]) -> list[Sequence[Any]]:
+        """What the search is given of every line: its tokens and, in a subclass, more."""
+        return [encoded]
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """The log-probability, in nats, of every target (with its end token) given its source."""
@@ -316,7 +321,7 @@ class Translator(Searcher):
         return {(*ids,): text for text, ids in zip(texts, encoded, strict=True)}
 
 
-@partial(jax.jit, static_argnames=("read", "decoding", "start", "longest", "end_id", "forbidden"))
+@partial(jax.jit, static_argnames=("read", "decoding", "start", "longest", "end_id", "forbidden", "rules"))
 def _search(
     model: EncoderDecoder | Ensemble,
     source: Array,
@@ -325,14 +330,21 @@ def _search(
     read: Callable[..., Any],
     decoding: Decoding,
     longest: int = 0,
+    among: OneOf | None = None,
+    rules: Callable[..., Constraint] | None = None,
     **settings: Any,
 ) -> BeamResult:
-    """Texts for sources `[batch, length, ...]`, which `read` encodes, with their lengths and `more`; then searched."""
+    """Texts for sources `[batch, length, ...]`, which `read` encodes, with their lengths and `more`; then searched.
+
+    `rules` makes a constraint from the limits of the texts and `more`.
+    """
     capacity = longest or decoding.limit(source.shape[1])
     limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
     memory = read(model, source, lengths, *more)
     limits = jnp.where(lengths > 0, limits, 0)
-    return search_memory(model, memory, limits, capacity=capacity, decoding=decoding, **settings)
+    constraints = (() if among is None else (among,)) + (() if rules is None else (rules(limits, *more),))
+    settings |= {"capacity": capacity, "decoding": decoding, "constraints": constraints}
+    return search_memory(model, memory, limits, **settings)
 
 
 def search_memory(
@@ -345,7 +357,7 @@ def search_memory(
     start: tuple[int, ...],
     end_id: int,
     forbidden: tuple[int, ...],
-    among: OneOf | None = None,
+    constraints: tuple[Constraint, ...] = (),
 ) -> BeamResult:
     """Texts behind the tokens `start`, given what the encoder has read: each of `limits` tokens at most, at most
     `capacity` of them."""
@@ -360,7 +372,7 @@ def search_memory(
         end_id=end_id,
         forbidden=forbidden,
         counted=len(start) - 1,
-        constraints=decoding.constraints(end_id) + (() if among is None else (among,)),
+        constraints=decoding.constraints(end_id) + constraints,
     )
 
 
