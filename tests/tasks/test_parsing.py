@@ -56,11 +56,14 @@ def test_without_that_a_model_that_knows_nothing_writes_no_trees(models):
         assert tree.count("(XX ") == len(line.split()) and tree.count("(") == tree.count(")")
 
 
-def test_a_search_that_has_no_room_for_a_tree_is_refused():
+def test_a_search_that_has_no_room_for_a_tree_is_refused(models):
     task = replace(TASK, well_formed=True, decoding=replace(TASK.decoding, max_new_tokens=25))
     with pytest.raises(ValueError, match="task.well_formed needs room for 3 tokens more than words"):
         task.resolve(MODEL, DATA, SIZES)
     assert replace(task, well_formed=False).resolve(MODEL, DATA, SIZES)
+    task = replace(task, decoding=replace(TASK.decoding, max_new_tokens=10))
+    with pytest.raises(ValueError, match="line 4 has no output: its rules rule all out"):
+        task.predictor(models[0], TOKENIZERS, DATA).parse(LINES)
     with pytest.raises(ValueError, match="set model.share_embeddings to False"):
         TASK.resolve(replace(MODEL, share_embeddings=True), DATA, SIZES)
 

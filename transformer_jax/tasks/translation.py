@@ -185,8 +185,9 @@ class Searcher(Predictor):
         if not 1 <= n_best <= self.decoding.beam_size:
             raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
         choices = choices or {}
-        settings = {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
-        results, hypotheses = self.for_each(_search, *columns, **self._settings() | settings), []
+        settings = self._settings()
+        settings |= {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
+        results, hypotheses = self.for_each(_search, *columns, **settings), []
         for line, result in zip(lines, results, strict=True):
             best: dict[str, Hypothesis] = {}
             for ids, length, score, log_prob in zip(*result, strict=True):
@@ -196,7 +197,7 @@ class Searcher(Predictor):
                     best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
             hypotheses.append(list(best.values())[:n_best])
             if not hypotheses[-1] or not math.isfinite(hypotheses[-1][0].score):
-                if choices or self.decoding.constraints():
+                if choices or self.decoding.constraints() or "rules" in settings:
                     reason = "its rules rule all out, or the model's numbers are not finite"
                     raise ValueError(f"line {line} has no output: {reason}")
                 raise FloatingPointError(f"line {line} has no output: the model's numbers are not finite")
