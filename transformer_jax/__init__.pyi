@@ -36,6 +36,7 @@ from .data.text import Text as Text
 from .data.tokenizer_json import TokenizerJson as TokenizerJson
 from .data.tokenizers import Bytes as Bytes
 from .data.tokenizers import SentencePiece as SentencePiece
+from .data.trees import Treebank as Treebank
 from .decoding.sampling import Sampling as Sampling
 from .models.decoder_only import DecoderOnly as DecoderOnly
 from .models.decoder_only import DecoderOnlyConfig as DecoderOnlyConfig
@@ -77,6 +78,7 @@ from .tasks.image_classification import ImageClassification as ImageClassificati
 from .tasks.language_modelling import LanguageModelling as LanguageModelling
 from .tasks.masked_language_modelling import MaskedLanguageModelling as MaskedLanguageModelling
 from .tasks.next_sentence import NextSentence as NextSentence
+from .tasks.parsing import Parsing as Parsing
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
 from .tasks.speech_recognition import SpeechRecognition as SpeechRecognition
 from .tasks.summarisation import Summarisation as Summarisation

@@ -1,11 +1,14 @@
 """Rules for what a text goes on with, against the same by hand."""
 
+import itertools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.decoding.constraints import OneOf, TextRules
+from transformer_jax.decoding.constraints import Brackets, OneOf, TextRules, TreeTokens
 
 END, VOCABULARY = 1, 6
 
@@ -63,3 +66,31 @@ def test_a_text_is_one_of_a_list():
     assert allowed(tree, [[2, 3], [2, 4], [3, END]]) == [[END, 5], [4], []]
     with pytest.raises(ValueError, match="no text to choose from"):
         OneOf.of([])
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6, 8])
+def test_trees_are_all_that_have_the_leaves_and_fit_and_nothing_else(limit):
+    leaves, constraint = 2, TreeTokens((2, 3), 4, 5, END)(jnp.array([limit]), jnp.array([2]))
+    state = constraint.start(jnp.array([[0]]), jnp.array([1]), limit)
+    found: set[tuple[int, ...]] = set()
+    pending: list[tuple[tuple[int, ...], Brackets]] = [((), state)]
+    while pending:
+        text, state = pending.pop()
+        assert len(text) < limit, "there is always a way to an end"
+        following = np.flatnonzero(np.isfinite(constraint.allow(jnp.zeros((1, VOCABULARY)), state)[0])).tolist()
+        assert following or limit < leaves + 3
+        for token in following:
+            if token == END:
+                found.add(text)
+            else:
+                pending.append(((*text, token), constraint.advance(state, jnp.array([token]))))
+
+    def is_tree(text):
+        letters = "".join("[[)x"[token - 2] for token in text)
+        while (shorter := re.sub(r"\[[xc]+\)", "c", letters)) != letters:
+            letters = shorter
+        return letters == "c" and text.count(5) == leaves
+
+    texts = itertools.chain.from_iterable(itertools.product((2, 3, 4, 5), repeat=size) for size in range(limit))
+    assert found == {text for text in texts if is_tree(text)}
+    assert bool(found) == (limit >= leaves + 3)

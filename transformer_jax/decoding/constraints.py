@@ -172,6 +172,76 @@ class OneOf:
         return places, self.tokens[places], present
 
 
+class Brackets(NamedTuple):
+    """What is left to write of the tree of every row."""
+
+    leaves: Int[Array, " rows"]
+    """Leaves that have not been written."""
+    depth: Int[Array, " rows"]
+    """Brackets that are open."""
+    room: Int[Array, " rows"]
+    """Tokens that may follow, the end token included."""
+    empty: Bool[Array, " rows"]
+    """Whether the last token is an opening bracket."""
+
+
+@dataclass(frozen=True)
+class TreeTokens:
+    """The tokens of which texts of brackets are made; called with what is known of rows, it gives their constraint."""
+
+    opening: tuple[int, ...]
+    """Brackets with each of the labels."""
+    closing: int
+    leaf: int
+    end: int
+
+    def __call__(self, limits: Int[Array, " rows"], leaves: Int[Array, " rows"]) -> "Trees":
+        return Trees(leaves, limits, self)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Trees:
+    """Trees with given numbers of leaves alone: one outermost constituent, none that is empty, and then the end token.
+
+    Three tokens more than it has leaves are the least that a tree takes; where the limit is lower, there is none.
+    """
+
+    leaves: Int[Array, " rows"]
+    """The leaves of every row's tree."""
+    limits: Int[Array, " rows"]
+    """The most tokens of every row, the end token included."""
+    tokens: TreeTokens = field(metadata={"static": True})
+
+    def start(
+        self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int, written: Any = 0
+    ) -> Brackets:
+        nothing = jnp.zeros_like(self.leaves)
+        return Brackets(self.leaves, nothing, self.limits - written, nothing > 0)
+
+    def allow(self, logits: Float[Array, "rows vocab"], state: Brackets) -> Float[Array, "rows vocab"]:
+        leaves, depth, room, empty = state
+        more, inside = leaves > 0, depth > 0
+        # A leaf, a closing bracket and the end take the room that is kept for them; an opening one needs two places.
+        may = {
+            self.tokens.opening: more & (room >= leaves + depth + 3),
+            (self.tokens.leaf,): more & inside,
+            (self.tokens.closing,): inside & ~empty & ((depth > 1) | ~more),
+            (self.tokens.end,): ~more & ~inside,
+        }
+        allowed = jnp.full_like(logits, -jnp.inf)
+        for ids, rows in may.items():
+            columns = jnp.array(ids, jnp.int32)
+            allowed = allowed.at[:, columns].set(jnp.where(rows[:, None], logits[:, columns], -jnp.inf))
+        return allowed
+
+    def advance(self, state: Brackets, tokens: Int[Array, " rows"]) -> Brackets:
+        opened = jnp.isin(tokens, jnp.array(self.tokens.opening, jnp.int32))
+        depth = state.depth + opened - (tokens == self.tokens.closing)
+        leaves = state.leaves - (tokens == self.tokens.leaf)
+        return Brackets(leaves, depth, state.room - 1, opened)
+
+
 def _rounded(size: int) -> int:
     """The next power of two."""
     return 1 << (size - 1).bit_length()

@@ -20,7 +20,7 @@ from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
-from transformer_jax.decoding.constraints import OneOf
+from transformer_jax.decoding.constraints import Constraint, OneOf
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
@@ -186,8 +186,9 @@ class Searcher(Predictor):
         if not 1 <= n_best <= self.decoding.beam_size:
             raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
         choices = choices or {}
-        settings = {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
-        results, hypotheses = self.for_each(_search, *columns, **self._settings() | settings), []
+        settings = self._settings()
+        settings |= {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
+        results, hypotheses = self.for_each(_search, *columns, **settings), []
         for line, result in zip(lines, results, strict=True):
             best: dict[str, Hypothesis] = {}
             for ids, length, score, log_prob in zip(*result, strict=True):
@@ -197,7 +198,7 @@ class Searcher(Predictor):
                     best.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
             hypotheses.append(list(best.values())[:n_best])
             if not hypotheses[-1] or not math.isfinite(hypotheses[-1][0].score):
-                if choices or self.decoding.constraints():
+                if choices or self.decoding.constraints() or "rules" in settings:
                     reason = "its rules rule all out, or the model's numbers are not finite"
                     raise ValueError(f"line {line} has no output: {reason}")
                 raise FloatingPointError(f"line {line} has no output: the model's numbers are not finite")
@@ -257,10 +258,15 @@ class Translator(Searcher):
         hypotheses = [[Hypothesis("", 0.0, 0.0)] for _ in lines]
         filled = {i + 1: encoded[i] for i, line in enumerate(lines) if line.strip()}
         choices = None if among is None else self._choices(among)
-        found = self.searched([*filled], [[*filled.values()]], n_best, choices)
+        columns = self.columns_of([lines[line - 1] for line in filled], [*filled.values()])
+        found = self.searched([*filled], columns, n_best, choices)
         for line, texts in zip(filled, found, strict=True):
             hypotheses[line - 1] = texts
         return hypotheses
+
+    def columns_of(self, lines: Sequence[str], encoded: Sequence[Tokens]) -> list[Sequence[Any]]:
+        """What the search is given of every line: its tokens and, in a subclass, more."""
+        return [encoded]
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """The log-probability, in nats, of every target (with its end token) given its source."""
@@ -318,36 +324,41 @@ class Translator(Searcher):
         return {(*ids,): text for text, ids in zip(texts, encoded, strict=True)}
 
 
-@partial(jax.jit, static_argnames=("read", "decoding", "start", "longest", "end_id", "forbidden"))
+@partial(jax.jit, static_argnames=("read", "decoding", "start", "longest", "end_id", "forbidden", "rules"))
 def _search(
     model: EncoderDecoder | Ensemble,
     source: Array,
     lengths: Array,
     *more: Array,
     read: Callable[..., Any],
-    decoding: Decoding,
+    decoding: Any,
     start: tuple[int, ...],
     end_id: int,
     forbidden: tuple[int, ...],
     longest: int = 0,
     among: OneOf | None = None,
+    rules: Callable[..., Constraint] | None = None,
 ) -> BeamResult:
     """Texts behind the tokens `start` for sources `[batch, length, ...]`, which `read` encodes, with their lengths and
-    `more`: of at most `longest` tokens or, with 0, of as many as `decoding` allows."""
+    `more`: of at most `longest` tokens or, with 0, of as many as `decoding` allows.
+
+    `rules` makes a constraint from the limits of the texts and `more`.
+    """
     capacity = longest or decoding.limit(source.shape[1])
-    limits = longest or jnp.minimum(lengths + decoding.extra_length, capacity)
+    limits = jnp.where(lengths > 0, longest or jnp.minimum(lengths + decoding.extra_length, capacity), 0)
+    constraints = (() if among is None else (among,)) + (() if rules is None else (rules(limits, *more),))
     return beam_search(
         model.extend,
         lambda cache, rows: cache.take(rows),  # of a model or of an ensemble
         model.start_cache(read(model, source, lengths, *more), capacity + len(start) - 1),
         jnp.broadcast_to(jnp.array(start, jnp.int32), (len(lengths), len(start))),
         **decoding.settings(),
-        max_new_tokens=jnp.where(lengths > 0, limits, 0),
+        max_new_tokens=limits,
         capacity=capacity,
         end_id=end_id,
         forbidden=forbidden,
         counted=len(start) - 1,
-        constraints=decoding.constraints(end_id) + (() if among is None else (among,)),
+        constraints=decoding.constraints(end_id) + constraints,
     )
 
 

@@ -1,0 +1,93 @@
+import gzip
+
+import pytest
+
+from transformer_jax.data.tokenizers import SentencePiece
+from transformer_jax.data.trees import Treebank, is_tree, linearised, repaired, spans, with_words
+
+PENN = """\
+( (S
+    (NP-SBJ-1 (NNP John) )
+    (VP (VBZ wants)
+      (S (NP-SBJ (-NONE- *-1) )
+        (VP (TO to) (VP (VB leave)))))
+    (. .) ))
+
+(ROOT (NP (NN Introduction)))
+"""
+JOHN = "(S (NP XX ) (VP XX (S (VP XX (VP XX ) ) ) ) XX )"
+
+
+def test_penn_brackets_become_words_tags_and_brackets_without_functions_and_empty_elements(tmp_path):
+    (tmp_path / "a.mrg").write_text(PENN)
+    (tmp_path / "b.ptb.gz").write_bytes(gzip.compress(b"(TOP (S=2 (-LRB- -LRB-) (ADVP|PRT (RB up))))"))
+    bank = Treebank(directory=str(tmp_path), train=("a.mrg", "b.ptb.gz"))
+    assert bank.splits == ("train",)
+    assert list(bank.examples("train")) == [
+        {"source": "John wants to leave .", "tags": "NNP VBZ TO VB .", "target": JOHN},
+        {"source": "Introduction", "tags": "NN", "target": "(NP XX )"},
+        {"source": "-LRB- up", "tags": "-LRB- RB", "target": "(S XX (ADVP|PRT XX ) )"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("(ROOT (NP (NN a)) (. .))", "(TOP (NP XX ) XX )"),
+        ("(ROOT (UH yes))", "(TOP XX )"),
+        ("(S1 (X (NP (NN a))))", "(X (NP XX ) )"),
+    ],
+)
+def test_the_root_is_left_out_unless_it_holds_a_tree_together(text, target):
+    assert linearised(text)["target"] == target
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(S (NN a)) (S (NN b))", "b.ptb: the tree that ends in line 1 is not one tree"),
+        ("(S a)\n)", "the tree that ends in line 1 is not a tree with words"),
+        ("(S (NN a)\n(S (NN b))", "b.ptb ends inside a tree, 1 brackets of which are open"),
+        ("\n(S (NN a) b)", "the tree that ends in line 2 is not one tree"),
+        (")(", "the tree that ends in line 1 is not one tree"),
+    ],
+)
+def test_what_is_no_tree_is_refused_with_its_line(tmp_path, text, message):
+    (tmp_path / "b.ptb").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        list(Treebank(directory=str(tmp_path), train=("b.ptb",)).examples("train"))
+
+
+def test_brackets_with_their_labels_are_whole_tokens():
+    tokenizer = SentencePiece(model_type="word", normalization="identity", vocab_size=1_000).train([JOHN, "(NP XX )"])
+    pieces = {"\u2581(S", "\u2581(NP", "\u2581(VP", "\u2581XX", "\u2581)"}
+    assert {tokenizer.piece(i) for i in tokenizer.encode(JOHN)} == pieces
+    assert tokenizer.decode(tokenizer.encode(JOHN)) == JOHN
+
+
+def test_spans_are_labels_with_their_first_leaf_and_end():
+    assert spans(["(S", "(NP", "XX", ")", "(VP", "XX", "XX", ")", ")"]) == [("NP", 0, 1), ("VP", 1, 3), ("S", 0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("written", "leaves", "repair"),
+    [
+        (JOHN, 5, JOHN),
+        ("(S (NP XX ) (VP XX", 2, "(S (NP XX ) (VP XX ) )"),  # brackets left open
+        ("(S (NP XX ) ) (VP XX ) ) )", 2, "(S (NP XX ) (VP XX ) )"),  # and too many
+        ("(S (NP XX (NP XX", 4, "(S (NP XX (NP XX ) ) XX XX )"),  # leaves too few
+        ("(S (NP XX XX ) (VP XX ) )", 1, "(S (NP XX ) )"),  # and too many
+        ("(S (NP (PP ) ) XX )", 1, "(S XX )"),  # constituents without leaves
+        ("XX (NP XX )", 2, "(TOP XX (NP XX ) )"),
+        ("", 1, "(TOP XX )"),
+    ],
+)
+def test_what_is_written_is_repaired_to_a_tree_over_the_words(written, leaves, repair):
+    assert repaired(written.split(), leaves) == repair.split()
+    assert is_tree(repair.split())
+    assert is_tree(written.split()) == (written in (JOHN, "(S (NP XX XX ) (VP XX ) )"))
+
+
+def test_trees_are_shown_with_their_words():
+    words = with_words(["(S", "(NP", "XX", ")", "XX", ")"], ["a)", ")"])
+    assert words == "(S (NP (XX a))) (XX -RRB-))"

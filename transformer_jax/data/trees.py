@@ -1,0 +1,156 @@
+"""Constituency trees: the brackets of the Penn Treebank, and the texts that a model learns to write for sentences.
+
+Such a text is a tree without its words (Vinyals et al. 2015, "Grammar as a Foreign Language", section 2.2): an opening
+bracket with its label, XX in place of every word and its tag, and a closing bracket, with spaces between them:
+
+    (S (NP (NNP John)) (VP (VBZ has) (NP (DT a) (NN dog))) (. .))    (S (NP XX ) (VP XX (NP XX XX ) ) XX )
+
+There, closing brackets have labels as well. Here they have none, since those follow from the opening ones: the
+vocabulary is half as large, labels cannot contradict each other, and a text is a tree if its brackets can be counted.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from transformer_jax.data.lines import file_lines
+from transformer_jax.data.sources import Example, SplitFiles
+
+OPEN, CLOSE, LEAF = "(", ")", "XX"
+TOP = "TOP"
+"""The label above a tree, where one is needed."""
+ROOTS = ("", TOP, "ROOT", "S1")
+"""What treebanks and tools call it."""
+PART = re.compile(r"\(\s*([^\s()]+)\s+([^\s()]+)\s*\)|\(\s*([^\s()]*)|(\))|([^\s()]+)")
+"""A tag and its word in brackets; or an opening bracket and its label; a closing one; anything else, which is wrong."""
+ESCAPED = {"(": "-LRB-", ")": "-RRB-"}
+
+
+@dataclass(frozen=True)
+class Treebank(SplitFiles):
+    """Files of trees in brackets, one or more lines a tree, as the Penn Treebank has them.
+
+    `source` is the words, `tags` their tags and `target` the text that stands for the tree; all have spaces between
+    their parts. Labels lose their functions (NP-SBJ and NP=2 become NP), and empty elements (-NONE-) are left out with
+    the constituents that have nothing else.
+    """
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The trees of a split; ValueError or FileNotFoundError for files that are not as described."""
+        for path in self.files(split):
+            for number, text in _bracketed(file_lines(path), str(path)):
+                try:
+                    yield linearised(text)
+                except ValueError as error:
+                    raise ValueError(f"{path}: the tree that ends in line {number} {error}") from None
+
+    def fingerprint(self, split: str) -> str:
+        return self.digest(split)
+
+
+def _bracketed(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
+    """The brackets of one tree after the other, and the number of the line that each ends in."""
+    parts: list[str] = []
+    depth = 0
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            parts.append(line)
+            depth += line.count(OPEN) - line.count(CLOSE)
+        if parts and depth <= 0:
+            yield number, " ".join(parts)
+            parts, depth = [], 0
+    if parts:
+        raise ValueError(f"{name} ends inside a tree, {depth} brackets of which are open: {parts[0][:60]!r}")
+
+
+def linearised(text: str) -> Example:
+    """The words, their tags and the text that stands for a tree in brackets; ValueError for what is not one tree."""
+    words: list[str] = []
+    tags: list[str] = []
+    written: list[str] = []
+    depth = 0
+    for number, (tag, word, label, close, stray) in enumerate(PART.findall(text)):
+        if stray or (depth <= 0 and (number or close)):
+            raise ValueError(f"is not one tree in brackets with a tag for every word: {text[:60]!r}")
+        if not word:
+            depth += -1 if close else 1
+        if close:
+            _close(written)
+        elif not word:
+            written.append(OPEN + re.split("(?<!^)[-=]", label)[0])
+        elif tag != "-NONE-":
+            words.append(word)
+            tags.append(tag)
+            written.append(LEAF)
+    if depth or not words or LEAF in written[:1]:
+        raise ValueError(f"is not a tree with words whose brackets are balanced: {text[:60]!r}")
+    return {"source": " ".join(words), "tags": " ".join(tags), "target": " ".join(_without_root(written))}
+
+
+def _without_root(tokens: list[str]) -> list[str]:
+    """A tree without the label above it, which stays, as TOP, if it is above several or a word alone."""
+    if tokens[0][1:] not in ROOTS:
+        return tokens
+    inside = {(start, end) for _, start, end in spans(tokens[1:-1])}
+    return tokens[1:-1] if (0, tokens.count(LEAF)) in inside else [OPEN + TOP, *tokens[1:]]
+
+
+def _close(written: list[str]) -> None:
+    """Closes the last bracket that is open, or takes it back if there is nothing inside."""
+    if written[-1].startswith(OPEN):
+        written.pop()
+    else:
+        written.append(CLOSE)
+
+
+def spans(tokens: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Label, first leaf and end of every constituent of a tree, in the order of their ends."""
+    found: list[tuple[str, int, int]] = []
+    inside: list[tuple[str, int]] = []
+    leaves = 0
+    for token in tokens:
+        if token.startswith(OPEN):
+            inside.append((token[1:], leaves))
+        elif token == CLOSE:
+            found.append((*inside.pop(), leaves))
+        else:
+            leaves += 1
+    return found
+
+
+def repaired(tokens: Sequence[str], leaves: int) -> list[str]:
+    """The tree with so many leaves for what a model wrote; the same if it is one.
+
+    Without a bracket at the beginning, TOP is put there. Closing brackets that would end the tree before its last token
+    are dropped, and so are leaves beyond the last. Brackets that are open in the end are closed, and missing leaves
+    stand behind them, in the outermost constituent. Then constituents without leaves are left out.
+    """
+    written: list[str] = []
+    depth = read = 0
+    for token in tokens if tokens and tokens[0].startswith(OPEN) else [OPEN + TOP, *tokens]:
+        if token.startswith(OPEN):
+            written.append(token)
+            depth += 1
+        elif token == CLOSE and depth > 1:
+            _close(written)
+            depth -= 1
+        elif token == LEAF and read < leaves:
+            written.append(token)
+            read += 1
+    for _ in range(depth - 1):
+        _close(written)
+    written += [LEAF] * (leaves - read)
+    _close(written)
+    return written
+
+
+def is_tree(tokens: Sequence[str]) -> bool:
+    """Whether what a model wrote is one tree, of any number of leaves."""
+    return len(tokens) > 0 and repaired(tokens, list(tokens).count(LEAF)) == list(tokens)
+
+
+def with_words(tokens: Iterable[str], words: Iterable[str]) -> str:
+    """A tree with its words in the brackets of the Penn Treebank, XX being the tag of all."""
+    rest = (ESCAPED.get(word, word) for word in words)
+    parts = [f"({LEAF} {next(rest)})" if token == LEAF else token for token in tokens]
+    return " ".join(parts).replace(f" {CLOSE}", CLOSE)
