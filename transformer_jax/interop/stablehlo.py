@@ -30,7 +30,7 @@ from transformer_jax.nn.parameters import named_parameters, replace_parameters
 MOST = 2**20
 """Tokens, where the positions have no end."""
 PLATFORMS = ("cpu", "cuda", "tpu")
-Cache = dict[str, Array]
+Cache = dict[str, Any]
 """The arrays of a cache, by number."""
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.models.config import Encoded, changed
 from transformer_jax.models.decoder import Decoder, DecoderCache, DecoderConfig
+from transformer_jax.nn.cache import Rows
 from transformer_jax.nn.inputs import Lengths, TokenIds, Tokens
 from transformer_jax.nn.mask import EMPTY
 from transformer_jax.nn.positions import Learned, Rotary
@@ -119,7 +120,7 @@ class DecoderOnly(Decoder):
         vectors, _, inside = self._decode(tokens, **arguments, intermediates=intermediates)
         return Encoded(vectors, intermediates=inside)
 
-    def start_cache(self, batch: int, capacity: int) -> DecoderCache:
+    def start_cache(self, batch: Rows, capacity: int) -> DecoderCache:
         """A cache for `capacity` tokens of each of `batch` rows."""
         return DecoderCache(self.decoder.start_cache(batch, capacity), jnp.zeros(batch, jnp.int32))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer_jax.nn.cache import KeysValues, KeyValueCache
+from transformer_jax.nn.cache import KeysValues, KeyValueCache, Rows
 from transformer_jax.nn.config import QUERY_KEY_NORMS, LayerConfig
 from transformer_jax.nn.kernels import AUTO, PLAIN, choose_kernel, fused_attention
 from transformer_jax.nn.linear import Linear, dropout, in_one_product
@@ -207,7 +207,7 @@ class Attention(nnx.Module):
         """The keys and values of a memory, to be computed once where it does not change."""
         return KeysValues(self._keys(self.key(memory), None), self.value(memory))
 
-    def start_cache(self, batch: int, capacity: int) -> KeyValueCache:
+    def start_cache(self, batch: Rows, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` tokens of each of `batch` sequences."""
         heads, head_dim, value_dim = *self.key.kernel.shape[-2:], self.value.kernel.shape[-1]
         return KeyValueCache.empty(batch, capacity, heads, head_dim, value_dim, self.key.dtype)

@@ -1,6 +1,6 @@
 """Keys and values of the tokens seen so far, for decoding token by token."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from transformer_jax.parallel.axes import take_rows
 
 NewKeys = Float[Array, "batch new heads head_dim"]
 NewPositions = Int[Array, "#batch new"]
+Rows = int | Any
+"""How many rows an array has: a number, or what an exported program leaves open (`jax.export.symbolic_shape`)."""
 
 
 class KeysValues(NamedTuple):
@@ -37,7 +39,7 @@ class KeyValueCache(NamedTuple):
 
     @classmethod
     def empty(
-        cls, batch: int, capacity: int, num_heads: int, head_dim: int, value_dim: int, dtype: str
+        cls, batch: Rows, capacity: int, num_heads: int, head_dim: int, value_dim: int, dtype: str
     ) -> "KeyValueCache":
         """A cache with room for `capacity` tokens."""
         key, value = (jnp.zeros((batch, capacity, num_heads, width), dtype) for width in (head_dim, value_dim))

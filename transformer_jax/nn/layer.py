@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.nn.attention import Attention, Memory, Weights
-from transformer_jax.nn.cache import KeyValueCache
+from transformer_jax.nn.cache import KeyValueCache, Rows
 from transformer_jax.nn.config import EVERYWHERE, PLACEMENTS, LayerConfig, LayerKind
 from transformer_jax.nn.feed_forward import FeedForward
 from transformer_jax.nn.linear import drop_rows, dropout
@@ -136,7 +136,7 @@ class TransformerLayer(nnx.Module):
         y = constrain(x + self._normed(f"{name}_output_norm", y), ("batch", "length", "embed"))
         return self._normed(f"{name}_norm", y) if self.post_norm else y
 
-    def start_cache(self, batch: int, capacity: int) -> KeyValueCache:
+    def start_cache(self, batch: Rows, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` tokens of each of `batch` sequences, or for as many as the window holds."""
         window = self.kind.window
         return self.self_attention.start_cache(batch, capacity if window is None else min(window + 1, capacity))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from transformer_jax.nn.cache import KeysValues, KeyValueCache
+from transformer_jax.nn.cache import KeysValues, KeyValueCache, Rows
 from transformer_jax.nn.config import LayerConfig, LayerKind
 from transformer_jax.nn.layer import TransformerLayer
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
@@ -160,7 +160,7 @@ class Stack(nnx.Module):
         return x, cache, self._in_order(inside | inside_last) if intermediates else None
 
     def start_cache(
-        self, batch: int, capacity: int, memory: Float[Array, "rows memory memory_dim"] | None = None
+        self, batch: Rows, capacity: int, memory: Float[Array, "rows memory memory_dim"] | None = None
     ) -> StackCache:
         """Empty caches of all layers, with the keys and values of a memory."""
 
