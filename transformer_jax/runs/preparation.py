@@ -324,6 +324,11 @@ def _with_sizes(experiment: Experiment, directory: Path) -> Experiment:
     return experiment
 
 
+def is_same(experiment: Experiment, directory: Path) -> bool:
+    """Whether the run in the directory is of this experiment to the last field."""
+    return not changes(read_tree(directory), _with_sizes(experiment, directory))
+
+
 def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
     """The fields in which a saved experiment differs from this one, those that may change left out; empty: none."""
     changed = changes(old, experiment)
