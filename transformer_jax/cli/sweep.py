@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from transformer_jax.analysis.plan import make_plan, topology
+from transformer_jax.analysis.plan import Plan, make_plan, topology
 from transformer_jax.analysis.sweep_table import ORIGIN, scores_of, sweep_table
 from transformer_jax.analysis.tables import draw_rows, shown, write_tables
 from transformer_jax.cli.errors import user_input
@@ -128,13 +128,13 @@ def dry_run(jobs: Sequence[Job]) -> None:
     with user_input():
         devices, _ = topology("cpu:1")
         for row, of_row in itertools.groupby(jobs, key=lambda job: job.row):
-            experiment = next(of_row).experiment
-            plan = make_plan(experiment, devices[:1])
-            total = plan.model_flops * experiment.train.steps
-            cost = (
-                f"{plan.parameters:,} parameters",
-                f"{plan.model_flops / 1e12:.4g} TFLOP for the largest batch",
-                f"{total:.3g} FLOP at most in {experiment.train.steps:,} steps",
-                f"{plan.bytes / GIB:.2f} GiB on one device",
-            )
-            print(f"{row.name}: {', '.join(cost)}", flush=True)
+            print(cost(row, make_plan(next(of_row).experiment, devices[:1])), flush=True)
+
+
+def cost(row: Row, plan: Plan) -> str:
+    """What a run of this row costs, on one line."""
+    steps = plan.experiment.train.steps
+    return (
+        f"{row.name}: {plan.parameters:,} parameters, {plan.model_flops / 1e12:.4g} TFLOP for the largest batch, "
+        f"{plan.model_flops * steps:.3g} FLOP at most in {steps:,} steps, {plan.bytes / GIB:.2f} GiB on one device"
+    )
