@@ -35,6 +35,10 @@ with (place / "starts").open("a") as file:
 if "bad" in place.name:
     print("Traceback\\nfailed: ValueError: it is bad")
     sys.exit(1)
+if "busy" in place.name and not (place / "saved").exists():
+    (place / "saved").touch()
+    print("error: another process is training in here; wait, or use another --workdir")
+    sys.exit(2)
 if "long" in place.name and not (place / "saved").exists():
     time.sleep(60)
 (place / "done").touch()
@@ -93,6 +97,13 @@ def test_a_signal_lets_the_training_save_and_ends_the_sweep_which_goes_on_from_t
     assert (several[1].directory / "saved").exists() and not several[2].directory.exists()
     assert run_jobs(several, lambda line: None) == {}
     assert list(map(starts, several)) == [1, 2, 1]
+
+
+def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(jobs, monkeypatch):
+    monkeypatch.setattr(sweep, "RETRY", 0.01)
+    several, said = jobs("busy", "two"), []
+    assert run_jobs(several, said.append) == {}
+    assert list(map(starts, several)) == [2, 1] and said[1].endswith("waiting for the process that trains there")
 
 
 def test_a_run_that_stops_early_has_not_finished(jobs):

@@ -54,6 +54,8 @@ LOCK = ".lock"
 """File in the run directory, locked by the process that trains there."""
 WRITTEN = (LOCK, PUBLISHED, TEXT, SOURCE, "cache", "tokenizer")
 """Names that preparation adds to a run directory before `experiment.json` makes it a run."""
+IN_USE = "another process is training in"
+"""Beginning of the refusal of a directory that is locked."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
 
@@ -361,6 +363,6 @@ def _lock(directory: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise ValueError(f"another process is training in {directory}; wait, or use another --workdir") from None
+        raise ValueError(f"{IN_USE} {directory}; wait, or use another --workdir") from None
     file.truncate(0)
     return file

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformer_jax.runs.interrupts import Interrupts
-from transformer_jax.runs.preparation import is_same
+from transformer_jax.runs.preparation import IN_USE, is_same
 from transformer_jax.runs.result import read_result
 from transformer_jax.runs.run import Run
 from transformer_jax.training.experiment import Experiment
 
 POLL = 0.1
 """Seconds between looks at a process."""
+RETRY = 10.0
+"""Seconds until a directory in which another process trains is tried again."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[str], None]) -> dict[Path, str
             tell(f"{place}: training, see {job.log}")
             began = time.monotonic()
             problem = _run(job, interrupts)
+            while problem.startswith(IN_USE) and interrupts.signal is None:  # such as what a killed sweep had begun
+                tell(f"{place}: waiting for the process that trains there")
+                time.sleep(RETRY)
+                problem = "" if job.finished else _run(job, interrupts)
             if interrupts.signal is not None:
                 tell("stopped; the same command goes on from there")
                 raise SystemExit(128 + interrupts.signal)
