@@ -5,10 +5,16 @@ import json
 import shlex
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
+from transformer_jax.analysis.sweep_table import scores_of, sweep_table
 from transformer_jax.cli.main import main
+from transformer_jax.runs.experiment_file import load_experiment_file
+from transformer_jax.runs.metrics import read_metrics
+from transformer_jax.runs.run import Run
+from transformer_jax.runs.sweep import Job, Row
 
 TIMES = ("seconds", "seconds spread")
 
@@ -29,6 +35,22 @@ def test_a_dry_run_prints_commands_that_parse_and_their_cost_and_writes_nothing(
     assert "9,552 parameters" in lines[4] and "GiB" in lines[5]
     assert main([*arguments, "--model.d_modle", "3"]) == 2
     assert "did you mean --model.d-model?" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_that_of_its_experiment_alone_and_a_row_of_the_table(uninterrupted):
+    experiment = load_experiment_file(uninterrupted / "experiment.py")
+    job = Job(Row("tiny", ("--a.b", "two words")), 0, uninterrupted, (), experiment)
+    other = replace(job, experiment=replace(experiment, train=replace(experiment.train, steps=13)))
+    assert job.finished and not other.finished
+    assert not replace(job, directory=uninterrupted / "nowhere").finished
+    (record,) = sweep_table([job, other], {uninterrupted: "a reason"})
+    last, result = read_metrics(uninterrupted)[-1], json.loads((uninterrupted / "result.json").read_text())
+    assert (record["overrides"], record["finished"], record["problem"]) == ("--a.b 'two words'", "1 of 2", "a reason")
+    assert record["validation_loss"].values == (last["validation_loss"],)
+    assert record["test_bleu"].values == (result["scores"]["bleu"],) and record["seconds"].mean > 0
+    assert result["checkpoint"] == [12] and result["split"] == "test" and "cores" in result["device"]
+    assert record["parameters"] == Run.open(uninterrupted).experiment.model.num_parameters()
+    assert record["signature"].startswith("nrefs:1") and scores_of([record])[0] == "validation_loss"
 
 
 @pytest.mark.slow

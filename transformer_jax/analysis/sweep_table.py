@@ -53,8 +53,7 @@ def _record(jobs: list[Job], problems: Mapping[Path, str]) -> dict[str, Any]:
 def _numbers(directory: Path, result: Record) -> dict[str, float]:
     """The scores and seconds of a run."""
     rows = read_metrics(directory)
-    evaluated = [row for row in rows if any(name.startswith(VALIDATION) for name in row)]
-    found = {name: value for name, value in (evaluated or [{}])[-1].items() if name.startswith(VALIDATION)}
+    found = {name: value for row in rows for name, value in row.items() if name.startswith(VALIDATION)}
     found |= {f"{result['split']}_{name}": value for name, value in result["scores"].items() if name not in COUNTS}
     found["seconds"] = sum(row["tokens"] / row["tokens_per_second"] for row in rows if row.get("tokens_per_second"))
     return {name: float(value) for name, value in found.items() if isinstance(value, numbers.Real)}
