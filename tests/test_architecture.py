@@ -16,7 +16,7 @@ from transformer_jax.runs.experiment_file import load_experiment_file
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "transformer_jax"
 
-TOP_DOWN = ["cli", "analysis", "runs", "training", "tasks", "interop", "decoding", "models", "nn"]
+TOP_DOWN = ["cli", "reproduction", "analysis", "runs", "training", "tasks", "interop", "decoding", "models", "nn"]
 BELOW = {room: {*TOP_DOWN[TOP_DOWN.index(room) + 1 :], "parallel", "data"} for room in TOP_DOWN}
 BELOW["interop"].remove("decoding")
 BELOW |= {"parallel": set(), "data": set()}

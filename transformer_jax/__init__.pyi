@@ -8,6 +8,7 @@ from . import interop as interop
 from . import models as models
 from . import nn as nn
 from . import parallel as parallel
+from . import reproduction as reproduction
 from . import runs as runs
 from . import tasks as tasks
 from . import training as training

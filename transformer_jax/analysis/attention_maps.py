@@ -39,7 +39,10 @@ def _page(maps: Sequence[AttentionMap]) -> str:
     for kind in maps:
         rows, columns = map(_visible, kind.queries), map(_visible, kind.keys)
         thousandths = np.rint(1000 * kind.weights).astype(int).tolist()
-        kinds.append({"title": kind.title, "rows": [*rows], "columns": [*columns], "thousandths": thousandths})
+        numbers = {"layers": [*kind.layers], "heads": [*kind.heads]}
+        kinds.append(
+            {"title": kind.title, "rows": [*rows], "columns": [*columns], "thousandths": thousandths} | numbers
+        )
     data = json.dumps(kinds, separators=(",", ":")).replace("<", "\\u003c")
     template = resources.files("transformer_jax.analysis").joinpath("attention_page.html").read_text(encoding="utf-8")
     return template.replace("ATTENTION_DATA", data)
@@ -83,7 +86,7 @@ def _draw_section(axes: "Axes", top: float, cell: float, kind: AttentionMap) -> 
     top += 42
     for layer, heads in enumerate(weights):
         y = top + layer * (high + gap)
-        axes.text(_MARGIN, y + high / 2, f"layer {layer + 1}", size=9, color=_MUTED, rotation=90, va="center")
+        axes.text(_MARGIN, y + high / 2, f"layer {kind.layers[layer]}", size=9, color=_MUTED, rotation=90, va="center")
         for row in range(0, len(rows), every):
             axes.text(left - 4, y + (row + 0.5) * cell, rows[row], ha="right", va="center_baseline", **style)
         for head, map_ in enumerate(heads):
@@ -91,7 +94,7 @@ def _draw_section(axes: "Axes", top: float, cell: float, kind: AttentionMap) -> 
     bottom = top + len(weights) * (high + gap) - gap
     for head in range(weights.shape[1]):
         x = left + head * (wide + gap)
-        axes.text(x + wide / 2, top - 5, f"head {head + 1}", size=9, color=_MUTED, ha="center")
+        axes.text(x + wide / 2, top - 5, f"head {kind.heads[head]}", size=9, color=_MUTED, ha="center")
         for column in range(0, len(columns), every):
             place = x + (column + 0.5) * cell
             axes.text(place, bottom + 4, columns[column], rotation=90, ha="center", va="top", **style)

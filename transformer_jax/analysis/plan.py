@@ -117,10 +117,8 @@ def topology(name: str) -> tuple[list[Any], Chip | None]:
 
 def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     """Compiles the experiment's step for these devices, without its data; raises ValueError if it cannot be."""
-    task, data = experiment.task, experiment.data
-    sizes = {feature: getattr(config, "vocab_size", 0) or 261 for feature, config in task.vocabularies(data).items()}
-    model = task.resolve(experiment.model, data, sizes)
-    experiment = replace(experiment, model=model)
+    experiment = with_vocabulary(experiment)
+    task, data, model = experiment.task, experiment.data, experiment.model
     longest = task.longest(data)
     rows = most_rows(longest, data.tokens_per_batch, data.batch_multiple)
     mesh = make_mesh(experiment.mesh, devices)
@@ -151,6 +149,13 @@ def make_plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
         available=len(devices),
         dimensions=max(sum(len(set(along)) > 1 for along in places), 1),
     )
+
+
+def with_vocabulary(experiment: Experiment) -> Experiment:
+    """The experiment with the model's sizes that follow from vocabularies as large as its tokenizer's may be."""
+    task, data = experiment.task, experiment.data
+    sizes = {feature: getattr(config, "vocab_size", 0) or 261 for feature, config in task.vocabularies(data).items()}
+    return replace(experiment, model=task.resolve(experiment.model, data, sizes))
 
 
 def what_would_fit(
@@ -208,26 +213,54 @@ def report(plan: Plan, chip: Chip | None, *, utilisation: float) -> str:
 
 
 def _times(plan: Plan, chip: Chip, utilisation: float) -> Iterator[str]:
-    dtype, steps = getattr(plan.experiment.model, "dtype", "float32"), plan.experiment.train.steps
-    peak = chip.peak(dtype)
-    products = plan.flops / plan.devices / peak
-    memory = 2 * plan.bytes / chip.memory_bandwidth
-    near = {message: traffic for message, traffic in plan.messages.items() if message.group <= chip.together}
-    messages = sum(traffic.sent / _bandwidth(plan, chip, message) for message, traffic in near.items())
+    steps, near = plan.experiment.train.steps, _near(plan, chip)
+    products = plan.flops / plan.devices / _peak(plan, chip)
     fastest = max((_bandwidth(plan, chip, message) for message in near), default=chip.links * chip.link_bandwidth)
     yield "a step takes at least, estimated from the chip's published peaks:"
-    yield f"  {1e3 * products:10.2f} ms for matrix products at {peak / 1e12:,.0f} TFLOP/s, {dtype}"
-    yield f"  {1e3 * memory:10.2f} ms to read and write everything once at {chip.memory_bandwidth / 1e12:.2f} TB/s"
-    yield f"  {1e3 * messages:10.2f} ms for messages at up to {fastest / 1e9:.0f} GB/s, if none is hidden"
+    yield f"  {1e3 * products:10.2f} ms for matrix products at {_peak(plan, chip) / 1e12:,.0f} TFLOP/s, {_dtype(plan)}"
+    yield (
+        f"  {1e3 * _memory_seconds(plan, chip):10.2f} ms to read and write everything once at "
+        f"{chip.memory_bandwidth / 1e12:.2f} TB/s"
+    )
+    messages = 1e3 * _message_seconds(plan, chip)
+    yield f"  {messages:10.2f} ms for messages at up to {fastest / 1e9:.0f} GB/s, if none is hidden"
     if len(near) < len(plan.messages):
         yield f"  and what a network takes for messages among more than {chip.together} chips: not known here"
         return
-    step = max(plan.model_flops / plan.devices / peak / utilisation, memory, messages)
+    step = step_seconds(plan, chip, utilisation)
     hours = step * steps / 3600
     yield f"if {100 * utilisation:.0f} % of the peak were reached, which is an assumption:"
     long = f"{hours:,.1f} hours" if hours > 2 else f"{60 * hours:,.1f} minutes"
     yield f"  {plan.tokens / step:,.0f} tokens/s, {long} for {steps:,} steps"
     yield f"  {hours * plan.available:,.2f} chip-hours"
+
+
+def step_seconds(plan: Plan, chip: Chip, utilisation: float) -> float:
+    """The time of a step: of products at this share of the peak, of memory or of near messages, the longest of them."""
+    products = plan.model_flops / plan.devices / _peak(plan, chip) / utilisation
+    return max(products, _memory_seconds(plan, chip), _message_seconds(plan, chip))
+
+
+def _dtype(plan: Plan) -> str:
+    return getattr(plan.experiment.model, "dtype", "float32")
+
+
+def _peak(plan: Plan, chip: Chip) -> float:
+    return chip.peak(_dtype(plan))
+
+
+def _memory_seconds(plan: Plan, chip: Chip) -> float:
+    """Everything is read and written once."""
+    return 2 * plan.bytes / chip.memory_bandwidth
+
+
+def _message_seconds(plan: Plan, chip: Chip) -> float:
+    return sum(traffic.sent / _bandwidth(plan, chip, message) for message, traffic in _near(plan, chip).items())
+
+
+def _near(plan: Plan, chip: Chip) -> dict[Collective, Traffic]:
+    """The messages among chips that links connect."""
+    return {message: traffic for message, traffic in plan.messages.items() if message.group <= chip.together}
 
 
 def _bandwidth(plan: Plan, chip: Chip, message: Collective) -> float:

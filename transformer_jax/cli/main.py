@@ -14,6 +14,11 @@ from transformer_jax.version import __version__
 VERBS = {
     "train": ("learn what an experiment file says", "train experiments/quickstart.py --train.steps 500"),
     "plan": ("what a run would need elsewhere", "plan experiments/quickstart.py --topology v5e:2x2"),
+    "sweep": (
+        "one experiment, several values of its fields",
+        "sweep experiments/quickstart.py --grid model.d-model=64,128",
+    ),
+    "reproduce": ("the tables and figures of the paper", "reproduce table3 --scale dates --dry-run"),
     "evaluate": ("score a run on its test split, or on files", "evaluate runs/quickstart --json"),
     "compare": ("is one run better, or is it chance?", "compare runs/small runs/large --scores bleu ter"),
     "predict": ("a line in, a line out", "predict runs/quickstart --input dates.txt"),

@@ -54,6 +54,8 @@ LOCK = ".lock"
 """File in the run directory, locked by the process that trains there."""
 WRITTEN = (LOCK, PUBLISHED, TEXT, SOURCE, "cache", "tokenizer")
 """Names that preparation adds to a run directory before `experiment.json` makes it a run."""
+IN_USE = "another process is training in"
+"""Beginning of the refusal of a directory that is locked."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
 
@@ -324,6 +326,11 @@ def _with_sizes(experiment: Experiment, directory: Path) -> Experiment:
     return experiment
 
 
+def is_same(experiment: Experiment, directory: Path) -> bool:
+    """Whether the run in the directory is of this experiment to the last field."""
+    return not changes(read_tree(directory), _with_sizes(experiment, directory))
+
+
 def refused_changes(old: dict[str, Any], experiment: Experiment) -> str:
     """The fields in which a saved experiment differs from this one, those that may change left out; empty: none."""
     changed = changes(old, experiment)
@@ -356,6 +363,6 @@ def _lock(directory: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise ValueError(f"another process is training in {directory}; wait, or use another --workdir") from None
+        raise ValueError(f"{IN_USE} {directory}; wait, or use another --workdir") from None
     file.truncate(0)
     return file

@@ -5,6 +5,7 @@ experiment.py     the file that it came from, where its classes are found; files
 tokenizer/        the vocabularies
 checkpoints/      see checkpoint.py
 metrics.jsonl     one object a logged step; tensorboard/ and curves.png show the same
+result.json       scores of the run, once it has finished, see result.py
 cache/            the tokenised text
 published/        configuration, card and licence of the published model that it was imported from or began from
 """

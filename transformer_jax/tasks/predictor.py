@@ -154,6 +154,10 @@ class AttentionMap:
     """The tokens that attend."""
     keys: list[str]
     """The tokens that are attended to."""
+    layers: Sequence[int] = ()
+    """Numbers of the layers, from 1 on; empty: of all that the model has."""
+    heads: Sequence[int] = ()
+    """The same of the heads."""
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 4 or self.weights.shape[2:] != (len(self.queries), len(self.keys)):
@@ -161,6 +165,8 @@ class AttentionMap:
                 f"{self.title} has shape {self.weights.shape}; it must be [layers, heads, {len(self.queries)}, "
                 f"{len(self.keys)}]: a row for each query token and a column for each key token"
             )
+        for name, count in zip(("layers", "heads"), self.weights.shape, strict=False):
+            object.__setattr__(self, name, tuple(getattr(self, name) or range(1, count + 1)))
 
 
 def forbidden_tokens(tokenizer: Tokenizer, rules: TextRules, *end_ids: int) -> tuple[int, ...]:

@@ -1,0 +1,80 @@
+"""A sweep with trainings that really run."""
+
+import csv
+import json
+import shlex
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from transformer_jax.analysis.sweep_table import scores_of, sweep_table
+from transformer_jax.cli.main import main
+from transformer_jax.runs.experiment_file import load_experiment_file
+from transformer_jax.runs.metrics import read_metrics
+from transformer_jax.runs.run import Run
+from transformer_jax.runs.sweep import Job, Row
+
+TIMES = ("seconds", "seconds spread")
+
+
+def table(directory):
+    rows = list(csv.DictReader((directory / "table.csv").open(encoding="utf-8")))
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def test_a_dry_run_prints_commands_that_parse_and_their_cost_and_writes_nothing(experiment_file, tmp_path, capsys):
+    place = tmp_path / "a sweep"
+    arguments = ["sweep", str(experiment_file), "--grid", "model.d-ff=32,64", "--seeds", "2", "--workdir", str(place)]
+    assert main([*arguments, "--train.steps", "3", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("transformer-jax train ")]
+    assert len(commands) == 4 and len(lines) == 6 and not place.exists()
+    assert commands[3][-6:] == ["--train.steps", "3", "--model.d-ff", "64", "--train.seed", "1"]
+    assert "9,552 parameters" in lines[4] and "GiB" in lines[5]
+    assert main([*arguments, "--model.d_modle", "3"]) == 2
+    assert "did you mean --model.d-model?" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_that_of_its_experiment_alone_and_a_row_of_the_table(uninterrupted):
+    experiment = load_experiment_file(uninterrupted / "experiment.py")
+    job = Job(Row("tiny", ("--a.b", "two words")), 0, uninterrupted, (), experiment)
+    other = replace(job, experiment=replace(experiment, train=replace(experiment.train, steps=13)))
+    assert job.finished and not other.finished
+    assert not replace(job, directory=uninterrupted / "nowhere").finished
+    (record,) = sweep_table([job, other], {uninterrupted: "a reason"})
+    last, result = read_metrics(uninterrupted)[-1], json.loads((uninterrupted / "result.json").read_text())
+    assert (record["overrides"], record["finished"], record["problem"]) == ("--a.b 'two words'", "1 of 2", "a reason")
+    assert record["validation_loss"].values == (last["validation_loss"],)
+    assert record["test_bleu"].values == (result["scores"]["bleu"],) and record["seconds"].mean > 0
+    assert result["checkpoint"] == [12] and result["split"] == "test" and "cores" in result["device"]
+    assert record["parameters"] == Run.open(uninterrupted).experiment.model.num_parameters()
+    assert record["signature"].startswith("nrefs:1") and scores_of([record])[0] == "validation_loss"
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_in_the_middle_goes_on_and_ends_with_the_same_table(experiment_file, tmp_path, command):
+    def arguments(place):
+        words = ["sweep", experiment_file, "--grid", "model.num-heads=1,2,3", "--workdir", place, "--train.steps", "6"]
+        return [*words, "--train.log-every", "1"]
+
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    status, out, err = command(*arguments(straight))
+    assert status == 1 and "failed: 1 of 3 runs" in err
+    process, deadline = command(*arguments(stopped), wait=False), time.monotonic() + 300
+    metrics = stopped / "model.num-heads=2" / "seed_0" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM and "the same command goes on" in out, err
+    assert not (stopped / "table.csv").exists()
+    status, out, err = command(*arguments(stopped))
+    assert status == 1 and "num-heads=1/seed_0: has finished before" in out
+    first, second, failed = table(stopped)
+    assert [first, second, failed] == table(straight)
+    assert first["validation_loss"] != second["validation_loss"] and first["signature"].startswith("nrefs:1")
+    assert "not a multiple of num_heads 3" in failed["problem"]
+    assert json.loads((stopped / "table.json").read_text())[0]["validation_loss"]["values"]

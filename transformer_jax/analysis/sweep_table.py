@@ -1,0 +1,59 @@
+"""The table of a sweep: scores, size, time and origin of every row, over its seeds."""
+
+import itertools
+import numbers
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformer_jax.analysis.tables import Measured, Record
+from transformer_jax.runs.metrics import read_metrics
+from transformer_jax.runs.result import read_result
+from transformer_jax.runs.run import VALIDATION, Run
+from transformer_jax.runs.sweep import Job
+from transformer_jax.tasks.task import COUNTS
+
+ORIGIN = ("device", "commit", "signature")
+"""Columns that say what made the numbers."""
+
+
+def sweep_table(jobs: Sequence[Job], problems: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """A record for every row: its overrides, seeds that have finished, scores, parameters, seconds, origin, problem.
+
+    Scores are those of the last evaluation in training, `validation_...`, and those of `result.json`, such as
+    `test_...`. Seconds are those of training steps, without compilations, evaluations and checkpoints.
+    """
+    return [_record(list(of_row), problems) for _, of_row in itertools.groupby(jobs, key=lambda job: job.row)]
+
+
+def scores_of(records: Sequence[Record]) -> list[str]:
+    """The columns of scores."""
+    names = dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, Measured))
+    return [name for name in names if name != "seconds"]
+
+
+def _record(jobs: list[Job], problems: Mapping[Path, str]) -> dict[str, Any]:
+    done = [job.directory for job in jobs if job.finished]
+    results = [result for directory in done if (result := read_result(directory))]
+    record: dict[str, Any] = {"row": jobs[0].row.name, "overrides": shlex.join(jobs[0].row.overrides)}
+    record["finished"] = f"{len(done)} of {len(jobs)}"
+    found = [_numbers(directory, result) for directory, result in zip(done, results, strict=True)]
+    for name in dict.fromkeys(name for one in found for name in one):
+        record[name] = Measured(tuple(one[name] for one in found if name in one))
+    record["parameters"] = Run.open(done[0]).experiment.model.num_parameters() if done else None
+    texts = [value for result in results for value in result["scores"].values() if isinstance(value, str)]
+    devices = [f"{result['devices']} x {result['device']}" for result in results]
+    for name, values in zip(ORIGIN, (devices, [result["commit"] for result in results], texts), strict=True):
+        record[name] = "; ".join(dict.fromkeys(values))
+    record["problem"] = "; ".join(dict.fromkeys(problems[job.directory] for job in jobs if job.directory in problems))
+    return record
+
+
+def _numbers(directory: Path, result: Record) -> dict[str, float]:
+    """The scores and seconds of a run."""
+    rows = read_metrics(directory)
+    found = {name: value for row in rows for name, value in row.items() if name.startswith(VALIDATION)}
+    found |= {f"{result['split']}_{name}": value for name, value in result["scores"].items() if name not in COUNTS}
+    found["seconds"] = sum(row["tokens"] / row["tokens_per_second"] for row in rows if row.get("tokens_per_second"))
+    return {name: float(value) for name, value in found.items() if isinstance(value, numbers.Real)}
