@@ -26,7 +26,7 @@ IMPORTED_WHERE_USED |= {"tensorboardX", "tensorflow", "tensorflow_datasets", "ji
 
 # The files outside the rooms are the package's front doors: they lead everywhere, on request.
 MODULES = sorted(PACKAGE.glob("*/**/*.py"))
-BUILT_IN = ("Dates", "Digits", "DocstringSummaries", "PythonDocs")
+BUILT_IN = ("Dates", "DigitPairs", "Digits", "DocstringSummaries", "PythonDocs")
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
 EVERYTHING = [file for folder in ("transformer_jax", "experiments", "tests") for file in (ROOT / folder).rglob("*.py")]
 

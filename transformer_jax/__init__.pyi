@@ -21,6 +21,7 @@ from .data.conll import Conll as Conll
 from .data.dates import Dates as Dates
 from .data.fields import MAY_CHANGE as MAY_CHANGE
 from .data.labels import Labels as Labels
+from .data.pictures import DigitPairs as DigitPairs
 from .data.pictures import Digits as Digits
 from .data.pictures import Npz as Npz
 from .data.pictures import PictureFolders as PictureFolders

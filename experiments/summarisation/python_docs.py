@@ -5,7 +5,8 @@
 
 The docstrings are those of the standard library and of this package's dependencies, each first line once; results
 depend on the versions installed. The lead baseline, the first sentence of the rest, is scored beside as `lead_...`:
-ROUGE-1/2/L of 19.3, 4.6 and 15.8 on the test split. Time and result of the model: not measured yet.
+ROUGE-1/2/L of 19.3, 4.6 and 15.8 on the test split, which the model does not reach: 15.5, 2.6 and 14.0 after 38
+minutes on 2 shared CPU cores.
 """
 
 from transformer_jax import (

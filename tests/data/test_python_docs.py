@@ -38,6 +38,7 @@ def test_fields_decide_the_fingerprint_and_bad_ones_are_refused():
             list(source.examples(split))
 
 
+@pytest.mark.slow
 def test_summaries_are_first_lines_that_differ_each_in_one_split():
     source = DocstringSummaries(packages=("rich",))
     splits = {split: list(source.examples(split)) for split in ("train", "validation", "test")}

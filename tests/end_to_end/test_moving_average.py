@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 
 from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.run import Run
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_that_of_the_checkpoints_though_the_run_was_stopped(experiment_file, tmp_path, capsys):
     directory, decay = tmp_path / "run", 0.25
     command = ["train", str(experiment_file), "--workdir", str(directory), "--optimizer.ema", str(decay)]

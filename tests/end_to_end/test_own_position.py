@@ -87,6 +87,7 @@ def test_it_trains_and_resumes_to_the_same_numbers(directory):
     assert np.abs(straight[RATE] - 1.0).min() > 1e-3, "every head has learnt a rate of its own"
 
 
+@pytest.mark.slow
 def test_it_is_sharded_over_a_mesh_and_gives_the_same_numbers(directory):
     np.testing.assert_allclose(losses(directory / "mesh"), losses(directory / "straight"), rtol=1e-4)
 

@@ -11,15 +11,17 @@ from transformer_jax.analysis.tables import shown, write_tables
 from transformer_jax.cli.errors import UserError, user_input
 from transformer_jax.cli.overrides import changed
 from transformer_jax.cli.parser import Parser
-from transformer_jax.cli.sweep import add_running, make_jobs, run_rows
+from transformer_jax.cli.sweep import add_running, dry_run, make_jobs, run_rows
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.reproduction import figures as heads
 from transformer_jax.reproduction import table1 as layers
 from transformer_jax.reproduction import table2 as costs
 from transformer_jax.reproduction import table3 as variations
+from transformer_jax.reproduction import table4 as trees
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.result import commit, device_name
 from transformer_jax.runs.run import Run
+from transformer_jax.runs.sweep import Row, run_jobs
 from transformer_jax.tasks.translation import Translator
 
 EPILOG = """\
@@ -122,6 +124,30 @@ def table2(arguments: Sequence[str]) -> None:
     print(*write_tables(rows, Path(options.workdir), "table2"), sep="\n")
 
 
+def table4(arguments: Sequence[str]) -> None:
+    """Constituency parsing: F1 of a trained model, searched freely and held to trees, beside baselines."""
+    parser = Parser("reproduce table4", "Trains a parser and scores its trees.", epilog=EPILOG)
+    parser.add_argument("--scale", choices=trees.SCALES, default="built_in", help="the trees; default: built_in")
+    parser.add_argument("--split", default="validation", help="what is scored: validation (the default) or test")
+    add_running(parser)
+    with user_input():
+        options, overrides = parser.split(arguments)
+        directory = Path(options.workdir or Path("runs") / f"table4_{options.scale}")
+        file, rows = experiment_file(trees.FILE), [Row(options.scale)]
+        jobs = make_jobs(file, trees.SCALES[options.scale], rows, overrides, directory, options, parser.prog)
+    if options.dry_run:
+        dry_run(jobs)
+        return
+    problems = run_jobs(jobs, lambda line: print(line, flush=True))
+    for job in jobs:
+        if job.directory not in problems:
+            records = list(trees.table(job.directory, options.split))
+            print(shown(records), f"{job.directory}; {device_name()}; {commit()}", sep="\n")
+            print(*write_tables(records, job.directory, "table4"), sep="\n")
+    if problems:
+        raise SystemExit(1)
+
+
 def figures(arguments: Sequence[str]) -> None:
     """Heads of a trained translation run: long distances, anaphora and sentence structure, drawn."""
     parser = Parser("reproduce figures", heads.__doc__ or "")
@@ -160,5 +186,5 @@ def experiment_file(name: str) -> Path:
     return here if here.is_file() else there
 
 
-TARGETS = {"table1": table1, "table2": table2, "table3": table3, "figures": figures}
+TARGETS = {"table1": table1, "table2": table2, "table3": table3, "table4": table4, "figures": figures}
 """What can be reproduced, by name."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import predictions, read_aligned
 from transformer_jax.cli.parser import open_run, run_parser
-from transformer_jax.tasks.translation import Translator
 
 DESCRIPTION = """\
 Log-probability, in nats, of every target (with its end) given its source, a line each.
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     with user_input():
         run, options = open_run(parser, arguments)
         predictor = run.predictor(options.checkpoint)
-        if not isinstance(predictor, Translator):
+        if len(run.experiment.task.features) != 2 or not hasattr(predictor, "score"):
             raise ValueError(f"a model of {type(run.experiment.task).__name__} scores no pairs; Translation does")
         sources, targets = read_aligned([options.source, options.target], undecodable=True)
     pairs = zip(sources, targets, strict=True)

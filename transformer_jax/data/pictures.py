@@ -4,9 +4,10 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import UInt8
 
 from transformer_jax.data.augmentation import PLAIN, Augmentation
@@ -19,6 +20,7 @@ MOST_PIXELS = 2**26
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 Picture = UInt8[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width"]
 
 
@@ -80,6 +82,26 @@ class Digits(Source):
         images = np.round(digits.images[wanted] * (255 / 16)).astype(np.uint8)[..., None]
         for image, label in zip(images, digits.target[wanted], strict=True):
             yield {"image": image, "label": int(label)}
+
+
+@dataclass(frozen=True)
+class DigitPairs(Source):
+    """Pictures of two of these digits, beside or above each other, with a `caption`, such as "three left of seven"."""
+
+    count: Annotated[int, Ge(1)] = 10_000
+    """Pictures to learn from; a tenth as many for validation, and for test."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        digits, random = [*Digits().examples(split)], np.random.default_rng(self.splits.index(split))
+        for _ in range(self.count if split == "train" else -(-self.count // 10)):
+            pair = [digits[number] for number in random.integers(len(digits), size=2)]
+            picture, beside = np.zeros((16, 16), np.uint8), random.random() < 0.5
+            canvas = picture.T if beside else picture  # of one above the other
+            for row, digit, column in zip((0, 8), pair, random.choice((0, 4, 8), size=2), strict=True):
+                pixels = digit["image"][..., 0]
+                canvas[row : row + 8, column : column + 8] = pixels.T if beside else pixels
+            one, other = (NAMES[digit["label"]] for digit in pair)
+            yield {"image": picture, "caption": f"{one} {'left of' if beside else 'above'} {other}"}
 
 
 @dataclass(frozen=True)
