@@ -8,7 +8,9 @@ DIRECTORY holds the recordings, {digit}_{speaker}_{index}.wav at 8 kHz. Another 
 `--data.source.test '*_george_*'`; the last recordings of the others are for validation. It is a Keyword Transformer
 (Berg et al. 2021) whose frames go through two convolutions; `--variant kwt_1` is the paper's smallest: 12 layers, width
 64, one head, normalised behind the residual connections, each frame by itself. The third command fits classifiers to
-the mean and the spread of the same features.
+the mean and the spread of the same features. Measured on 2 shared CPU cores (2026-11-26) with 300 of the 3,000
+recordings, 200 of them to learn from: 92 % for theo, 67.7 % on average over the six speakers held out in turn, where
+logistic regression has 96 and 72.7 %; 2 to 3 minutes each.
 """
 
 from dataclasses import replace
