@@ -163,8 +163,28 @@ def test_a_part_of_a_folder_is_held_out(folder):
     parts = [{str(path) for path in source.files(split)} for split in source.splits]
     assert source.splits == ("train", "validation", "test") and all(parts)
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(FORMS) + len(DAMAGED)
-    with pytest.raises(ValueError, match="no CLASS/NAME"):
-        list(PictureFolders(directory=str(folder), train=("elsewhere",)).examples("train"))
+    wrong = {"elsewhere": "no CLASS/NAME.*set data.source", "train/cold": "no CLASS/NAME"}
+    for name, message in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            PictureFolders(directory=str(folder), train=(name,)).files("train")
+    with pytest.raises(ValueError, match=r"use --data.source.train \.$"):
+        PictureFolders(directory=str(folder / "train")).files("train")
+    with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere; set data.source.directory"):
+        PictureFolders(directory=str(folder / "nowhere")).files("train")
+
+
+def test_a_class_without_a_file_is_refused(folder):
+    source, lost = PictureFolders(directory=str(folder)), folder / "train" / "lost" / "deeper"
+    count = len(source.files("train"))
+    lost.mkdir(parents=True)
+    (lost / "1.png").write_bytes(FORMS["PNG"])
+    with pytest.raises(ValueError, match=r"\.jfif, .* is directly in the class folder .*train/lost; fill it"):
+        source.files("train")
+    (lost / "1.png").rename(lost.parent / "1.JFIF")
+    assert len(source.files("train")) == count + 1
+    (folder / "train" / "validation").mkdir()
+    inside = PictureFolders(directory=str(folder / "train"), train=(".",), validation=("validation",))
+    assert len(inside.files("train")) == count + 1, "the folder of a split is no class"
 
 
 def test_arrays_of_a_file_are_read_with_the_names_of_their_labels(tmp_path):

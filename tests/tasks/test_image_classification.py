@@ -148,6 +148,11 @@ def test_the_predictor_reads_files_bytes_and_arrays(tmp_path):
         predictor.classify(files[0])
 
 
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="all examples to learn from have the same label"):
+        TASK.resolve(VIT, DATA, {"label": 1})
+
+
 REFUSED = {
     "needs a model of pictures": bert(),
     "follow from task.channels, 3": replace(VIT, input=Patches(4, channels=1)),
