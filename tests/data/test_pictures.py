@@ -147,7 +147,9 @@ def test_a_folder_is_read_and_what_cannot_be_decoded_is_counted(folder):
         skipped=Counter(),
     )
     assert table.skipped == {"undecodable": len(DAMAGED)} and len(table) == len(FORMS)
-    assert table.report("train") == f"train: {len(FORMS)} examples; skipped 10 (10 undecodable)"
+    first = f"the first {folder}/train/warm/PostScript.jpg: no picture: not one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"
+    skipped = f"skipped 10 (10 undecodable, {first})"
+    assert table.report("train", 2) == f"train: {len(FORMS)} examples, 2 labels; {skipped}"
     plan = BatchPlan(table.lengths, tokens_per_batch=4, num_buckets=8, batch_multiple=2, seed=0)
     assert [shape.rows for shape in plan.shapes] == [4], "a picture is one token of a batch"
     found = list(batches(table, plan, stop=plan.batches_per_epoch))
@@ -178,7 +180,7 @@ def test_a_class_without_a_file_is_refused(folder):
     count = len(source.files("train"))
     lost.mkdir(parents=True)
     (lost / "1.png").write_bytes(FORMS["PNG"])
-    with pytest.raises(ValueError, match=r"\.jfif, .* is directly in the class folder .*train/lost; fill it"):
+    with pytest.raises(ValueError, match=r"the class folder .*train/lost has no file that ends .*\.jfif, .*; fill"):
         source.files("train")
     (lost / "1.png").rename(lost.parent / "1.JFIF")
     assert len(source.files("train")) == count + 1
@@ -263,7 +265,7 @@ def test_a_table_names_files_and_labels(tmp_path):
     (tmp_path / "train.csv").write_text("label,image\ncat,pictures/one.png\ndog,pictures/other.png\ncat,nowhere.png\n")
     source = PictureTable(directory=str(tmp_path), train=("train.csv",))
     table = assert_read(source, tmp_path)
-    assert table.skipped == {"undecodable": 1}
+    assert table.report("train") == f"train: 2 examples; skipped 1 (1 missing, the first {tmp_path}/nowhere.png)"
     before = source.fingerprint("train")
     (tmp_path / "pictures" / "one.png").write_bytes(MIRRORED)
     assert source.fingerprint("train") != before

@@ -63,8 +63,8 @@ class ClassFolders(HeldOut):
         folders = {Path(found) for place in places for found in glob.glob(f"{glob.escape(str(place))}/*/")}
         if empty := sorted(folders - used - splits):
             raise ValueError(
-                f"no file with one of the endings {', '.join(self.suffixes)} is directly in the class folder {empty[0]}; "
-                f"fill it, remove it, or name the other files by a pattern such as {names[0]}/[!_]*/*"
+                f"the class folder {empty[0]} has no file that ends with one of {', '.join(self.suffixes)}; fill it, "
+                f"remove it, or name the files of other folders by a pattern such as {names[0]}/[!_]*/*"
             )
 
     def _named(self, directory: Path, names: tuple[str, ...]) -> list[Path]:

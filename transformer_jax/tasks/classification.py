@@ -26,7 +26,6 @@ from transformer_jax.tasks.scores import LABEL_SCORES, NUMBER_SCORES, agreement_
 from transformer_jax.tasks.sequences import join_parts, token_types
 from transformer_jax.tasks.task import Sums, Task, Tokenizers, means_of, resolved
 
-ONE_LABEL = "all examples to learn from have the same label; there is nothing to tell apart"
 Text = str | Sequence[str]
 """A text, or the parts of a pair."""
 
@@ -72,7 +71,7 @@ class Classification(Task):
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
         if not self.regression and vocab_sizes["label"] < 2:
-            raise ValueError(ONE_LABEL)
+            raise ValueError("all examples to learn from have the same label; there is nothing to tell apart")
         for score in self.measured:
             choose("score", score, NUMBER_SCORES if self.regression else LABEL_SCORES)
         outputs = 1 if self.regression else vocab_sizes["label"]
@@ -153,8 +152,7 @@ class LabelTask(Task):
         return {**super().encode(tokenizers, examples, max_length=max_length), "label": labels}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderOnlyConfig:
-        if (outputs := vocab_sizes["label"]) == 1:
-            raise ValueError(ONE_LABEL)
+        outputs = vocab_sizes["label"]
         head = "sequence" if outputs else "none"  # of an imported model without labels
         changes = {"head": head, "num_outputs": outputs, "input": self.input_of(model, data)}
         return resolved(self, model, EncoderOnlyConfig, data, 0, **changes)
