@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         experiment = changed(experiment, overrides, options.initialize_from, directory, f"{parser.prog} {file}")
         start(experiment.train.lost_process_timeout)
         show_log()
-        if is_first():  # the first sign of life: reading the text may take minutes
-            print(f"{file} in {directory}: reading the text", flush=True)
+        if is_first():  # the first sign of life: reading the data may take minutes
+            print(f"{file} in {directory}: reading the data", flush=True)
         prepared = prepare(experiment, file, directory)
     keep_programs(prepared.run.directory)
     finished = train(prepared, profile=options.profile)

@@ -116,7 +116,9 @@ class Table:
         items = " and ".join(f"{total:,} {name}" for name, _, total in varying)
         if any(np.dtype(column.dtype).kind != "f" for _, column, _ in varying):
             items = items.removesuffix(" tokens") + " tokens"
-        line = ", ".join(filter(None, (f"{name}: {len(self):,} examples", labels and f"{labels:,} labels", items)))
+        line = ", ".join(
+            filter(None, (f"{name}: {len(self):,} examples", f"{labels:,} labels" if labels else "", items))
+        )
         return f"{line}; {self.left_out}" if self.skipped else line
 
 
