@@ -109,6 +109,20 @@ def test_modules_work_in_a_project_of_ones_own():
     assert names["value"] > 0
 
 
+def test_files_of_pictures_and_sound_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(100):
+        file = Path("data/pictures/train", ("cat", "dog")[number % 2], f"{number}.jpg")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    Path("data/train.tsv").write_text("".join(f"{n}.wav\thello\n" for n in range(400)), encoding="utf-8")
+    names: dict = {}
+    exec(next(block for block in BLOCKS if "PictureFolders(" in block), names)
+    assert sum(len(names["pictures"].source.files(split)) for split in names["pictures"].source.splits) == 100
+    examples = [row for split in names["sound"].source.splits for row in names["sound"].source.examples(split)]
+    assert len(examples) == 400 and {"audio": tmp_path / "data" / "1.wav", "text": "hello"} in examples
+
+
 def publish_gpt2():
     config = gpt2(d_model=16, num_heads=2, d_ff=32, num_layers=1, vocab_size=300, max_length=32)
     write_published(Path("DIR"), config, named_parameters(config.build(0)))

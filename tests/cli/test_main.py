@@ -26,6 +26,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Example, Source
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.runs.run import Run, Steps
+from transformer_jax.tasks.image_classification import PictureReader
 from transformer_jax.tasks.predictor import AttentionMap
 from transformer_jax.tasks.translation import Hypothesis, Translation
 from transformer_jax.training.experiment import Experiment
@@ -339,6 +340,34 @@ def test_predict_numbers_its_n_best_lines(run: str, monkeypatch: pytest.MonkeyPa
         type_in(monkeypatch, b"a\nb\n")
         assert main(["predict", run, *options]) == 0
         assert capsys.readouterr().out == expected
+
+
+class Names(PictureReader):
+    """Predicts the name of every file."""
+
+    def __init__(self) -> None: ...
+
+    def predict(self, lines: list[str]) -> list[str]:
+        return [Path(line).stem for line in lines]
+
+
+def test_predict_takes_files_and_folders_of_pictures(run: str, tmp_path: Path, monkeypatch: Any, capsys: Capture):
+    assert "the model reads lines of text, not x.png" in refused(capsys, "predict", run, "x.png")
+    monkeypatch.setattr(FakeRun, "predictor", lambda *_: Names())
+    folder = tmp_path / "some [1]"
+    (folder / "in").mkdir(parents=True)
+    assert f"there are no pictures in {folder}, files that end with" in refused(capsys, "predict", run, str(folder))
+    one, two = write(folder / "b.JPG", ""), write(folder / "in" / "a.png", "")
+    write(folder / "notes.txt", "")
+    for files, expected in (
+        ([two], "a\n"),
+        ([str(folder)], f"{one}\tb\n{two}\ta\n"),
+        ([two, str(folder / "in")], f"{two}\ta\n" * 2),
+        (["x.gif", two], f"x.gif\tx\n{two}\ta\n"),
+    ):
+        assert main(["predict", run, *files]) == 0
+        assert capsys.readouterr().out == expected
+    assert f"name {one} behind RUN" in refused(capsys, "predict", run, "--input", one)
 
 
 def test_a_line_that_cannot_be_predicted_costs_no_other(run: str, tmp_path: Path, capsys: Capture):

@@ -9,7 +9,7 @@ import pytest
 
 from transformer_jax.data.audio import AudioFolders, AudioTable, encode_audio, read_audio
 from transformer_jax.data.columns import Column
-from transformer_jax.data.examples import decodable, readable
+from transformer_jax.data.examples import Unreadable, decodable, readable
 from transformer_jax.data.table import encode_table
 
 soundfile = pytest.importorskip("soundfile")
@@ -118,9 +118,7 @@ def test_what_cannot_be_read_or_is_too_short_is_counted(folder):
     skipped: Counter[str] = Counter()
     table = encode_table(
         readable(source.examples("train"), {"audio": "audio"}, skipped, "a test"),
-        lambda examples: {
-            "audio": [pair and pair[0] for pair in decodable(lambda one: encode_audio(one["audio"], 16_000), examples)]
-        },
+        lambda examples: {"audio": decodable(lambda one: encode_audio(one["audio"], 16_000)[0], examples)},
         {"audio": Column("int16", (160,))},
         max_length=100,
         path=folder / "cache.arrow",
@@ -138,7 +136,8 @@ def test_a_table_names_files_and_a_missing_one_is_counted(tmp_path):
     assert [example["text"] for example in examples] == ["hello", "nothing"]
     assert examples[0]["audio"].read_bytes() == FORMS["16 bits"]
     found = decodable(lambda one: encode_audio(one["audio"], 8_000), examples)
-    assert found[0][0].shape == (50, 80) and found[1] is None
+    assert found[0][0].shape == (50, 80)
+    assert found[1] == Unreadable("missing", str(tmp_path / "missing.wav"))
     before = source.fingerprint("train")
     (tmp_path / "a.wav").write_bytes(FORMS["Ogg"])
     assert source.fingerprint("train") != before

@@ -147,7 +147,9 @@ def test_a_folder_is_read_and_what_cannot_be_decoded_is_counted(folder):
         skipped=Counter(),
     )
     assert table.skipped == {"undecodable": len(DAMAGED)} and len(table) == len(FORMS)
-    assert table.report("train") == f"train: {len(FORMS)} examples; skipped 10 (10 undecodable)"
+    first = f"the first {folder}/train/warm/PostScript.jpg: no picture: not one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"
+    skipped = f"skipped 10 (10 undecodable, {first})"
+    assert table.report("train", 2) == f"train: {len(FORMS)} examples, 2 labels; {skipped}"
     plan = BatchPlan(table.lengths, tokens_per_batch=4, num_buckets=8, batch_multiple=2, seed=0)
     assert [shape.rows for shape in plan.shapes] == [4], "a picture is one token of a batch"
     found = list(batches(table, plan, stop=plan.batches_per_epoch))
@@ -163,8 +165,28 @@ def test_a_part_of_a_folder_is_held_out(folder):
     parts = [{str(path) for path in source.files(split)} for split in source.splits]
     assert source.splits == ("train", "validation", "test") and all(parts)
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(FORMS) + len(DAMAGED)
-    with pytest.raises(ValueError, match="no CLASS/NAME"):
-        list(PictureFolders(directory=str(folder), train=("elsewhere",)).examples("train"))
+    wrong = {"elsewhere": "no CLASS/NAME.*set data.source", "train/cold": "no CLASS/NAME"}
+    for name, message in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            PictureFolders(directory=str(folder), train=(name,)).files("train")
+    with pytest.raises(ValueError, match=r"use --data.source.train \.$"):
+        PictureFolders(directory=str(folder / "train")).files("train")
+    with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere; set data.source.directory"):
+        PictureFolders(directory=str(folder / "nowhere")).files("train")
+
+
+def test_a_class_without_a_file_is_refused(folder):
+    source, lost = PictureFolders(directory=str(folder)), folder / "train" / "lost" / "deeper"
+    count = len(source.files("train"))
+    lost.mkdir(parents=True)
+    (lost / "1.png").write_bytes(FORMS["PNG"])
+    with pytest.raises(ValueError, match=r"the class folder .*train/lost has no file that ends .*\.jfif, .*; fill"):
+        source.files("train")
+    (lost / "1.png").rename(lost.parent / "1.JFIF")
+    assert len(source.files("train")) == count + 1
+    (folder / "train" / "validation").mkdir()
+    inside = PictureFolders(directory=str(folder / "train"), train=(".",), validation=("validation",))
+    assert len(inside.files("train")) == count + 1, "the folder of a split is no class"
 
 
 def test_arrays_of_a_file_are_read_with_the_names_of_their_labels(tmp_path):
@@ -243,7 +265,7 @@ def test_a_table_names_files_and_labels(tmp_path):
     (tmp_path / "train.csv").write_text("label,image\ncat,pictures/one.png\ndog,pictures/other.png\ncat,nowhere.png\n")
     source = PictureTable(directory=str(tmp_path), train=("train.csv",))
     table = assert_read(source, tmp_path)
-    assert table.skipped == {"undecodable": 1}
+    assert table.report("train") == f"train: 2 examples; skipped 1 (1 missing, the first {tmp_path}/nowhere.png)"
     before = source.fingerprint("train")
     (tmp_path / "pictures" / "one.png").write_bytes(MIRRORED)
     assert source.fingerprint("train") != before

@@ -71,7 +71,7 @@ def straight(place):
 def test_a_run_learns_and_says_what_it_left_out(straight, place, capsys):
     assert straight[-1]["validation_accuracy"] > 85 and straight[-1]["loss"] < straight[0]["loss"]
     train(place, "again", "--train.stop-after", "1")
-    assert "train: 40 examples; skipped 1 (1 undecodable)" in capsys.readouterr().out
+    assert "train: 40 examples, 2 labels; skipped 1 (1 undecodable, the first " in capsys.readouterr().out
 
 
 def test_stop_and_go_on_equals_straight(straight, place):
@@ -94,7 +94,7 @@ def test_files_are_classified_from_the_command_line_and_from_python(straight, pl
     (tmp_path / "files.txt").write_text("\n".join(files))
     assert main(["predict", str(place / "straight"), "--input", str(tmp_path / "files.txt")]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "dark\nbright\n\n" and "line 3 is skipped: is" in captured.err
+    assert captured.out == "dark\nbright\n\n" and f"line 3 is skipped: {files[2]} is no picture" in captured.err
     predictor = load(place / "straight")
     assert predictor.classify(files[:2]) == ["dark", "bright"]
     white = io.BytesIO()

@@ -14,6 +14,7 @@ from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.checkpoint_folder import read_facts
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
+from transformer_jax.runs.trainer import Trainer
 
 TIMINGS = ("tokens_per_second", "memory", "peak_memory")
 
@@ -106,6 +107,18 @@ sys.addaudithook(hold)
     assert main(["train", str(experiment_file), "--workdir", str(run)]) == 0
     assert_same_run(straight, run)
     assert all(path.name.isdecimal() for path in (run / "checkpoints").iterdir()), "what was uncommitted is gone"
+
+
+def test_a_signal_before_the_first_step_ends_the_run_without_it(experiment_file, tmp_path, monkeypatch, capsys):
+    def signalled(self, checkpoints):
+        signal.raise_signal(signal.SIGTERM)
+        return None, 0
+
+    monkeypatch.setattr(Trainer, "_restore", signalled)
+    with pytest.raises(SystemExit, match="143"):
+        main(["train", str(experiment_file), "--workdir", str(tmp_path / "run")])
+    out = capsys.readouterr().out
+    assert "stopped before step 1; the same command goes on from there" in out and "compiling" not in out
 
 
 def test_signals_save_and_the_run_goes_on_equal(straight, experiment_file, tmp_path, command):

@@ -118,8 +118,12 @@ def test_the_predictor_reads_files_bytes_and_arrays(tmp_path):
     assert predictor.classify([file.getvalue(), samples]) == [label, label] and predictor.classify([]) == []
     (tmp_path / "two.wav").write_text("nothing")
     long = ("a recording of 250 frames, not of 1 to 120", noise(20_000))
-    for message, sound in (("no sound", str(tmp_path / "two.wav")), long, ("of 0 frames", noise(10))):
-        with pytest.raises(ValueError, match=f"line 2 is .*{message}"):
+    for message, sound in (
+        ("no sound: Format not recognised", str(tmp_path / "two.wav")),
+        long,
+        ("of 0 frames", noise(10)),
+    ):
+        with pytest.raises(ValueError, match=f"line 2: .* is .*{message}"):
             predictor.classify([samples, sound])
     with pytest.raises(TypeError, match="a list of recordings"):
         predictor.classify("one.wav")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,7 +141,8 @@ def test_evaluation_and_samples_compare_texts(encoded):
     scores = TASK.evaluate(heard, rows)
     assert scores["examples"] == 3 and scores["skipped"] == 1
     assert scores["wer"] == pytest.approx(100 * 2 / 4)
-    assert TASK.samples(heard, EXAMPLES[:1]) == ["a b  -> a b"]
+    assert TASK.samples(heard, EXAMPLES[:1]) == ["  -> a b"]
+    assert TASK.samples(heard, [{"audio": Path("x/1.wav"), "text": "c"}]) == ["1.wav", "  -> a b  (not c)"]
 
 
 REFUSED = {

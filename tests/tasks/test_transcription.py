@@ -158,7 +158,8 @@ def test_an_imported_run_transcribes_files_learns_and_goes_back(whisper, predict
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), *files, *options, "--task.transcribing.language", "cs"]) == 0
     expected = [text.replace("\n", " ") for text in predictor.transcribe(files, language="cs")]
-    assert capsys.readouterr().out.split("\n")[:-1] == expected
+    named = [f"{file}\t{text}" for file, text in zip(files, expected, strict=True)]
+    assert capsys.readouterr().out.split("\n")[:-1] == named
 
     assert main(["attention", str(tmp_path / "run"), files[0], "--target", "one two", *options]) == 0
     assert capsys.readouterr().out.startswith(f"{files[0]} -> one two") and (

@@ -30,11 +30,13 @@ def show_result(run: Run, steps: Steps, mesh: Mesh, samples: int = 5) -> None:
     if skipped:
         print(f"  {reasons(skipped)}")
     model = run.model_of(steps, mesh)
-    scores = Evaluation(run, encoded_examples(run, examples), mesh)(model)
+    encoded = encoded_examples(run, examples)
+    scores = Evaluation(run, encoded, mesh)(model)
     for name, value in scores.items():
         print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
     predictor = experiment.task.predictor(model, run.tokenizers, experiment.data)
-    for line in experiment.task.samples(predictor, examples[:samples]):
+    readable = [examples[index] for index in dict.fromkeys(encoded.of_rows)]
+    for line in experiment.task.samples(predictor, readable[:samples]):
         print(f"  {line}")
     if is_first():
         write_result(run.directory, checkpoint=steps, split=split, scores=scores, devices=devices)

@@ -1,8 +1,10 @@
 """`transformer-jax predict RUN`: a line in, a line out; `predict RUN talk.flac`: a file in, a line out."""
 
 import contextlib
+import glob
 import itertools
 import math
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from typing import IO, Any
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.lines import LINES, predictions, read_lines, written
 from transformer_jax.cli.parser import open_run, run_parser
+from transformer_jax.data import audio, pictures
 from transformer_jax.tasks.audio import AudioReader
 from transformer_jax.tasks.image_classification import PictureReader
 from transformer_jax.tasks.translation import Hypothesis
@@ -23,7 +26,10 @@ With --scores a line is score<TAB>text, where score is what the search ranked by
 A text generator writes to a terminal as it goes, line breaks included.
 With --n-best N it is number<TAB>text, or number<TAB>score<TAB>text: the number of the input line, from 1, then its
 N best outputs, best first, each on a line. They are different texts, fewer than N if the search finds fewer.
-A model of pictures or recordings reads the files that are named behind RUN or, without any, in the lines of input."""
+A model of pictures or recordings reads the files that are named behind RUN or, without any, in the lines of input.
+Of several files, or of a folder, whose files are taken with those of folders in it, every row is FILE<TAB>output."""
+READERS = {PictureReader: ("pictures", pictures.SUFFIXES), AudioReader: ("recordings", audio.SUFFIXES)}
+"""What a model that reads files calls them, and the endings of their names."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,8 +57,13 @@ def main(arguments: Sequence[str]) -> None:
                 if not hasattr(predictor, "search"):
                     raise ValueError("the task of this run has no scores; leave out --n-best and --scores")
                 predictor.search([], options.n_best or 1)  # refuses more than a search keeps
-            if files and not issubclass(type(predictor), AudioReader | PictureReader):
+            kind, suffixes = next((READERS[of] for of in READERS if isinstance(predictor, of)), ("", ()))
+            if files and not kind:
                 raise ValueError(f"the model reads lines of text, not {files[0]}; its lines are --input {files[0]}")
+            if options.input.lower().endswith(suffixes):
+                raise ValueError(f"the model reads {kind}: name {options.input} behind RUN, without --input")
+            named = len(files) > 1 or any(map(os.path.isdir, files))
+            files = [path for file in files for path in _files(file, kind, suffixes)]
             lines = iter(files) if files else read_lines(options.input)
             out = stack.enter_context(written(options.output))
         typing = not files and options.input == "-" and sys.stdin.isatty()
@@ -72,8 +83,19 @@ def main(arguments: Sequence[str]) -> None:
         needed = str.strip if options.chat or (not generates and not searches) else lambda line: True
         for chunk in predictions(lines, call, size=size, needed=needed):
             for number, result in chunk:
-                out.writelines(f"{row}\n" for row in _rows(number, result, options))
+                name = f"{files[number - 1]}\t" if named else ""
+                out.writelines(f"{name}{row}\n" for row in _rows(number, result, options))
             out.flush()
+
+
+def _files(file: str, kind: str, suffixes: tuple[str, ...]) -> list[str]:
+    """The file or, of a folder, its files with these endings, in the order of their names; ValueError for none."""
+    if not os.path.isdir(file):
+        return [file]
+    paths = sorted(glob.glob(os.path.join(glob.escape(file), "**", "*"), recursive=True))
+    if found := [path for path in paths if path.lower().endswith(suffixes)]:
+        return found
+    raise ValueError(f"there are no {kind} in {file}, files that end with one of {', '.join(suffixes)}")
 
 
 def _stream(predictor: Any, line: str, out: IO[str]) -> str:

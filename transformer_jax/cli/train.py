@@ -54,8 +54,8 @@ def main(arguments: Sequence[str]) -> None:
         experiment = changed(experiment, overrides, options.initialize_from, directory, f"{parser.prog} {file}")
         start(experiment.train.lost_process_timeout)
         show_log()
-        if is_first():  # the first sign of life: reading the text may take minutes
-            print(f"{file} in {directory}: reading the text", flush=True)
+        if is_first():  # the first sign of life: reading the data may take minutes
+            print(f"{file} in {directory}: reading the data", flush=True)
         prepared = prepare(experiment, file, directory)
     if is_first():
         (prepared.run.directory / RESULT).unlink(missing_ok=True)  # of a run that is now to go on

@@ -72,7 +72,8 @@ def read_audio(file: str | Path | bytes, sample_rate: int, most: int = MOST_SAMP
     except TooLong:
         raise
     except Exception as error:  # of many types, whatever the damage is
-        raise ValueError(f"no sound: {' '.join(str(error).split())}") from error
+        why = str(getattr(error, "error_string", error))  # libsndfile's own words, without an object's address
+        raise ValueError(f"no sound: {' '.join(why.split())}") from error
 
 
 def _lacks_last_page(data: bytes) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,23 +52,39 @@ def readable(
             yield {**example, **values}
 
 
-def decodable(encode: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
-    """What `encode` gives for every value, in threads; None, to be skipped, where it raises ValueError or OSError."""
+@dataclass(frozen=True)
+class Unreadable:
+    """What stands in a column for an example that is to be skipped: why, and what it is."""
 
-    def encoded(value: Any) -> Any:
+    reason: str
+    what: str
+
+
+def decodable(encode: Callable[[Example], Any], examples: Iterable[Example]) -> list[Any]:
+    """What `encode` gives for every example, in threads; `Unreadable` where it raises ValueError or OSError."""
+
+    def encoded(example: Example) -> Any:
         try:
-            return encode(value)
-        except (OSError, ValueError):
-            return None
+            return encode(example)
+        except (OSError, ValueError) as error:
+            file = next((str(value) for value in example.values() if isinstance(value, Path)), "")
+            if isinstance(error, FileNotFoundError):
+                return Unreadable("missing", file)
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            return Unreadable("undecodable", f"{file}: {why}" if file else str(why))
 
     with ThreadPoolExecutor() as threads:
-        return [*threads.map(encoded, values)]
+        return [*threads.map(encoded, examples)]
 
 
-def reasons(skipped: Mapping[str, int]) -> str:
-    """How many examples were skipped, and why."""
-    each = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
-    return f"skipped {sum(skipped.values()):,} ({each})"
+def reasons(skipped: Mapping[str, int], first: Mapping[str, str] | None = None) -> str:
+    """How many examples were skipped, and why; `first` describes the first one of a reason."""
+    each = [f"{count:,} {reason}" for reason, count in skipped.items()]
+    if first:
+        each = [
+            f"{text}, the first {first[of]}" if of in first else text for text, of in zip(each, skipped, strict=True)
+        ]
+    return f"skipped {sum(skipped.values()):,} ({('; ' if first else ', ').join(each)})"
 
 
 def digest(examples: Iterable[Any]) -> str:
@@ -79,7 +96,9 @@ def digest(examples: Iterable[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON of bytes, of a file or of an array: dtype, shape and hash."""
+    """The JSON of bytes, of a file or of an array: dtype, shape and hash; null for what cannot be read."""
+    if isinstance(value, Unreadable):
+        return None
     if isinstance(value, Path):
         try:
             value = value.read_bytes() if value.is_file() and value.stat().st_size <= LARGEST_FILE else b""

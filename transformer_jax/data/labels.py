@@ -10,6 +10,9 @@ from pathlib import Path
 from transformer_jax.data.lines import existing, write_whole
 from transformer_jax.data.nearest import did_you_mean
 
+MOST_LISTED = 5
+"""Labels that a message lists."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -24,8 +27,10 @@ class Labels:
     """The label of every number."""
 
     def train(self, texts: Iterable[str]) -> "Labels":
-        """The labels of the texts; ValueError if they have none."""
+        """The labels of the texts; ValueError if they have none or, where each has one, all the same."""
         if names := sorted({label for text in texts for label in self._parts(text)}):
+            if len(names) == 1 and not self.many:
+                raise ValueError(f"all examples to learn from have the same label, {names[0]!r}; nothing to tell apart")
             return Labels(self.many, tuple(names))
         raise ValueError("there are no labels to learn; check data.source")
 
@@ -56,7 +61,11 @@ class Labels:
         labels = self._parts(text)
         if unknown := [label for label in labels if label not in self._numbers]:
             near = did_you_mean(unknown[0], self.names)
-            raise ValueError(f"there is no label {unknown[0]!r} among the {self.vocab_size}{near}")
+            known = ", ".join(self.names[:MOST_LISTED]) + ", ..." * (self.vocab_size > MOST_LISTED)
+            raise ValueError(
+                f"there is no label {unknown[0]!r} among the {self.vocab_size} to learn from ({known}){near}; "
+                "add examples of it to the train split, or leave it out of the others"
+            )
         return [self._numbers[label] for label in labels]
 
     def id(self, label: str) -> int:

@@ -43,16 +43,29 @@ class ClassFolders(HeldOut):
     """A regular expression whose first group, in a file's name with its folders, is the label; empty: its folder."""
 
     def files(self, split: str) -> list[Path]:
-        """The files of a split in the order of their names; ValueError for none."""
+        """The files of a split in the order of their names; ValueError for none, of a class too."""
         check_split(self, split)
-        belongs, directory = self.belongs(split), Path(self.directory).expanduser().absolute()
+        belongs, directory = self.belongs(split), self.place()
         first = {"train": ("validation", "test"), "validation": ("test",), "test": ()}[split]
         taken = {path for other in first for path in self._named(directory, getattr(self, other))}
         paths = self._named(directory, getattr(self, split) or self.train)
+        self._check_classes(directory, getattr(self, split) or self.train, {path.parent for path in paths})
         if files := [path for path in paths if path not in taken and belongs(path.relative_to(directory).as_posix())]:
             return files
         names = ", ".join(getattr(self, split) or self.train)
-        raise ValueError(f"no CLASS/NAME{{{','.join(self.suffixes)}}} for {names} in {directory}; set data.source")
+        do = "use --data.source.train ." if self._named(directory, (".",)) else "set data.source"
+        raise ValueError(f"no CLASS/NAME{{{','.join(self.suffixes)}}} for {names} in {directory}; {do}")
+
+    def _check_classes(self, directory: Path, names: tuple[str, ...], used: set[Path]) -> None:
+        """ValueError for a folder of a class that has none of the files, which would vanish without a word."""
+        splits = {directory / name for name in (*self.train, *self.validation, *self.test)}
+        places = [place for name in names if not self.label and (place := directory / name).is_dir()]
+        folders = {Path(found) for place in places for found in glob.glob(f"{glob.escape(str(place))}/*/")}
+        if empty := sorted(folders - used - splits):
+            raise ValueError(
+                f"the class folder {empty[0]} has no file that ends with one of {', '.join(self.suffixes)}; fill it, "
+                f"remove it, or name the files of other folders by a pattern such as {names[0]}/[!_]*/*"
+            )
 
     def _named(self, directory: Path, names: tuple[str, ...]) -> list[Path]:
         """The files that are meant by these names."""

@@ -17,7 +17,7 @@ from transformer_jax.data.sources import Example, HeldOut, Source, check_split
 
 MOST_PIXELS = 2**26
 """Pixels of a file; what claims to have more may be made to exhaust the memory."""
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What a file may be, whatever its name; others, such as PostScript, would be given to programs."""
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -45,7 +45,7 @@ def decode_picture(
 
     Raises ValueError for what cannot be decoded.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     augmentation = PLAIN if draws is None else augmentation
     try:
@@ -61,6 +61,8 @@ def decode_picture(
             raise ValueError("its values are floats, whose range is not known")
         image = augmentation.square(image.convert("L" if channels == 1 else "RGB"), size, draws or iter(()))
         return np.asarray(image).reshape(size, size, channels)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"no picture: not one of {', '.join(FORMATS)}") from error
     except Exception as error:  # of many types, whatever the damage is
         raise ValueError(f"no picture: {' '.join(str(error).split())}") from error
 

@@ -61,11 +61,16 @@ class SplitFiles(Source):
     def files(self, split: str) -> list[Path]:
         """The files of a split, those of `train` for one that is held out; ValueError or FileNotFoundError for none."""
         check_split(self, split)
+        directory = self.place()
+        field = split if getattr(self, split) else "train"
+        return [existing(directory / name, f"data.source.{field}") for name in getattr(self, field)]
+
+    def place(self) -> Path:
+        """The directory; FileNotFoundError for none."""
         directory = Path(self.directory).expanduser().absolute()
         if not directory.is_dir():
             raise FileNotFoundError(f"there is no directory {directory}; set data.source.directory")
-        field = split if getattr(self, split) else "train"
-        return [existing(directory / name, f"data.source.{field}") for name in getattr(self, field)]
+        return directory
 
     def digest(self, split: str, *facts: Any) -> str:
         """A hash of the split's files, not of their directory's name, and of what decides how they are read."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from jaxtyping import Int, Int32
 
 from transformer_jax.data.columns import Column, Columns
-from transformer_jax.data.examples import reasons
+from transformer_jax.data.examples import Unreadable, reasons
 from transformer_jax.data.sources import Example
 
 Encoder = Callable[[list[Example]], Mapping[str, Sequence[Any]]]
@@ -37,6 +37,8 @@ class Table:
             *batches, (_, facts) = map(reader.get_batch_with_custom_metadata, range(reader.num_record_batches))
             self.skipped: dict[str, int] = json.loads(facts[b"skipped"])
             """How many examples were left out, by reason."""
+            self.first_skipped: dict[str, str] = json.loads(facts.get(b"first_skipped", b"{}"))
+            """The first of them, where it can be named, by reason."""
         except (pa.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged: {error}; delete it to make it again") from error
         self._values, self._starts, self._counts = {}, {}, {}
@@ -102,15 +104,22 @@ class Table:
         first = next(iter(self.columns))
         return self._values[first][self._starts[first][examples] + places]
 
-    def report(self, name: str) -> str:
-        """Counts of examples and items, and of what was left out and why, on one line."""
+    @property
+    def left_out(self) -> str:
+        """How many examples were left out, and why."""
+        return reasons(self.skipped, self.first_skipped)
+
+    def report(self, name: str, labels: int = 0) -> str:
+        """Counts of examples, of their labels if there are any, and of items, and of what was left out and why."""
         totals = zip(self._batched.items(), self.lengths.sum(axis=0, dtype=np.int64).tolist(), strict=True)
         varying = [(name, column, total) for (name, column), total in totals if column.varying]
         items = " and ".join(f"{total:,} {name}" for name, _, total in varying)
         if any(np.dtype(column.dtype).kind != "f" for _, column, _ in varying):
             items = items.removesuffix(" tokens") + " tokens"
-        line = ", ".join(filter(None, (f"{name}: {len(self):,} examples", items)))
-        return f"{line}; {reasons(self.skipped)}" if self.skipped else line
+        line = ", ".join(
+            filter(None, (f"{name}: {len(self):,} examples", f"{labels:,} labels" if labels else "", items))
+        )
+        return f"{line}; {self.left_out}" if self.skipped else line
 
 
 class EncodedExamples(list[Example]):
@@ -147,6 +156,7 @@ def encode_table(
     """
     if path.is_file():
         return Table(path, columns)
+    first: dict[str, str] = {}
 
     def batches(schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         iterator, before = iter(examples), 0
@@ -161,7 +171,7 @@ def encode_table(
                     "the index of each row's example among those that it was given"
                 )
             rows = zip(encoded.pop(EXAMPLE), *(encoded[name] for name in columns), strict=True)
-            if kept := [row for row in rows if _fits(row[1:], columns.values(), max_length, skipped)]:
+            if kept := [row for row in rows if _fits(row[1:], columns.values(), max_length, skipped, first)]:
                 numbers, *values = zip(*kept, strict=True)
                 arrays = [_arrow_array(each, *of) for each, of in zip(values, columns.items(), strict=True)]
                 yield pa.record_batch([*arrays, pa.array(np.add(numbers, before), pa.int64())], schema)
@@ -178,10 +188,11 @@ def encode_table(
                 writer.write_batch(batch)
                 written += 1
             if not written:
-                raise ValueError("no example is left" + (f": {reasons(skipped)}" if skipped else ""))
+                raise ValueError("no example is left" + (f": {reasons(skipped, first)}" if skipped else ""))
             # What was skipped is known at the end: an empty batch holds it.
             nothing = pa.RecordBatch.from_pylist([], schema)
-            writer.write_batch(nothing, custom_metadata={"skipped": json.dumps(skipped)})
+            facts = {"skipped": json.dumps(skipped), "first_skipped": json.dumps(first)}
+            writer.write_batch(nothing, custom_metadata=facts)
         # Another process may have been quicker, and may be reading; what it wrote is the same.
         if not path.is_file():
             partial.rename(path)
@@ -190,11 +201,22 @@ def encode_table(
     return Table(path, columns)
 
 
-def _fits(row: Sequence[Any], columns: Iterable[Column], max_length: int | None, skipped: Counter[str]) -> bool:
+def _fits(
+    row: Sequence[Any],
+    columns: Iterable[Column],
+    max_length: int | None,
+    skipped: Counter[str],
+    first: dict[str, str],
+) -> bool:
     """Whether every column of varying length has 1 to `max_length` items, or `Column.longest`; the reason is counted.
 
-    So is a column that `encode` gave as None, because its value cannot be decoded.
+    So is a column that `encode` gave as `Unreadable`, the first of which is kept in `first`, or as None, because its
+    value cannot be decoded.
     """
+    if unreadable := next((value for value in row if isinstance(value, Unreadable)), None):
+        skipped[unreadable.reason] += 1
+        first.setdefault(unreadable.reason, unreadable.what)
+        return False
     if any(value is None for value in row):
         skipped["undecodable"] += 1
         return False

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from transformer_jax.data.examples import digest, reasons
+from transformer_jax.data.examples import digest
 from transformer_jax.data.packing import EveryToken
 from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
@@ -40,7 +40,7 @@ class Evaluation:
 
     def __init__(self, run: Run, examples: EncodedExamples, mesh: Mesh):
         if not examples.of_rows:
-            raise ValueError(f"none of the first {len(examples):,} is left: {reasons(examples.table.skipped)}")
+            raise ValueError(f"none of the first {len(examples):,} is left: {examples.table.left_out}")
         self.run, self.examples, self.mesh = run, examples, mesh
         lengths = examples.table.lengths[: len(examples.of_rows)]
         self.plan = evaluation_plan(run.experiment, lengths, num_shards("batch", mesh))

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from transformer_jax.data.examples import digest, reasons
 from transformer_jax.data.fields import changeable, check_ranges
+from transformer_jax.data.labels import Labels
 from transformer_jax.data.lines import write_whole
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.pipeline import Plan
@@ -157,7 +158,8 @@ def _prepare(
         raise ValueError(f"the run in {directory} began with other training text ({known}); use another --workdir")
     run = Run(directory, experiment, tokenizers)
     encoded = training_table(run, text)
-    print(encoded.report("train"), flush=True)
+    labels = tokenizers.get("label")
+    print(encoded.report("train", labels.vocab_size if isinstance(labels, Labels) else 0), flush=True)
     if experiment.data.subword_sampling:
         _check_sampling(run, encoded)
     plan = _plan(experiment, encoded)

@@ -105,7 +105,11 @@ class Trainer:
                 drawn: dict[str, Any] = {"seed": seed, "subword_sampling": self.experiment.data.subword_sampling}
                 batches = device_batches(task, run.tokenizers, table, plan, mesh, start=start, stop=last, **drawn)
                 self.throughput.resume()
+                self.interrupts.check()
                 for step, batch in enumerate(batches, start + 1):
+                    if step == start + 1 and self.interrupts.signal is not None:  # a compilation may take minutes
+                        log.message(f"stopped before step {step:,}; the same command goes on from there")
+                        return False
                     self.throughput.add(self.flops, state, batch, self.key)
                     profiler.before(step - 1)
                     unseen = self._unseen(batch)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from transformer_jax.data.audio import TooLong, encode_audio, packages
 from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
-from transformer_jax.data.examples import Kind, decodable
+from transformer_jax.data.examples import Kind, Unreadable, decodable
 from transformer_jax.data.sources import Example
 from transformer_jax.nn.inputs import Frames
 from transformer_jax.nn.log_mel import Counts, Features, LogMel, Waveforms
@@ -104,7 +104,7 @@ class AudioTask(Task):
         return {"audio": Column("int16", (self.log_mel.hop,)), "samples": Column(varying=False)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """The samples of recordings and their number, None of those that cannot be read."""
+        """The samples of recordings and their number, `Unreadable` for those that cannot be read."""
         packages()
         hop = self.log_mel.hop
 
@@ -115,7 +115,8 @@ class AudioTask(Task):
                 return np.broadcast_to(np.int16(0), (max_length + 1, hop)), 0
 
         pairs = decodable(encoded, examples)
-        return {"audio": [pair and pair[0] for pair in pairs], "samples": [pair and pair[1] for pair in pairs]}
+        pairs = [(pair, pair) if isinstance(pair, Unreadable) else pair for pair in pairs]
+        return {"audio": [audio for audio, _ in pairs], "samples": [samples for _, samples in pairs]}
 
     def input_of(self, model: Any, data: DataConfig) -> Frames:
         frames = getattr(model, "input", None)

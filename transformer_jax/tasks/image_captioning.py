@@ -40,7 +40,7 @@ class ImageCaptioning(PictureTask, TextTask):
         return {"caption": data.tokenizer}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """The bytes of pictures, None of those that cannot be decoded, and tokens with those around them."""
+        """The bytes of pictures, `Unreadable` for those that cannot be decoded, and tokens with those around them."""
         pictures = super().encode(tokenizers, examples, max_length=max_length)
         return {**pictures, "caption": self.target_tokens(tokenizers, examples)}
 

@@ -58,7 +58,7 @@ class PictureTask(Task):
         return {"image": Column("uint8", shape, varying=False, decode=self.decode)}
 
     def encode(self, tokenizers: Tokenizers, examples: Sequence[Example], *, max_length: int) -> dict[str, list[Any]]:
-        """The bytes of pictures, None of those that cannot be decoded."""
+        """The bytes of pictures, `Unreadable` for those that cannot be decoded."""
 
         def checked(example: Example) -> bytes:
             data = encode_picture(example["image"])

@@ -176,9 +176,10 @@ def forbidden_tokens(tokenizer: Tokenizer, rules: TextRules, *end_ids: int) -> t
 
 
 def decoded(items: Sequence[Any], decode: Callable[[Any], Any], kind: str, first: int = 1) -> Iterator[Any]:
-    """`decode` of every item, or of the file that it names; ValueError, with its number from `first` on, if that fails.
+    """`decode` of every item, or of the file that it names; ValueError if that fails.
 
-    TypeError for a single item of this kind.
+    The message has the number of the item, from `first` on, if there are several, and the file's name. TypeError for a
+    single item that is in no list.
     """
     if isinstance(items, str | bytes):
         raise TypeError(f"give a list of {kind}s, as in [{kind}], not one")
@@ -186,7 +187,10 @@ def decoded(items: Sequence[Any], decode: Callable[[Any], Any], kind: str, first
         try:
             yield decode(Path(item) if isinstance(item, str | os.PathLike) else item)
         except (OSError, ValueError) as error:
-            raise ValueError(f"line {line} is {error}") from error
+            where = f"line {line}: " if len(items) > 1 or first > 1 else ""
+            name = os.fspath(item) if isinstance(item, str | os.PathLike) else "it"
+            why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else f"is {error}"
+            raise ValueError(f"{where}{name} {why}") from error
 
 
 def listed(lines: Sequence[str]) -> list[str]:

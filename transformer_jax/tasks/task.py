@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -173,11 +174,10 @@ class Task:
         predictions = predictor.predict([example[first] for example in examples])
         lines = []
         for example, prediction in zip(examples, predictions, strict=True):
-            if not isinstance(example[first], str):  # a picture or a recording
-                lines.append(f"{example[last]}  -> {prediction}")
-                continue
             wrong = "" if prediction == example[last] else f"  (not {example[last]})"
-            lines += [example[first], f"  -> {prediction}{wrong}"]
+            shown = example[first].name if isinstance(example[first], Path) else example[first]
+            # Of a picture or a recording that is in no file of its own, the prediction alone.
+            lines += [*([shown] if isinstance(shown, str) else []), f"  -> {prediction}{wrong}"]
         return lines
 
 
