@@ -92,6 +92,7 @@ def test_it_is_sharded_over_a_mesh_and_gives_the_same_numbers(directory):
     np.testing.assert_allclose(losses(directory / "mesh"), losses(directory / "straight"), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_counted_and_its_field_is_saved(directory):
     run = Run.open(directory / "straight")
     model = run.experiment.model
@@ -102,6 +103,7 @@ def test_it_is_counted_and_its_field_is_saved(directory):
     assert model.positions.start == 1.0
 
 
+@pytest.mark.slow
 def test_it_generates_with_a_cache_what_the_whole_text_gives(directory):
     generator = transformer_jax.load(directory / "straight")
     model, tokenizer = generator

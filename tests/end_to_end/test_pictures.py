@@ -94,7 +94,10 @@ def test_files_are_classified_from_the_command_line_and_from_python(straight, pl
     (tmp_path / "files.txt").write_text("\n".join(files))
     assert main(["predict", str(place / "straight"), "--input", str(tmp_path / "files.txt")]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "dark\nbright\n\n" and f"line 3 is skipped: {files[2]} is no picture" in captured.err
+    assert (
+        captured.out == "dark\nbright\n\n"
+        and f"line 3 is skipped: {files[2]} cannot be read: No such file" in captured.err
+    )
     predictor = load(place / "straight")
     assert predictor.classify(files[:2]) == ["dark", "bright"]
     white = io.BytesIO()

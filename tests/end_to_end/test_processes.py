@@ -207,6 +207,7 @@ MetricsLog.write = fail
 """
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_is_said_and_ends_all(file):
     """At a step that is not saved: the other is waiting for a device, not for a checkpoint."""
     together = Together(file, file.with_name("full"), "--train.save-every=3", before=FULL_DISK)

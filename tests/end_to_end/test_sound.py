@@ -94,6 +94,7 @@ def straight(place):
     return train(place, "straight")
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_goes_on_as_if_it_had_not_been_stopped(straight, place, capsys):
     assert straight[-1]["validation_accuracy"] > 85 and straight[-1]["loss"] < straight[0]["loss"]
     train(place, "stopped", "--train.stop-after", "5")

@@ -114,6 +114,7 @@ def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(straight, train, 
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_every_variant_is_scored_and_used(straight, tmp_path, capsys, monkeypatch):
     shutil.copytree(straight, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

@@ -28,7 +28,13 @@ FORMS = {
 }
 
 
-@pytest.fixture(scope="module", params=FORMS)
+OFTEN = ("gpt2", "llama", "windows", "caps")
+"""All others run with --slow."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in FORMS]
+)
 def config(request):
     return FORMS[request.param]
 

@@ -34,9 +34,16 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS.values(), ids=list(VARIANTS))
+OFTEN = ("paper", "pre-norm", "learned positions", "two vocabularies")
+"""All others run with --slow."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in VARIANTS],
+)
 def config(request):
-    return dataclasses.replace(SMALL, **request.param)
+    return dataclasses.replace(SMALL, **VARIANTS[request.param])
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ def torch_losses(seed):
     return np.array(losses)
 
 
+@pytest.mark.slow
 def test_it_learns_as_fast_as_pytorch_with_its_own_initialisation():
     ours, theirs = (
         np.stack([losses(seed)[-20:].mean() for seed in range(3)]) for losses in (our_losses("paper"), torch_losses)

@@ -80,7 +80,10 @@ def test_an_encoder_of_sound_with_a_decoder_of_text_sees_nothing_of_the_padding(
     np.testing.assert_allclose(logits[..., :11], together[..., :11], atol=1e-4)
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean", "first_and_mean", "attention"])
+@pytest.mark.parametrize(
+    "pooling",
+    ["attention", *(pytest.param(name, marks=pytest.mark.slow) for name in ("first", "mean", "first_and_mean"))],
+)
 def test_a_recording_is_pooled_from_its_class_token_or_its_own_frames(pooling):
     config = bert(
         **SIZES,
