@@ -205,7 +205,7 @@ def compare(ours, theirs):
 
 
 SELDOM = re.compile("(Roberta|XLMRoberta|DistilBert|Albert|Electra|ModernBert)For(Seq|Token|Question)|.* |.*[^T]Model$")
-"""Heads that BERT's test has, on stacks that other cases have, a class's second configuration, models without a head."""
+"""Heads that BERT's test has on other stacks, a class's second configuration, models without a head."""
 
 
 def marked(case):
