@@ -37,6 +37,7 @@ def execute(directory, *, last=None, **settings):
     environment = {name: of for name, of in os.environ.items() if not name.startswith("JAX_") or name.startswith(quick)}
     environment |= {"JAX_PLATFORMS": "cpu", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     environment["PYTHONPATH"] = str(ROOT)  # the checkout counts as installed, so that the environment stays as it is
+    environment.pop("TRANSFORMER_JAX_DATA", None)
     environment["TRANSFORMER_JAX_NOTEBOOK"] = json.dumps(settings)
     place = {"metadata": {"path": str(directory)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute(env=environment)
