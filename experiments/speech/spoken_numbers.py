@@ -5,9 +5,10 @@
 
 DIRECTORY holds {digit}_{speaker}_{index}.wav, as the Free Spoken Digit Dataset has them. A string is of one speaker;
 those of `--data.source.speaker` are for test. Two convolutions, a pre-norm encoder and a decoder, with a CTC head
-beside it (`--task.ctc-decoding True` reads texts off that). The score is the word error rate, every digit a word. Measured on 2
-shared CPU cores (2026-11-26) with 300 of the 3,000 recordings: 16.2 % for theo, 24.9 % off the CTC head; 16 minutes of
-CPU time.
+beside it (`--task.ctc-decoding True` reads texts off that). The score is the word error rate, every digit a word.
+
+Measured on 2 shared CPU cores (2026-11-26) with 300 of the 3,000 recordings: 16.2 % for theo, 24.9 % off the CTC head;
+16 minutes of CPU time.
 """
 
 import io
