@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.decoding.constraints import Brackets, OneOf, TextRules, TreeTokens
+from transformer_jax.decoding.constraints import TreeState, OneOf, TextRules, TreeTokens
 
 END, VOCABULARY = 1, 6
 
@@ -73,7 +73,7 @@ def test_trees_are_all_that_have_the_leaves_and_fit_and_nothing_else(limit):
     leaves, constraint = 2, TreeTokens((2, 3), 4, 5, END)(jnp.array([limit]), jnp.array([2]))
     state = constraint.start(jnp.array([[0]]), jnp.array([1]), limit)
     found: set[tuple[int, ...]] = set()
-    pending: list[tuple[tuple[int, ...], Brackets]] = [((), state)]
+    pending: list[tuple[tuple[int, ...], TreeState]] = [((), state)]
     while pending:
         text, state = pending.pop()
         assert len(text) < limit, "there is always a way to an end"

@@ -103,7 +103,7 @@ class FileTable(Files):
     """
 
     def examples(self, split: str) -> Iterator[Example]:
-        name, directory = self.features[0], Path(self.directory).expanduser().absolute()
+        name, directory = self.features[0], self.place()
         for row in super().examples(split):
             yield {**row, name: directory / row[name] if isinstance(row[name], str) else row[name]}
 

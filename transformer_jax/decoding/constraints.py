@@ -172,7 +172,7 @@ class OneOf:
         return places, self.tokens[places], present
 
 
-class Brackets(NamedTuple):
+class TreeState(NamedTuple):
     """What is left to write of the tree of every row."""
 
     leaves: Int[Array, " rows"]
@@ -215,11 +215,11 @@ class Trees:
 
     def start(
         self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int, written: Any = 0
-    ) -> Brackets:
+    ) -> TreeState:
         nothing = jnp.zeros_like(self.leaves)
-        return Brackets(self.leaves, nothing, self.limits - written, nothing > 0)
+        return TreeState(self.leaves, nothing, self.limits - written, nothing > 0)
 
-    def allow(self, logits: Float[Array, "rows vocab"], state: Brackets) -> Float[Array, "rows vocab"]:
+    def allow(self, logits: Float[Array, "rows vocab"], state: TreeState) -> Float[Array, "rows vocab"]:
         leaves, depth, room, empty = state
         more, inside = leaves > 0, depth > 0
         # A leaf, a closing bracket and the end take the room that is kept for them; an opening one needs two places.
@@ -235,11 +235,11 @@ class Trees:
             allowed = allowed.at[:, columns].set(jnp.where(rows[:, None], logits[:, columns], -jnp.inf))
         return allowed
 
-    def advance(self, state: Brackets, tokens: Int[Array, " rows"]) -> Brackets:
+    def advance(self, state: Brackets, tokens: Int[Array, " rows"]) -> TreeState:
         opened = jnp.isin(tokens, jnp.array(self.tokens.opening, jnp.int32))
         depth = state.depth + opened - (tokens == self.tokens.closing)
         leaves = state.leaves - (tokens == self.tokens.leaf)
-        return Brackets(leaves, depth, state.room - 1, opened)
+        return TreeState(leaves, depth, state.room - 1, opened)
 
 
 def _rounded(size: int) -> int:
