@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.decoding.constraints import TreeState, OneOf, TextRules, TreeTokens
+from transformer_jax.decoding.constraints import OneOf, TextRules, TreeState, TreeTokens
 
 END, VOCABULARY = 1, 6
 

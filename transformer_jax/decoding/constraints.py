@@ -235,7 +235,7 @@ class Trees:
             allowed = allowed.at[:, columns].set(jnp.where(rows[:, None], logits[:, columns], -jnp.inf))
         return allowed
 
-    def advance(self, state: Brackets, tokens: Int[Array, " rows"]) -> TreeState:
+    def advance(self, state: TreeState, tokens: Int[Array, " rows"]) -> TreeState:
         opened = jnp.isin(tokens, jnp.array(self.tokens.opening, jnp.int32))
         depth = state.depth + opened - (tokens == self.tokens.closing)
         leaves = state.leaves - (tokens == self.tokens.leaf)
