@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transformer_jax.analysis.drawing import INK, MUTED
 from transformer_jax.tasks.predictor import AttentionMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _MUTED = "#1f2937", "#6b7280"
 _COLORS = ["#eef2f9", "#93b4f0", "#2f5fd0", "#14235c"]
 _MARGIN = 20.0
 _MOST_AREA = 4e6  # of all maps in square points; at two pixels a point 16 megapixels, whatever the model and sentence
@@ -63,8 +63,8 @@ def _draw_picture(maps: Sequence[AttentionMap], png: Path) -> None:
         end, bottom = _draw_section(axes, bottom, cell, kind)
         right = max(right, end)
     _show(axes, np.linspace(0, 1, 90)[None], right - 104, _MARGIN + 2, 90.0, 9.0)  # the scale of colours
-    axes.text(right - 110, _MARGIN, "weight  0", size=9, color=_MUTED, ha="right", va="top")
-    axes.text(right, _MARGIN, "1", size=9, color=_MUTED, ha="right", va="top")
+    axes.text(right - 110, _MARGIN, "weight  0", size=9, color=MUTED, ha="right", va="top")
+    axes.text(right, _MARGIN, "1", size=9, color=MUTED, ha="right", va="top")
     axes.set(xlim=(0, right + _MARGIN), ylim=(bottom, 0))
     axes.axis("off")
     figure.set_size_inches((right + _MARGIN) / 72, bottom / 72)
@@ -78,15 +78,15 @@ def _draw_section(axes: "Axes", top: float, cell: float, kind: AttentionMap) -> 
     weights, rows, columns = kind.weights, _short(kind.queries), _short(kind.keys)
     size = min(max(0.8 * cell, 3.5), 10)
     every = math.ceil(size / cell)  # where cells are smaller than letters, only some of them are named
-    style = {"size": size, "color": _INK, "family": _families("".join(rows + columns)), "parse_math": False}
+    style = {"size": size, "color": INK, "family": _families("".join(rows + columns)), "parse_math": False}
     beside, below = (0.7 * size * max(map(len, names)) + 8 for names in (rows, columns))
     left, gap = _MARGIN + 14 + beside, max(cell, 8)
     high, wide = cell * len(rows), cell * len(columns)
-    axes.text(_MARGIN, top, kind.title, size=15, weight="bold", color=_INK, va="top")
+    axes.text(_MARGIN, top, kind.title, size=15, weight="bold", color=INK, va="top")
     top += 42
     for layer, heads in enumerate(weights):
         y = top + layer * (high + gap)
-        axes.text(_MARGIN, y + high / 2, f"layer {kind.layers[layer]}", size=9, color=_MUTED, rotation=90, va="center")
+        axes.text(_MARGIN, y + high / 2, f"layer {kind.layers[layer]}", size=9, color=MUTED, rotation=90, va="center")
         for row in range(0, len(rows), every):
             axes.text(left - 4, y + (row + 0.5) * cell, rows[row], ha="right", va="center_baseline", **style)
         for head, map_ in enumerate(heads):
@@ -94,7 +94,7 @@ def _draw_section(axes: "Axes", top: float, cell: float, kind: AttentionMap) -> 
     bottom = top + len(weights) * (high + gap) - gap
     for head in range(weights.shape[1]):
         x = left + head * (wide + gap)
-        axes.text(x + wide / 2, top - 5, f"head {kind.heads[head]}", size=9, color=_MUTED, ha="center")
+        axes.text(x + wide / 2, top - 5, f"head {kind.heads[head]}", size=9, color=MUTED, ha="center")
         for column in range(0, len(columns), every):
             place = x + (column + 0.5) * cell
             axes.text(place, bottom + 4, columns[column], rotation=90, ha="center", va="top", **style)

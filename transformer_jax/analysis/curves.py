@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformer_jax.analysis.drawing import BLUE, INK, MUTED, ORANGE, quiet, save
 from transformer_jax.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
 
 CURVES = "curves.png"
 _MAY_SPAN_DECADES = ("loss", "gradient_norm")
-_INK, _MUTED, _GRID, _BLUE, _ORANGE = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb", "#ea580c"
 
 
 def draw_curves(directory: Path) -> Path | None:
@@ -32,21 +32,19 @@ def draw_curves(directory: Path) -> Path | None:
     heights = [1.7] + [1.0] * lines
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(10, 2 * sum(heights) + 0.6), dpi=150, layout=layout, facecolor="white")
-    figure.suptitle(directory.resolve().name, x=0.015, ha="left", color=_INK, size=15, weight="bold", parse_math=False)
-    figure.supxlabel("step", color=_MUTED, size=9)
+    figure.suptitle(directory.resolve().name, x=0.015, ha="left", color=INK, size=15, weight="bold", parse_math=False)
+    figure.supxlabel("step", color=MUTED, size=9)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
 
     # Validation has no label smoothing, so the training loss beside it is the one without, if the task gives it.
-    _draw(figure.add_subplot(grid[0]), rows, {"nll" if "nll" in names else "loss": _BLUE, "validation_loss": _ORANGE})
+    _draw(figure.add_subplot(grid[0]), rows, {"nll" if "nll" in names else "loss": BLUE, "validation_loss": ORANGE})
     for line in range(lines):
         part = small[line * len(small) // lines : (line + 1) * len(small) // lines]
         places = grid[line + 1].subgridspec(1, len(part), wspace=0.08, hspace=0.1)
         for place, name in enumerate(part):
-            _draw(figure.add_subplot(places[place]), rows, {name: _ORANGE if name in scores else _BLUE})
+            _draw(figure.add_subplot(places[place]), rows, {name: ORANGE if name in scores else BLUE})
 
-    partial = directory / f"{CURVES}.partial"
-    figure.savefig(partial, format="png")
-    return partial.replace(directory / CURVES)
+    return save(figure, directory / CURVES)
 
 
 def _draw(axes: "Axes", rows: list[dict[str, Any]], metrics: dict[str, str]) -> None:
@@ -71,8 +69,5 @@ def _draw(axes: "Axes", rows: list[dict[str, Any]], metrics: dict[str, str]) -> 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.minorticks_off()
-    axes.grid(color=_GRID, linewidth=0.8)
+    quiet(axes)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_MUTED, labelsize=8, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)

@@ -9,9 +9,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from transformer_jax.analysis.drawing import BLUE, INK, quiet, save
 from transformer_jax.data.lines import write_whole
-
-INK, MUTED, GRID, BLUE = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb"
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,11 @@ def draw_rows(records: Sequence[Record], label: str, columns: Sequence[str], pat
         axes.set_title(column, color=INK, size=10, loc="left", parse_math=False)
         axes.margins(x=0.1, y=0.5 / len(records))
         axes.locator_params(axis="x", nbins=4)
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.tick_params(colors=MUTED, labelsize=8, length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(GRID)
+        quiet(axes)
     labels = [_text(record.get(label)) for record in records]
     panels[0].set_yticks(range(len(records)), labels, parse_math=False)
     panels[0].invert_yaxis()
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, format="png")
-    return partial.replace(path)
+    return save(figure, path)
 
 
 def _text(value: Any) -> str:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transformer_jax.analysis.tables import GRID, INK, MUTED
+from transformer_jax.analysis.drawing import INK, MUTED, quiet, save
 from transformer_jax.nn.attention import dot_product_attention
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 
@@ -202,10 +202,6 @@ def draw(measured: Sequence[Mapping[str, Any]], sizes: Sizes, path: Path) -> Pat
         axes.set_title(column, color=INK, size=11, loc="left")
         axes.set_xlabel(f"n, of width d = {sizes.width}", color=MUTED, size=9)
         axes.set_xticks(sizes.lengths, [f"{length:,}" for length in sizes.lengths])
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.tick_params(colors=MUTED, labelsize=8, length=0)
-        axes.spines[["top", "right"]].set_visible(False)
+        quiet(axes, frame=True)
     panels[0].legend(fontsize=8, frameon=False)
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, format="png")
-    return partial.replace(path)
+    return save(figure, path)
