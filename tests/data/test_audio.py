@@ -7,10 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from transformer_jax.data.audio import AudioFolders, AudioTable, encode_audio, read_audio
+from transformer_jax.data import audio
+from transformer_jax.data.audio import AudioFolders, AudioTable, TooLong, encode_audio, read_audio
 from transformer_jax.data.columns import Column
 from transformer_jax.data.examples import Unreadable, decodable, readable
+from transformer_jax.data.labels import Labels
 from transformer_jax.data.table import encode_table
+from transformer_jax.tasks.audio_classification import AudioClassification
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
@@ -41,6 +44,7 @@ FORMS = {
     "Ogg": file_of(tone(16_000), form="OGG"),
     "MP3": file_of(tone(16_000), form="MP3"),
 }
+LONG_OGG = file_of(np.tile(tone(16_000), 8), form="OGG")
 STREAMED = FORMS["16 bits"][:40] + struct.pack("<I", 2**32 - 1) + FORMS["16 bits"][44:]
 HUGE = FORMS["16 bits"][:24] + struct.pack("<I", 1) + FORMS["16 bits"][28:]  # one sample a second
 DAMAGED = {
@@ -49,6 +53,9 @@ DAMAGED = {
     "cut off": FORMS["16 bits"][:4_000],
     "cut off FLAC": FORMS["48 kHz stereo FLAC"][: len(FORMS["48 kHz stereo FLAC"]) // 2],
     "cut off Ogg": FORMS["Ogg"][: len(FORMS["Ogg"]) // 2],
+    "Ogg without its last page": LONG_OGG[: LONG_OGG.rfind(b"OggS")],
+    "Ogg with half of its last page": LONG_OGG[:-200],
+    "RF64": file_of(tone(16_000), form="RF64"),
     "cut off MP3": FORMS["MP3"][: len(FORMS["MP3"]) // 2],
     "no numbers": file_of(np.full(8_000, np.nan), kind="FLOAT"),
     "huge": HUGE,
@@ -75,6 +82,30 @@ def test_samples_of_16_bits_stay_as_they_are_and_what_is_beyond_is_clipped():
     assert (clipped.min(), clipped.max()) == (-(2**15), 2**15 - 1) and (
         np.diff(clipped.reshape(-1).astype(int)) >= 0
     ).all()
+
+
+@pytest.mark.parametrize(
+    "samples", [np.ones((16_000, 2)), np.full(16_000, 2**20), np.array(["a"]), np.ones(9, complex)]
+)
+def test_arrays_that_are_no_row_of_samples_are_refused(samples):
+    with pytest.raises(ValueError, match="no sound: samples are a row of 16-bit integers, or of floats"):
+        encode_audio(samples, 16_000)
+
+
+def test_half_precision_and_several_blocks_are_read_as_they_are(monkeypatch):
+    assert encode_audio(np.ones(16_000, np.float16), 16_000)[0].min() == 2**15 - 1
+    whole = read_audio(FORMS["44.1 kHz"], 16_000)
+    monkeypatch.setattr(audio, "BLOCK", 1_000)
+    np.testing.assert_array_equal(read_audio(FORMS["44.1 kHz"], 16_000), whole)
+
+
+def test_what_is_too_long_is_not_decoded(monkeypatch):
+    with pytest.raises(TooLong, match="8,000 samples at 16,000 Hz are more than 7,000 at 16,000"):
+        read_audio(FORMS["16 bits"], 16_000, 7_000)
+    task, examples = AudioClassification(), [{"audio": FORMS["16 bits"], "label": "a"}]
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)
+    (found,) = task.encode({"label": Labels(names=("a",))}, examples, max_length=40)["audio"]
+    assert found.shape == (41, 160) and found.strides == (0, 0), "one more than fits, of one number"
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -111,6 +142,14 @@ def test_files_are_split_by_patterns_of_their_names_and_labelled_by_them(folder)
     assert [example["label"] for example in listed.examples("train")] == ["8", "16"]
     with pytest.raises(ValueError, match=r"finds no group in .*_bits"):
         list(AudioFolders(str(folder), ("some.txt",), label="^x()").examples("train"))
+
+
+def test_a_list_names_each_file_of_the_directory_once(folder):
+    (folder / "twice.txt").write_text("Ogg_0.wav\n./Ogg_0.wav\n")
+    assert len(AudioFolders(str(folder), ("twice.txt",), label="(.)").files("train")) == 1
+    (folder / "outside.txt").write_text("../Ogg.wav\n")
+    with pytest.raises(ValueError, match="is not in data.source.directory"):
+        AudioFolders(str(folder), ("outside.txt",), label="(.)").files("train")
 
 
 def test_what_cannot_be_read_or_is_too_short_is_counted(folder):

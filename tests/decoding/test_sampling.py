@@ -153,6 +153,14 @@ def test_log_probabilities_are_those_of_the_unfiltered_model():
         assert 3 not in text
 
 
+def test_log_probabilities_among_allowed_tokens_leave_out_the_others():
+    state = generate(forbidden=(3,))
+    for prompt, text, found in zip(PROMPTS, texts(state), state.allowed_log_probs, strict=True):
+        lost = [logits_after(prompt + text[:i]) for i in range(len(text))]
+        shares = [1 - np.exp(logits[3]) / np.exp(logits).sum() for logits in lost]
+        np.testing.assert_allclose(found, log_prob(prompt, text) - np.log(shares).sum(), rtol=1e-4)
+
+
 def test_without_an_end_token_only_the_limit_ends_a_text():
     state = generate(limits=np.array([0, 1, 2, 3, 5, 8, 99, 99]), end_id=None, sampling=Sampling())
     np.testing.assert_array_equal(state.lengths, [0, 1, 2, 3, 5, 8, 8, 8])

@@ -102,6 +102,13 @@ def test_faster_recordings_are_shorter_and_higher():
         assert int(samples) == pytest.approx(3_000 / speed, abs=1)
 
 
+def test_slower_recordings_lose_nothing_where_there_is_no_room():
+    sound = jnp.asarray(noise(4_000))[None]
+    slower, (samples,) = HOW.faster(sound, jnp.array([4_000]), jnp.array([[0.0]]))
+    np.testing.assert_array_equal(slower, sound)
+    assert int(samples) == 4_000
+
+
 def test_noise_is_as_loud_as_was_drawn():
     sound = jnp.pad(jnp.asarray(noise(3_000))[None], ((0, 0), (0, 1_000)))
     noisy = HOW.noisy(sound, jnp.array([3_000]), jnp.array([[0.0, 0.8]]), jnp.asarray(RANDOM.normal(size=(1, 4_000))))

@@ -15,10 +15,12 @@ from transformer_jax.cli.main import main
 from transformer_jax.data.audio import read_audio
 from transformer_jax.interop.published import open_published
 from transformer_jax.interop.tensor_files import read_directory
+from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.nn.parameters import replace_parameters
 from transformer_jax.runs.published_run import experiment_for, load_published
+from transformer_jax.tasks.audio import AudioAugmentation
 from transformer_jax.tasks.scores import text_scores
-from transformer_jax.tasks.transcription import Segment
+from transformer_jax.tasks.transcription import Segment, Transcription
 
 WINDOW = 40
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|cs|>", "<|translate|>", "<|transcribe|>")
@@ -200,6 +202,18 @@ def test_the_loss_is_that_of_transformers_for_a_window_with_silence_behind(whisp
     assert weight == len(target) - 1 and nll / weight == pytest.approx(expected.item(), abs=1e-4)
     with pytest.raises(ValueError, match="language is one of cs, en"):
         unnamed.encode(vocabularies, [{"audio": noise(17), "text": "Ahoj"}], max_length=WINDOW)
+
+
+def test_random_changes_are_of_the_recording_and_the_window_stays_whole():
+    quiet = Transcription(window=WINDOW, log_mel=LogMel(num_mels=8))
+    task = replace(quiet, augmentation=AudioAugmentation(time_masks=2, time_width=9))
+    audio = np.zeros((4, WINDOW + 4, 160), np.int16)  # wider than the window, as batches are
+    audio[:, :17] = np.round(noise(17).clip(-1, 1) * 2**15).reshape(17, 160).clip(-(2**15), 2**15 - 1)
+    batch = {"audio": jnp.asarray(audio), "samples": jnp.full(4, 17 * 160), "example": jnp.arange(4)}
+    (plain, all_frames), (masked, frames) = quiet.read(batch, None), task.read(batch, jax.random.key(0))
+    assert all_frames.tolist() == frames.tolist() == [WINDOW] * 4
+    hidden = (np.asarray(plain) != np.asarray(masked)).any(axis=2)
+    assert hidden[:, :17].any() and not hidden[:, 17:].any()
 
 
 @pytest.fixture(scope="module")
