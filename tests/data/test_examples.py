@@ -51,3 +51,15 @@ def test_a_hash_of_examples_follows_arrays_and_bytes_and_is_that_of_former_versi
     values = [np.zeros(2), np.zeros(2, np.float32), np.zeros((1, 2)), np.ones(2), b"a", b"b", "a", 1, 1.5]
     assert len({digest([{"x": value}]) for value in values}) == len(values)
     assert digest([{"source": "a", "target": "é"}, {"source": "b"}]) == "9a8e923d09b97b1961c79b08"
+
+
+def test_a_file_is_marked_by_its_size_and_both_its_ends(tmp_path):
+    path, marks = tmp_path / "picture.png", []
+    for content in (None, b"", b"a", b"b", b"a" * 20_000, b"a" * 19_999 + b"b", b"b" + b"a" * 19_999, b"a" * 20_001):
+        if content is not None:
+            path.write_bytes(content)
+        marks.append(digest([{"image": path}]))
+    assert marks[0] == digest([{"image": tmp_path}])
+    assert len(set(marks)) == len(marks)
+    path.rename(tmp_path / "other.png")
+    assert digest([{"image": tmp_path / "other.png"}]) == marks[-1]
