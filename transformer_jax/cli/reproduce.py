@@ -7,11 +7,12 @@ from typing import Any
 
 from transformer_jax.analysis.attention_maps import draw_attention
 from transformer_jax.analysis.plan import topology
+from transformer_jax.analysis.sweep_table import ORIGIN
 from transformer_jax.analysis.tables import shown, write_tables
 from transformer_jax.cli.errors import UserError, user_input
 from transformer_jax.cli.overrides import changed
 from transformer_jax.cli.parser import Parser
-from transformer_jax.cli.sweep import add_running, dry_run, make_jobs, run_rows
+from transformer_jax.cli.sweep import add_running, make_jobs, run_rows
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.reproduction import figures as heads
 from transformer_jax.reproduction import table1 as layers
@@ -21,7 +22,7 @@ from transformer_jax.reproduction import table4 as trees
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.result import commit, device_name
 from transformer_jax.runs.run import Run
-from transformer_jax.runs.sweep import Row, run_jobs
+from transformer_jax.runs.sweep import Row
 from transformer_jax.tasks.translation import Translator
 
 EPILOG = """\
@@ -135,17 +136,15 @@ def table4(arguments: Sequence[str]) -> None:
         directory = Path(options.workdir or Path("runs") / f"table4_{options.scale}")
         file, rows = experiment_file(trees.FILE), [Row(options.scale)]
         jobs = make_jobs(file, trees.SCALES[options.scale], rows, overrides, directory, options, parser.prog)
-    if options.dry_run:
-        dry_run(jobs)
-        return
-    problems = run_jobs(jobs, lambda line: print(line, flush=True))
-    for job in jobs:
-        if job.directory not in problems:
-            records = list(trees.table(job.directory, options.split))
-            print(shown(records), f"{job.directory}; {device_name()}; {commit()}", sep="\n")
-            print(*write_tables(records, job.directory, "table4"), sep="\n")
-    if problems:
-        raise SystemExit(1)
+
+    def summary(records):
+        directories = [job.directory for job in jobs if job.finished]
+        if not directories:
+            return records, [], ""
+        scored = trees.table(directories, options.split)
+        return [scored[0] | {name: records[0][name] for name in ORIGIN}, *scored[1:]], ["F1"], ""
+
+    run_rows(jobs, options, directory, "table4", summary)
 
 
 def figures(arguments: Sequence[str]) -> None:
