@@ -1,13 +1,16 @@
 """The standard deviation of every map of every scheme, against what its source says."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from transformer_jax.models.decoder_only import DecoderOnlyConfig
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
+from transformer_jax.models.encoder_only import vit
 from transformer_jax.nn.initializers import SCHEMES
+from transformer_jax.nn.inputs import Patches
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import Learned
 
@@ -34,7 +37,7 @@ def expected(scheme: str, stack: str, name: str) -> float:
         return (inputs * (HEAD_DIM if part == "query" else 1)) ** -0.5
     if part not in outputs or "attention" not in attention:
         return glorot(inputs, D if part == "output" else FF)
-    if scheme == "glorot" or (scheme, attention, part) == ("tensor2tensor", "cross_attention", "query"):
+    if scheme in ("glorot", "vit") or (scheme, attention, part) == ("tensor2tensor", "cross_attention", "query"):
         return glorot(D, outputs[part])
     if (scheme, attention) == ("tensor2tensor", "cross_attention"):
         return glorot(D, KEY + VALUE)
@@ -86,8 +89,24 @@ def test_learned_positions_of_gpt2_are_half_as_large_as_its_tokens():
     )
 
 
+@pytest.mark.parametrize(("scheme", "deviation"), [("vit", 0.0), ("glorot", glorot(D, 10))])
+def test_a_vit_begins_with_classes_that_are_all_as_probable(scheme, deviation):
+    sizes: Any = {
+        "d_model": D,
+        "num_heads": 4,
+        "d_ff": FF,
+        "num_layers": 1,
+        "num_outputs": 10,
+        "input": Patches(4, 8, 3),
+    }
+    config = vit(**sizes) if scheme == "vit" else vit(**sizes, initializer=scheme)
+    parameters = named_parameters(config.build(0))
+    np.testing.assert_allclose(np.std(parameters["head/kernel"]), deviation, rtol=0.1)
+    assert np.std(parameters["encoder/layers/self_attention/query/kernel"]) > 0.1
+
+
 def test_an_unknown_scheme_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="paper, tensor2tensor, glorot, gpt2"):
+    with pytest.raises(ValueError, match="paper, tensor2tensor, glorot, vit, gpt2"):
         EncoderDecoderConfig(d_model=8, num_heads=2, d_ff=8, vocab_size=8, initializer="xavier").build(0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -171,7 +172,7 @@ def vit(**changes: Any) -> EncoderOnlyConfig:
         embedding_scale=False,
         positions=Learned(),
         final_norm=True,
-        initializer="glorot",
+        initializer="vit",
         input=Patches(),
         head="sequence",
         pooler=False,
@@ -342,7 +343,8 @@ def _make_head(config: EncoderOnlyConfig, rows: int, rngs: nnx.Rngs) -> Language
 
 def _outputs(config: EncoderOnlyConfig, count: int, rngs: nnx.Rngs) -> Linear:
     width = config.d_model * (2 if config.pooling == "first_and_mean" else 1)
-    return Linear((width,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=config.init.kernel, rngs=rngs)
+    draw = partial(config.init.kernel, role="classes")
+    return Linear((width,), (count,), ("embed", "outputs"), dtype=config.dtype, draw=draw, rngs=rngs)
 
 
 def _head_map(config: EncoderOnlyConfig, width: int, rngs: nnx.Rngs) -> Linear:

@@ -124,7 +124,7 @@ class LayerConfig:
     unroll: Annotated[bool, MAY_CHANGE] = False
     """Compile every layer on its own instead of a loop over layers."""
     initializer: str = "paper"
-    """How parameters are drawn: paper, tensor2tensor, glorot, gpt2, bert or t5 (`nn/initializers.py`)."""
+    """How parameters are drawn: paper, tensor2tensor, glorot, vit, gpt2, bert or t5 (`nn/initializers.py`)."""
     dtype: str = "float32"
     """float32 or bfloat16: of products and of vectors between layers; parameters, norms and losses are float32."""
 

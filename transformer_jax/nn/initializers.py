@@ -7,6 +7,8 @@ paper          Glorot and Bengio (2010), queries, keys and values drawn as one m
 tensor2tensor  the same, but in attention to a memory queries by themselves, keys and values as one map of twice the
                width (github.com/tensorflow/tensor2tensor, first release, layers/common_attention.py)
 glorot         the same, each map by itself
+vit            glorot, and zeros for the map to the classes (Dosovitskiy et al. 2021, section 3.2, for fine-tuning;
+               github.com/google-research/big_vision for both)
 gpt2           Radford et al. 2019, section 2.3: 0.02, maps into the residual stream divided by sqrt(2 layers)
 bert           Devlin et al. 2019: 0.02, cut off at two standard deviations (github.com/google-research/bert)
 t5             Raffel et al. 2020: 1/sqrt(inputs), queries divided by sqrt(head_dim) as well, since scores are not
@@ -35,7 +37,7 @@ class Map(NamedTuple):
     projections: tuple[int, ...] = ()
     """For queries, keys and values: the outputs of all three, in this order."""
     role: str = ""
-    """query, key or value, or residual: a map whose output is added to the residual stream."""
+    """query, key or value; residual: its output is added to the residual stream; classes: it predicts these."""
     cross: bool = False
     """Whether it is part of attention to a memory."""
     head_dim: int = 1
@@ -55,6 +57,10 @@ def _tensor2tensor(shape: Map) -> float:
     if not shape.cross:
         return _paper(shape)
     return glorot(shape if shape.role == "query" else shape._replace(outputs=sum(shape.projections[1:])))
+
+
+def _vit(shape: Map) -> float:
+    return 0.0 if shape.role == "classes" else glorot(shape)
 
 
 def _gpt2(shape: Map) -> float:
@@ -93,6 +99,7 @@ SCHEMES = {
     "paper": Scheme(_paper, _uniform, _by_width),
     "tensor2tensor": Scheme(_tensor2tensor, _uniform, _by_width),
     "glorot": Scheme(glorot, _uniform, _by_width),
+    "vit": Scheme(_vit, _uniform, _by_width),
     "gpt2": Scheme(_gpt2, jax.random.normal, lambda table, _: 0.01 if table == "positions" else 0.02),
     "bert": Scheme(lambda _: 0.02, _cut_off, lambda *_: 0.02, _cut_off),
     "t5": Scheme(_t5, jax.random.normal, lambda table, d_model: d_model**-0.5 if table == "bias" else 1.0),
