@@ -6,8 +6,8 @@
 DIRECTORY has the TFDS data set imagenet2012 prepared as array_record. The recipe is that of
 github.com/google-research/big_vision (configs/vit_s16_i1k.py): no class token but the mean of patches, sinusoids in two
 dimensions, crops as of Inception, RandAugment and mixup, no dropout; a decay of 1e-4 a step at the highest learning
-rate, which is 0.1 here. There, an evaluation takes the middle 224 of 256 pixels (here the whole middle square), the
-head begins with zeros, and all pictures of a batch are mixed in one share. For a pod or 8 GPUs; not measured.
+rate, which is 0.1 here. There, an evaluation takes the middle 224 of 256 pixels (here the whole middle square), and all
+pictures of a batch are mixed in one share. For a pod or 8 GPUs; not measured.
 """
 
 from transformer_jax import (

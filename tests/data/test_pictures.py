@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from transformer_jax.data.augmentation import Augmentation
 from transformer_jax.data.labels import Labels
 from transformer_jax.data.pictures import Digits, Npz, PictureFolders, PictureTable, decode_picture, encode_picture
 from transformer_jax.data.pipeline import batches
@@ -134,18 +135,18 @@ def folder(tmp_path):
     return tmp_path
 
 
+def table_of(source, directory, **changes):
+    """The table of a source's examples to learn from, and the names of its labels."""
+    task = ImageClassification(**{"image_size": SIDE} | changes)
+    labels = Labels().train([example["label"] for example in task.readable(source.examples("train"))])
+    form: Any = {"max_length": 1, "path": directory / "cache.arrow", "skipped": Counter()}
+    encode = partial(task.encode, {"label": labels}, max_length=1)
+    return encode_table(task.readable(source.examples("train")), encode, task.columns, **form), labels.names
+
+
 def test_a_folder_is_read_and_what_cannot_be_decoded_is_counted(folder):
-    source, task = PictureFolders(directory=str(folder)), ImageClassification(image_size=8)
-    labels = Labels().train([example["label"] for example in source.examples("train")])
-    assert labels.names == ("cold", "warm")
-    table = encode_table(
-        task.readable(source.examples("train")),
-        lambda examples: task.encode({"label": labels}, examples, max_length=1),
-        task.columns,
-        max_length=1,
-        path=folder / "cache.arrow",
-        skipped=Counter(),
-    )
+    table, names = table_of(PictureFolders(directory=str(folder)), folder, image_size=8)
+    assert names == ("cold", "warm")
     assert table.skipped == {"undecodable": len(DAMAGED)} and len(table) == len(FORMS)
     first = f"the first {folder}/train/warm/PostScript.jpg: no picture: not one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"
     skipped = f"skipped 10 (10 undecodable, {first})"
@@ -158,6 +159,24 @@ def test_a_folder_is_read_and_what_cannot_be_decoded_is_counted(folder):
     assert rows == list(range(len(FORMS)))
     for batch in found:
         assert (batch["image"].reshape(4, -1).any(axis=1) == (batch["example"] >= 0)).all()
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_any_number_of_processes_sees_the_same_changed_pictures(folder, processes):
+    changes = Augmentation(crop=0.3, flip=True, operations=2)
+    table, _ = table_of(PictureFolders(directory=str(folder)), folder, image_size=8, augmentation=changes)
+    plan = BatchPlan(table.lengths, tokens_per_batch=8, num_buckets=1, batch_multiple=4, seed=0)
+    epoch = plan.batches_per_epoch
+    whole = list(batches(table, plan, stop=2 * epoch))
+    parts = [batches(table, plan, stop=2 * epoch, parts=[part], num_parts=processes) for part in range(processes)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        for name, array in batch.items():
+            np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), array, strict=True)
+    seen = [
+        {row: image.tobytes() for batch in part for row, image in zip(batch["example"], batch["image"], strict=True)}
+        for part in (whole[:epoch], whole[epoch:])
+    ]
+    assert sum(seen[0][row] != seen[1][row] for row in seen[0] if row >= 0) > len(table) // 2, "changed in every epoch"
 
 
 def test_a_part_of_a_folder_is_held_out(folder):
@@ -235,15 +254,6 @@ def test_what_is_no_regular_file_is_not_read(tmp_path):
     for path in (tmp_path / "endless.png", Path("/dev/zero"), tmp_path):
         with pytest.raises(ValueError, match="is not a regular file"):
             encode_picture(path)
-
-
-def table_of(source, directory):
-    """The table of a source's examples to learn from, and the names of its labels."""
-    task = ImageClassification(image_size=SIDE)
-    labels = Labels().train([example["label"] for example in task.readable(source.examples("train"))])
-    form: Any = {"max_length": 1, "path": directory / "cache.arrow", "skipped": Counter()}
-    encode = partial(task.encode, {"label": labels}, max_length=1)
-    return encode_table(task.readable(source.examples("train")), encode, task.columns, **form), labels.names
 
 
 def assert_read(source, directory):
