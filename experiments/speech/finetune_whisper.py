@@ -7,7 +7,8 @@
 
 DIRECTORY holds transcripts.tsv: of the first the name of a file, its seconds and its text; of the second those of
 fillets_cs.py. A tenth is for validation and as much for test. Recordings are of at most 10 seconds, and every one
-is read as a window of 30, so that a batch of 8 to 40 takes some gigabytes.
+is read as a window of 30, so that a batch of 8 to 40 takes some gigabytes. There is no dropout, with which Whisper was
+not trained: with 0.1 the loss of a sentence that it knows, 0.22, begins at 9.8.
 """
 
 from dataclasses import replace
@@ -43,7 +44,7 @@ def experiment() -> Experiment:
             max_length=1_000,
             tokens_per_batch=8_000,
         ),
-        model=EncoderDecoderConfig(input=Frames()),
+        model=EncoderDecoderConfig(input=Frames(), dropout=0.0),
         optimizer=OptimizerConfig(
             name="adamw", schedule="linear", learning_rate=1e-5, warmup_steps=50, weight_decay=0.01, clip_norm=1.0
         ),

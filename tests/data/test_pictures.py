@@ -137,9 +137,10 @@ def folder(tmp_path):
 
 def table_of(source, directory, **changes):
     """The table of a source's examples to learn from, and the names of its labels."""
-    task = ImageClassification(**{"image_size": SIDE} | changes)
+    form: Any = {"image_size": SIDE} | changes
+    task = ImageClassification(**form)
     labels = Labels().train([example["label"] for example in task.readable(source.examples("train"))])
-    form: Any = {"max_length": 1, "path": directory / "cache.arrow", "skipped": Counter()}
+    form = {"max_length": 1, "path": directory / "cache.arrow", "skipped": Counter()}
     encode = partial(task.encode, {"label": labels}, max_length=1)
     return encode_table(task.readable(source.examples("train")), encode, task.columns, **form), labels.names
 

@@ -43,6 +43,8 @@ def test_captions_are_learnt_predicted_and_exported(tmp_path, capsys):
     captured = capsys.readouterr()
     captioner = load(tmp_path / "straight")
     assert captured.out == captioner.describe([example["image"]])[0] + "\n\n"
+    vectors = captioner.model.encode(jax.numpy.stack([*captioner.pixels([example["image"]])])).vectors
+    np.testing.assert_allclose(captioner.embed([example["image"]]), vectors.mean(axis=1), atol=1e-5)
     assert "line 2 is skipped" in captured.err
 
     scored = ["--scores", "ter", "bleu", "--json", "--task.bootstrap", "10"]
@@ -56,5 +58,5 @@ def test_captions_are_learnt_predicted_and_exported(tmp_path, capsys):
     parameters = load_file(tmp_path / "programs" / "model.safetensors")
     program = jax.export.deserialize(bytearray((tmp_path / "programs" / "forward.stablehlo").read_bytes()))
     pixels, target = example["image"][None, :, :, None], np.arange(16, dtype=np.int32)[None]
-    logits = captioner.model(pixels, target)[..., : captioner.model.embedding.vocab_size]
+    logits = captioner.model(*map(jax.numpy.asarray, (pixels, target)))[..., : captioner.model.embedding.vocab_size]
     np.testing.assert_allclose(program.call(parameters, pixels, target), logits, atol=1e-5)

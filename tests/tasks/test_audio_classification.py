@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.data.audio import AudioFolders
+from transformer_jax.data.audio import AudioFolders, encode_audio
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.labels import Labels
 from transformer_jax.models.encoder_only import EncoderOnlyConfig, bert
 from transformer_jax.nn.inputs import Frames
 from transformer_jax.nn.log_mel import LogMel
 from transformer_jax.nn.positions import Learned
-from transformer_jax.tasks.audio import AudioAugmentation, hidden
+from transformer_jax.tasks.audio import AudioAugmentation, hidden, waveforms_of
 from transformer_jax.tasks.audio_classification import AudioClassification
 
 RATE = 8_000
@@ -123,6 +123,11 @@ def test_the_predictor_reads_files_bytes_and_arrays(tmp_path):
     (tmp_path / "one.wav").write_bytes(file.getvalue())
     (label,) = predictor.predict([str(tmp_path / "one.wav")])
     assert predictor.classify([file.getvalue(), samples]) == [label, label] and predictor.classify([]) == []
+    alone, beside = predictor.embed([samples])[0], predictor.embed([samples, noise(9_000)])[0]
+    audio, count = encode_audio(samples, RATE)
+    features, frames = TASK.log_mel(waveforms_of(jnp.asarray(audio[None])), jnp.array([count]))
+    vectors = MODEL.encode(features[:, : int(frames[0])]).vectors
+    np.testing.assert_allclose([alone, beside], 2 * [np.asarray(vectors[0]).mean(axis=0)], atol=1e-5)
     (tmp_path / "two.wav").write_text("nothing")
     long = ("a recording of 250 frames, not of 1 to 120", noise(20_000))
     for message, sound in (

@@ -72,6 +72,9 @@ def test_a_recording_alone_and_beside_a_longer_one_has_the_same_text(ctc):
     sounds = [example["audio"] for example in EXAMPLES]
     texts = predictor.transcribe(sounds)
     assert texts == [predictor.predict([sound])[0] for sound in sounds]
+    vectors = [predictor.embed([sound])[0] for sound in sounds]
+    np.testing.assert_allclose(predictor.embed(sounds), vectors, atol=1e-5)
+    assert np.shape(vectors) == (len(sounds), SMALL.d_model)
     if not ctc:
         both = predictor.search(sounds, n_best=2)
         assert [best.text for best, _ in both] == texts

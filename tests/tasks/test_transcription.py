@@ -94,6 +94,20 @@ def test_a_window_is_written_as_in_transformers(timed, whisper, predictor):
         assert len({*map(tuple, texts)}) > 1 and max(map(len, texts)) > 12
 
 
+def test_the_vector_of_a_recording_is_the_mean_of_what_stands_for_its_sound(whisper, predictor):
+    torch, theirs = pytest.importorskip("torch"), whisper[0]
+    sounds = [noise(WINDOW), noise(WINDOW // 3)]
+    window = np.stack([np.pad(sound, (0, WINDOW * 160 - len(sound))) for sound in sounds])
+    features = np.asarray(predictor.log_mel(jnp.asarray(window))[0])
+    with torch.no_grad():
+        vectors = theirs.model.encoder(torch.tensor(features.transpose(0, 2, 1).copy())).last_hidden_state.numpy()
+    count = -(-vectors.shape[1] // 3)
+    expected = [vectors[0].mean(axis=0), vectors[1, :count].mean(axis=0)]
+    np.testing.assert_allclose(predictor.embed(sounds), expected, atol=1e-3)  # samples have 16 bits
+    with pytest.raises(ValueError, match="line 1: .* is a recording of"):
+        predictor.embed([noise(2 * WINDOW), *sounds])
+
+
 def test_windows_slide_by_times_and_recordings_do_not_disturb_each_other(predictor, monkeypatch):
     """The text of each window is stated here: that of a whole one ends within a segment."""
     windows_of_calls = []

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from transformer_jax.data.columns import Column, Columns
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.examples import Kind, Unreadable, decodable
 from transformer_jax.data.sources import Example
+from transformer_jax.models.config import Encoded
 from transformer_jax.nn.inputs import Frames
 from transformer_jax.nn.log_mel import Counts, Features, LogMel, Waveforms
 from transformer_jax.tasks.predictor import Predictor, decoded
@@ -156,6 +157,18 @@ def waveforms_of(audio: Array) -> Waveforms:
     return audio.reshape(audio.shape[0], -1).astype(jnp.float32) / 2**15
 
 
+class Listened(NamedTuple):
+    """From samples to the encoder's vectors."""
+
+    log_mel: LogMel
+    lengths: str
+    """The model's name for the numbers of frames that are real."""
+
+    def __call__(self, model: Any, audio: Array, _: Array, samples: Array) -> Encoded:
+        features, frames = self.log_mel(waveforms_of(audio), samples)
+        return model.encode(features, **{self.lengths: frames})
+
+
 @dataclass(eq=False, repr=False)
 class AudioReader(Predictor):
     """A model of recordings, which are read as in training."""
@@ -163,7 +176,7 @@ class AudioReader(Predictor):
     _: KW_ONLY
     log_mel: LogMel
 
-    def columns_of(self, recordings: Sequence[Recording]) -> tuple[list[np.ndarray], list[int]]:
+    def inputs_of(self, items: Sequence[Recording]) -> tuple[list[np.ndarray], list[int]]:
         """Samples in frames, and their number; ValueError, with the number of the line, for what cannot be read."""
 
         def frames(sound: Any) -> tuple[np.ndarray, int]:
@@ -172,5 +185,5 @@ class AudioReader(Predictor):
                 raise ValueError(f"a recording of {len(audio)} frames, not of 1 to {self.max_length}")
             return audio, count
 
-        pairs = [*decoded(recordings, frames, "recording")]
+        pairs = [*decoded(items, frames, "recording")]
         return [audio for audio, _ in pairs], [count for _, count in pairs]

@@ -11,8 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.models.encoder_only import EncoderOnly
-from transformer_jax.nn.log_mel import LogMel
-from transformer_jax.tasks.audio import AudioReader, AudioTask, Recording, waveforms_of
+from transformer_jax.tasks.audio import AudioReader, AudioTask, Listened, Recording
 from transformer_jax.tasks.classification import LabelPredictor, LabelTask
 from transformer_jax.tasks.task import Sums, Tokenizers
 
@@ -39,13 +38,16 @@ class AudioClassification(LabelTask, AudioTask):
 class AudioClassifier(AudioReader, LabelPredictor):
     """Labels for recordings; a line to predict for is the name of a file."""
 
+    @property
+    def vectors_of(self) -> Listened:
+        return Listened(self.log_mel, "lengths")
+
     def outputs(self, items: Sequence[Recording]) -> Float[np.ndarray, "recordings outputs"]:
         """The model's predictions, before any softmax."""
-        rows = self.for_each(_outputs, *self.columns_of(items), log_mel=self.log_mel)
+        rows = self.for_each(_outputs, *self.inputs_of(items), vectors_of=self.vectors_of)
         return np.stack(rows) if rows else np.zeros((0, 1), np.float32)
 
 
-@partial(jax.jit, static_argnames="log_mel")
-def _outputs(model: EncoderOnly, audio: Array, _: Array, samples: Array, *, log_mel: LogMel) -> Array:
-    features, frames = log_mel(waveforms_of(audio), samples)
-    return model(features, lengths=frames)
+@partial(jax.jit, static_argnames="vectors_of")
+def _outputs(model: EncoderOnly, *arrays: Array, vectors_of: Listened) -> Array:
+    return model.predict(vectors_of(model, *arrays))

@@ -139,6 +139,9 @@ class PictureReader(Predictor):
         items = ((pixels, np.int32(1)) for pixels in self.pixels(pictures))
         return self.for_all(program, items, self.tokens_per_batch, **settings)
 
+    def inputs_of(self, items: Sequence[AnyPicture]) -> Sequence[Sequence[AnyPicture]]:
+        return [items]
+
     def pixels(self, pictures: Sequence[AnyPicture]) -> Iterator[UInt8[np.ndarray, "height width channels"]]:
         """The pixels that the model reads; ValueError, with the number of the line, for what is no picture."""
         return decoded(pictures, lambda file: self.decode(encode_picture(file)), "picture")
@@ -166,9 +169,9 @@ class ImageClassifier(PictureReader, LabelPredictor):
         rows = self.for_each(_outputs, items)
         return np.stack(rows) if rows else np.zeros((0, 1), np.float32)
 
-    def embed(self, texts: Sequence[AnyPicture]) -> list[list[float]]:
+    def embed(self, items: Sequence[AnyPicture]) -> list[list[float]]:
         """A vector for every picture: that from which the head predicts."""
-        return [vector.tolist() for vector in self.for_each(_pooled, texts)]
+        return [vector.tolist() for vector in self.for_each(_pooled, items)]
 
     def attention(self, picture: AnyPicture) -> PictureAttention:
         """Where the class token looks in a picture, by layer and head."""

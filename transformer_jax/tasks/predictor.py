@@ -48,10 +48,14 @@ class Predictor:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.tokenizer))
 
-    def embed(self, texts: Sequence[Any]) -> list[list[float]]:
-        """A vector for every text: the mean of its tokens' vectors after the last layer, special tokens included."""
-        vectors = self.for_each(_mean_vectors, self.encoded(texts), vectors_of=self.vectors_of)
+    def embed(self, items: Sequence[Any]) -> list[list[float]]:
+        """A vector for every item: the mean of the vectors after the encoder's last layer, special tokens included."""
+        vectors = self.for_each(_mean_vectors, *self.inputs_of(items), vectors_of=self.vectors_of)
         return [vector.tolist() for vector in vectors]
+
+    def inputs_of(self, items: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """The columns that `vectors_of` reads: the tokens of texts."""
+        return [self.encoded(items)]
 
     @staticmethod
     def vectors_of(model: Any, tokens: Array, lengths: Array) -> Encoded:
@@ -204,6 +208,6 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 
 @partial(jax.jit, static_argnames="vectors_of")
-def _mean_vectors(model: Any, tokens: Array, lengths: Array, *, vectors_of: Callable[..., Encoded]) -> Array:
-    encoded = vectors_of(model, tokens, lengths)
+def _mean_vectors(model: Any, *arrays: Array, vectors_of: Callable[..., Encoded]) -> Array:
+    encoded = vectors_of(model, *arrays)
     return mean_vector(encoded.vectors, encoded.lengths)

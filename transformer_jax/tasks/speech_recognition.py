@@ -22,7 +22,7 @@ from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.log_mel import LogMel
-from transformer_jax.tasks.audio import AudioReader, AudioTask, Recording, waveforms_of
+from transformer_jax.tasks.audio import AudioReader, AudioTask, Listened, Recording, waveforms_of
 from transformer_jax.tasks.losses import ctc_losses
 from transformer_jax.tasks.task import Sums, Tokenizers
 from transformer_jax.tasks.text_task import TextTask
@@ -132,16 +132,6 @@ def cross_attention(model: EncoderDecoder, features: Array, tokens: Array) -> Ar
     return inside.attention["cross_attention"]
 
 
-class Listened(NamedTuple):
-    """From samples to the encoder's vectors."""
-
-    log_mel: LogMel
-
-    def __call__(self, model: EncoderDecoder | Ensemble, audio: Array, _: Array, samples: Array) -> Any:
-        features, frames = self.log_mel(waveforms_of(audio), samples)
-        return model.encode(features, source_lengths=frames)
-
-
 class SpeechRecognizer(AudioReader, Searcher):
     """Writes what is said in recordings; a line to predict for is the name of a file."""
 
@@ -150,39 +140,40 @@ class SpeechRecognizer(AudioReader, Searcher):
     ):
         if ctc and isinstance(model, Ensemble):
             raise ValueError("an ensemble has no CTC head to read texts off; set task.ctc_decoding to False")
-        self.log_mel, self.ctc, self.listened = log_mel, ctc, Listened(log_mel)
+        self.log_mel, self.ctc = log_mel, ctc
         Searcher.__init__(self, model, tokenizer, tokenizer, **how)
+
+    @property
+    def vectors_of(self) -> Listened:
+        return Listened(self.log_mel, "source_lengths")
 
     def transcribe(self, recordings: Sequence[Recording]) -> list[str]:
         """The text of every recording; ValueError, with its number, for one that cannot be read or is too long."""
-        return self.texts(*self.columns_of(recordings))
+        return self.texts(*self.inputs_of(recordings))
 
     predict = transcribe
 
     def search(self, recordings: Sequence[Recording], n_best: int = 1) -> list[list[Hypothesis]]:
         """The `n_best` different texts of every recording, best first, or fewer if the search has no more."""
-        return self.searched(range(1, len(recordings) + 1), self.columns_of(recordings), n_best)
+        return self.searched(range(1, len(recordings) + 1), self.inputs_of(recordings), n_best)
 
     def attention(self, recording: Recording, target: str | None = None) -> SoundAttention:
         """Where the decoder looks in a recording for the words of `target`, by default its own."""
         ids = self.target.encode(self.transcribe([recording])[0] if target is None else target)
         if not ids:
             raise ValueError("there is nothing to look at: the text is empty")
-        (audio,), (samples,) = self.columns_of([recording])
+        (audio,), (samples,) = self.inputs_of([recording])
         features, _ = self.log_mel(waveforms_of(jnp.asarray(audio[None])), jnp.array([samples]))
         tokens = jnp.array([[*self.target_start, *ids]])
         weights = np.asarray(cross_attention(self.model, features, tokens))[:, 0, :, len(self.target_start) - 1 : -1]
         starts = [self.target.starts_word(token) for token in ids]
         return attention_of_words(np.asarray(features[0]), weights, self.target, ids, starts)
 
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"read": self.listened}
-
     def texts(self, audio: Sequence[np.ndarray], samples: Sequence[Any]) -> list[str]:
-        """The texts of recordings as `columns_of` gives them."""
+        """The texts of recordings as `inputs_of` gives them."""
         if not self.ctc:
             return [best.text for best, *_ in self.searched(range(1, len(audio) + 1), [audio, samples])]
-        found, blank = self.for_each(_best_labels, audio, samples, read=self.listened), self.target.vocab_size
+        found, blank = self.for_each(_best_labels, audio, samples, read=self.vectors_of), self.target.vocab_size
         runs = ([label for label, _ in itertools.groupby(labels[:count].tolist())] for labels, count in found)
         return [self.target.decode([label for label in run if label != blank]) for run in runs]
 

@@ -21,10 +21,11 @@ from transformer_jax.data.table import EncodedExamples
 from transformer_jax.decoding.constraints import TextRules
 from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
 from transformer_jax.interop.whisper_texts import NO_TIMES, START, TASKS, NotFirst, Timestamps, segments_of
+from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.nn.log_mel import Counts, Features, LogMel, Waveforms
 from transformer_jax.parallel.distributed import to_host
-from transformer_jax.tasks.audio import AudioReader, Recording
+from transformer_jax.tasks.audio import AudioReader, Recording, waveforms_of
 from transformer_jax.tasks.predictor import decoded, forbidden_tokens
 from transformer_jax.tasks.speech_recognition import (
     SoundAttention,
@@ -123,6 +124,19 @@ class Transcription(SpeechRecognition):
         return predictor.transcribe([np.reshape(audio, -1)[:count] for audio, count in pairs])
 
 
+class Window(NamedTuple):
+    """From samples to the encoder's vectors, of which those count that are of a recording, not of silence behind it."""
+
+    log_mel: LogMel
+    frames: int
+
+    def __call__(self, model: EncoderDecoder, audio: Array, _: Array, samples: Array) -> Encoded:
+        audio = jnp.pad(audio, ((0, 0), (0, self.frames - audio.shape[1]), (0, 0)))
+        vectors = model.encode(self.log_mel(waveforms_of(audio))[0]).vectors
+        whole = self.frames * self.log_mel.hop
+        return Encoded(vectors, -(-samples * vectors.shape[1] // whole))
+
+
 @dataclass(eq=False, repr=False)
 class Transcriber(AudioReader):
     """Writes down recordings of any length; a line to predict for is the name of a file."""
@@ -135,6 +149,10 @@ class Transcriber(AudioReader):
         """Words have smaller numbers than the end token, and times greater ones than that which asks for none."""
         self.windows = max(self.tokens_per_batch // self.max_length, 1)
         """How many are in a batch."""
+
+    @property
+    def vectors_of(self) -> Window:
+        return Window(self.log_mel, self.max_length)
 
     def transcribe(self, recordings: Sequence[Recording], **how: Any) -> list[str]:
         """The text of every recording; `how` as in `segments`."""
