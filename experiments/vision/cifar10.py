@@ -4,8 +4,8 @@
 
 DIRECTORY holds train.npz and test.npz with `images` (uint8, [pictures, 32, 32, 3]) and `labels`. ViT-Lite-7/4 (Hassani
 et al. 2021, "Escaping the Big Data Paradigm", table 2) reaches 91.38 % there: 7 layers, width 256, 4 heads, patches of
-4 pixels, 3.7 M parameters, 200 epochs. `--variant small` is for two CPU cores and a part of the data, and no published
-setting. Neither was measured to its end.
+4 pixels, 3.7 M parameters, 200 epochs; not measured here, that takes a GPU. `--variant small` is for two CPU cores and
+the first 5,000 pictures, and no published setting: 50.6 % after 9 minutes, where a convolutional net as large has 71.9.
 """
 
 from dataclasses import replace
