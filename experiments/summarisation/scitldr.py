@@ -6,8 +6,8 @@
 DIRECTORY holds train.jsonl.gz, dev.jsonl.gz and test.jsonl.gz with the fields document and summaries, MODEL is a
 published BART or T5 (the latter with `--task.source-prefix "summarize: "`). Most papers of dev and test have several
 summaries: the best counts. So few examples are far too little to learn to write from nothing; the authors' fine-tuned
-BART reaches ROUGE-1/2/L of 43.3, 20.8 and 35.0 from the abstract. Measured here, from nothing: 29.5, 7.0 and 22.1, in 20
-minutes on 2 shared CPU cores; the first sentence of the abstract, `lead_...`, has 31.4, 12.3 and 24.9.
+BART reaches ROUGE-1/2/L of 43.3, 20.8 and 35.0 from the abstract. Measured here, from nothing: 29.5, 7.0 and 22.1, in
+20 minutes on 2 shared CPU cores; the first sentence of the abstract, `lead_...`, has 31.4, 12.3 and 24.9.
 """
 
 from dataclasses import replace
