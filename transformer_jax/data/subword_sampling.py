@@ -64,9 +64,9 @@ def draw(tokenizer: Tokenizer, ids: list[int], alpha: float, key: Sequence[int |
     return ids
 
 
-def roomy(lengths: RowLengths, room: float, max_length: int) -> RowLengths:
-    """Lengths for a plan of batches whose arrays have room for longer tokens of their texts."""
-    longer = np.minimum(np.ceil(lengths * room), max_length).astype(np.int32)
+def roomy(lengths: RowLengths, room: Sequence[float], max_length: int) -> RowLengths:
+    """Lengths for a plan of batches whose columns have so many times the room, for more tokens of the same texts."""
+    longer = np.minimum(np.ceil(lengths * np.asarray(room)), max_length).astype(np.int32)
     return np.maximum(longer, lengths)
 
 

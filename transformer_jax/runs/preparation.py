@@ -21,7 +21,7 @@ from transformer_jax.data.lines import write_whole
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
-from transformer_jax.data.subword_sampling import roomy
+from transformer_jax.data.subword_sampling import resample, roomy
 from transformer_jax.data.table import EncodedExamples, Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
@@ -206,19 +206,26 @@ def _plan(experiment: Experiment, table: Table) -> Plan:
     size["seed"] = experiment.train.seed
     if experiment.task.packed:
         return PackedPlan(table.lengths[:, 0], length=data.max_length, **size)
-    sampling = data.subword_sampling > 0
-    lengths = roomy(table.lengths, data.sampling_room, data.max_length) if sampling else table.lengths
-    return BatchPlan(lengths, num_buckets=data.num_buckets, **size)
+    return BatchPlan(_lengths(experiment, table), num_buckets=data.num_buckets, **size)
+
+
+def _lengths(experiment: Experiment, table: Table) -> np.ndarray:
+    """Those of the table's columns, with room for texts that are cut anew."""
+    data, anew = experiment.data, experiment.task.resampled if experiment.data.subword_sampling else {}
+    batched = [name for name, column in table.columns.items() if column.batched]
+    return roomy(table.lengths, [data.sampling_room if name in anew else 1 for name in batched], data.max_length)
 
 
 def _check_sampling(run: Run, table: Table) -> None:
     """Raises ValueError if the task or its vocabularies cannot cut texts into other tokens."""
     data, task = run.experiment.data, run.experiment.task
+    if not task.resampled:
+        raise ValueError(f"{type(task).__name__} has no data.subword_sampling; set it to 0")
     rows = np.arange(min(len(table), PROBES))
-    widest = roomy(table.lengths[rows], data.sampling_room, data.max_length).max(axis=0)
-    batch = {"example": rows.astype(np.int32), **table.batch(rows, widest.tolist())}
-    settings: dict[str, Any] = {"alpha": data.subword_sampling, "seed": 0, "epoch": 0}
-    task.resample(batch, run.tokenizers, **settings)
+    batch = {"example": rows.astype(np.int32), **table.batch(rows, table.lengths[rows].max(axis=0).tolist())}
+    for column, around in task.resampled.items():
+        tokenizer: Any = run.tokenizers[column]
+        resample(batch, column, tokenizer, around=around, alpha=data.subword_sampling, seed=0, epoch=0)
 
 
 def _validation(run: Run, mesh: Mesh) -> Evaluation | None:

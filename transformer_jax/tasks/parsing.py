@@ -8,9 +8,7 @@ from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
-from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
-from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import SentencePiece, Tokenizer
 from transformer_jax.data.trees import CLOSE, LEAF, OPEN, is_tree, repaired, with_words
@@ -52,9 +50,10 @@ class Parsing(Translation):
         words, tree = self.features
         return {words: data.tokenizer, tree: BRACKETS}
 
-    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
-        around, words = (int(bool(self.source_start)), self.source_eos + bool(self.source_end)), self.features[0]
-        return resample(batch, words, tokenizers[words], around=around, alpha=alpha, seed=seed, epoch=epoch)
+    @property
+    def resampled(self) -> Mapping[str, tuple[int, int]]:
+        words, _ = self.features
+        return {words: super().resampled[words]}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         if getattr(model, "share_embeddings", False):

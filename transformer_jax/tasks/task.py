@@ -101,12 +101,10 @@ class Task:
         """A batch with what is drawn anew in every epoch, such as masks: a function of seed, epoch and examples."""
         return batch
 
-    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
-        """A training batch whose texts are cut into other tokens: a function of seed, epoch and examples.
-
-        Called with `data.subword_sampling` as `alpha` if that is not 0; see `data/subword_sampling.py`.
-        """
-        raise ValueError(f"{type(self).__name__} has no data.subword_sampling; set it to 0")
+    @property
+    def resampled(self) -> Mapping[str, tuple[int, int]]:
+        """Columns that `data.subword_sampling` cuts into other tokens: how many stand before and after a text's own."""
+        return {}
 
     def input_of(self, model: Any, data: DataConfig) -> Any:
         """The model's input with what follows from the task; ValueError for a model that reads something else."""

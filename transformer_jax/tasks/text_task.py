@@ -10,9 +10,7 @@ from annotated_types import Ge, Lt
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.fields import MAY_CHANGE
-from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
-from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.ensemble import Ensemble
@@ -60,9 +58,9 @@ class TextTask(Task):
         target, texts = tokenizers[self.target].for_targets, [example[self.target] for example in examples]
         return [[target.bos_id, *ids] for ids in tokens_of(target, texts, self.target_start)]
 
-    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
-        settings: dict[str, Any] = {"around": (self.prompt_size, 1), "alpha": alpha, "seed": seed, "epoch": epoch}
-        return resample(batch, self.target, tokenizers[self.target].for_targets, **settings)
+    @property
+    def resampled(self) -> Mapping[str, tuple[int, int]]:
+        return {self.target: (self.prompt_size, 1)}
 
     def sized(self, model: Any, vocab_sizes: Mapping[str, int], **sizes: int) -> EncoderDecoderConfig:
         """The model's configuration with the sizes of its vocabularies; ValueError for another kind of model."""

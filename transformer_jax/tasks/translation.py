@@ -14,9 +14,7 @@ from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
-from transformer_jax.data.pipeline import Batch
 from transformer_jax.data.sources import Example
-from transformer_jax.data.subword_sampling import resample
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
@@ -81,11 +79,10 @@ class Translation(TextTask):
             "target": self.target_tokens(tokenizers, examples),
         }
 
-    def resample(self, batch: Batch, tokenizers: Tokenizers, *, alpha: float, seed: int, epoch: int) -> Batch:
-        settings: dict[str, Any] = {"alpha": alpha, "seed": seed, "epoch": epoch}
-        of_source = (int(bool(self.source_start)), self.source_eos + bool(self.source_end))
-        batch = resample(batch, "source", tokenizers["source"], around=of_source, **settings)
-        return super().resample(batch, tokenizers, **settings)
+    @property
+    def resampled(self) -> Mapping[str, tuple[int, int]]:
+        source, *_ = self.features
+        return {source: (int(bool(self.source_start)), self.source_eos + bool(self.source_end)), **super().resampled}
 
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         model = self.sized(model, vocab_sizes, source_vocab_size=vocab_sizes["source"])
