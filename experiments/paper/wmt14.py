@@ -9,7 +9,8 @@ The paper's BLEU on newstest2014, for each variant; steps of about 25,000 source
     en_fr_base     38.1   100,000   12 hours    like en_de_base
     en_fr_big      41.8   300,000   3.5 days    like en_de_big
 
-Parameters and smoothing as in table 3; the mean of the last 5 checkpoints (base) or 20 (big); beam 4, alpha 0.6.
+Parameters as docs/REPRODUCTION.md counts them, smoothing as in table 3; the mean of the last 5 checkpoints (base) or 20
+(big); beam 4, alpha 0.6.
 Not trained here yet: no time and no score of our own. A GPU or TPU is needed.
 
     # Once, on a machine with TensorFlow, to prepare the data set (fr-en for French):

@@ -122,4 +122,4 @@ def test_a_vocabulary_with_one_way_to_cut_a_text_is_refused():
 
 def test_room_is_bounded_by_the_longest_length_and_of_columns_that_are_cut_anew():
     lengths = np.asarray([[3, 3], [10, 10], [12, 12], [20, 20]], np.int32)
-    np.testing.assert_array_equal(roomy(lengths, [1.5, 1], 16), [[5, 3], [15, 10], [16, 12], [20, 20]])
+    np.testing.assert_array_equal(roomy(lengths, [1.5, 1.0], 16), [[5, 3], [15, 10], [16, 12], [20, 20]])

@@ -89,5 +89,6 @@ def test_what_is_written_is_repaired_to_a_tree_over_the_words(written, leaves, r
 
 
 def test_trees_are_shown_with_their_words():
-    words = with_words(["(S", "(NP", "XX", ")", "XX", ")"], ["a)", ")"])
-    assert words == "(S (NP (XX a))) (XX -RRB-))"
+    words = with_words(["(S", "(NP", "XX", ")", "XX", "XX", ")"], ["a)", ")", "f(x)"])
+    assert words == "(S (NP (XX a-RRB-)) (XX -RRB-) (XX f-LRB-x-RRB-))"
+    assert linearised(words)["source"] == "a-RRB- -RRB- f-LRB-x-RRB-"

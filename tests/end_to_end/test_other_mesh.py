@@ -67,6 +67,7 @@ def saved(directory, step):
     return {item: ocp.StandardCheckpointHandler().restore(folder / item) for item in ("model", "optimizer")}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh_with_the_numbers_and_batches_of_one(train, tmp_path):
     straight = train("straight", {"data": 1}, STEPS)
     for i, mesh in enumerate(MESHES):

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import shlex
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -33,6 +35,8 @@ def test_a_dry_run_prints_commands_that_parse_and_their_cost_and_writes_nothing(
     assert len(commands) == 4 and len(lines) == 6 and not place.exists()
     assert commands[3][-6:] == ["--train.steps", "3", "--model.d-ff", "64", "--train.seed", "1"]
     assert "9,552 parameters" in lines[4] and "GiB" in lines[5]
+    assert main([*arguments, "--grid", "train.steps=3,3", "--dry-run"]) == 2
+    assert "two rows have the directory" in capsys.readouterr().err
     assert main([*arguments, "--model.d_modle", "3"]) == 2
     assert "did you mean --model.d-model?" in capsys.readouterr().err
 
@@ -51,6 +55,25 @@ def test_a_finished_run_is_that_of_its_experiment_alone_and_a_row_of_the_table(u
     assert result["checkpoint"] == [12] and result["split"] == "test" and "cores" in result["device"]
     assert record["parameters"] == Run.open(uninterrupted).experiment.model.num_parameters()
     assert record["signature"].startswith("nrefs:1") and scores_of([record])[0] == "validation_loss"
+
+
+def test_scores_of_other_parameters_and_of_seeds_without_any_are_no_last_evaluation(uninterrupted, tmp_path):
+    experiment = load_experiment_file(uninterrupted / "experiment.py")
+    jobs, place = [], tmp_path
+    for seed in range(2):
+        place = shutil.copytree(uninterrupted, tmp_path / f"seed_{seed}")
+        result = json.loads((place / "result.json").read_text())
+        (place / "result.json").write_text(json.dumps(result | {"split": "validation"}))
+        jobs.append(Job(Row("tiny"), seed, place, (), experiment))
+    rows = [row for row in read_metrics(place) if "validation_bleu" in row]
+    metrics = (place / "metrics.jsonl").read_text()
+    for row in rows:
+        metrics = metrics.replace(f'"validation_bleu": {json.dumps(row["validation_bleu"])}', '"validation_bleu": null')
+    (place / "metrics.jsonl").write_text(metrics)
+    (record,) = sweep_table(jobs, {})
+    assert record["final_validation_bleu"].values == (result["scores"]["bleu"],) * 2
+    first, second = record["validation_bleu"].values
+    assert first == rows[-1]["validation_bleu"] and math.isnan(second) and math.isnan(record["validation_bleu"].mean)
 
 
 @pytest.mark.slow

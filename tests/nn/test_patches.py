@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,16 @@ def test_stochastic_depth_rises_from_the_first_layer_to_the_last(unroll):
     together = np.corrcoef(added[1] > 0, added[2] > 0)[0, 1]
     assert abs(together) < 0.1, "layers leave out examples independently of each other"
     assert (stack(jnp.zeros((2, 1, 16)))[0] == 3).all(), "evaluation leaves nothing out"
+
+
+def test_a_layer_alone_is_left_out_as_the_last_of_many():
+    config = LayerConfig(**SIZES, dropout=0.0, norm_placement="pre", stochastic_depth=0.8)
+    config = replace(config, num_layers=1)
+    stack = Stack(config, rngs=nnx.Rngs(0))
+    parameters = {name: jnp.zeros_like(value) for name, value in named_parameters(stack).items()}
+    stack = replace_parameters(stack, parameters | {"layers/feed_forward/output/bias": jnp.ones((1, 16))})
+    kept = jax.jit(lambda key: stack(jnp.zeros((4000, 1, 16)), key=key)[0])(jax.random.key(1))
+    assert (kept[:, 0, 0] > 0).mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_layer_drop_leaves_each_layer_out_of_whole_batches():

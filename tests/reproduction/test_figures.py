@@ -28,6 +28,9 @@ def test_a_pronoun_is_followed_to_a_word_before_it_that_may_be_a_noun(weights):
     assert found and (found.layer, found.heads) == (1, (2,)) and found.value == pytest.approx(0.4)
     assert "'its' (token 6) on 'law'" in str(found)
     assert anaphora(weights[..., :5, :5], TOKENS[:5]) is None
+    for pieces in (["▁Law", "▁dig", "it", "s"], ["▁Law", "▁it", "em", "s"]):
+        assert anaphora(weights[..., :4, :4], pieces) is None, "a piece of a word is no pronoun"
+    assert anaphora(weights[..., :3, :3], ["▁Law", "▁it", "."])
 
 
 def test_the_two_heads_of_a_layer_that_differ_most_are_shown_alone(weights):

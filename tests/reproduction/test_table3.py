@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from transformer_jax.analysis.tables import Measured
@@ -43,6 +44,9 @@ def test_every_row_has_the_papers_proportions_at_every_scale(scale):
     tasks = [found[f"D-ls{value}"].task for value in ("0.0", "0.2")]
     assert [task.label_smoothing for task in tasks if isinstance(task, Translation)] == [0.0, 0.2]
     assert isinstance(found["E-learned"].model.positions, Learned)
+    peaks = [found[name].optimizer.learning_rate for name in ("base", "C-d256", "C-d1024", "big")]
+    if peaks != [None] * 4:  # the paper's own follows the width
+        np.testing.assert_allclose(np.array(peaks) / peaks[0], [1, 2**0.5, 2**-0.5, 2**-0.5], rtol=1e-3)
     big = found["big"]
     assert (big.model.d_ff, big.model.num_heads) == (2 * base.d_ff, 16)
     assert big.train.steps == 3 * found["base"].train.steps
@@ -65,7 +69,7 @@ def test_a_sign_holds_fails_or_is_not_claimed():
     base, lower, near = Measured((5.0, 5.2)), Measured((4.0, 4.1)), Measured((5.0, 5.0))
     assert sign(-0.3, base, lower) == "yes" and sign(0.3, base, lower) == "no"
     assert sign(-0.3, base, near) == "yes?" and sign(-0.3, base, Measured((4.0,))) == "yes?"
-    assert sign(0.0, base, lower) == sign(-0.3, base, None) == ""
+    assert sign(0.0, base, lower) == sign(-0.3, base, None) == sign(-0.3, base, Measured((4.0, float("nan")))) == ""
 
 
 def test_the_table_counts_the_signs_that_held():
@@ -89,6 +93,9 @@ def test_the_table_counts_the_signs_that_held():
     text = verdict(table, "bleu")
     assert "PPL: 1 of 2 changes against the base have the paper's sign, 1 of them by more" in text
     assert "bleu: 2 of 3" in text and "not so E-learned" in text
+    assert "not so C-d1024 (within the spread)" in verdict(
+        [line | {"PPL's sign": "no?"} for line in table[2:3]], "bleu"
+    )
 
 
 def test_rows_are_chosen_by_group_or_name_with_the_base(capsys):

@@ -1,6 +1,7 @@
 """Evaluation is the path of training: the task's own loss over every example once, on any mesh."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -17,8 +18,9 @@ from transformer_jax.data.tokenizers import Bytes, ByteTokenizer
 from transformer_jax.models.decoder_only import gpt2
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.models.encoder_only import bert
+from transformer_jax.nn.positions import Learned
 from transformer_jax.parallel.mesh import MeshConfig, make_mesh
-from transformer_jax.runs.evaluation import PROBES, Evaluation, encoded_examples
+from transformer_jax.runs.evaluation import PROBES, Evaluation, encoded_examples, evaluate
 from transformer_jax.runs.preparation import prepare
 from transformer_jax.runs.run import Run, Steps
 from transformer_jax.tasks.language_modelling import LanguageModelling
@@ -45,6 +47,21 @@ def evaluation(task, model, examples, mesh, **tokenizers):
     model = task.resolve(model, data, {name: tokenizer.vocab_size for name, tokenizer in vocabularies.items()})
     run = Run(Path("unused"), Experiment(task=task, data=data, model=model), vocabularies)
     return Evaluation(run, encoded_examples(run, examples), mesh), model.build(0)
+
+
+def test_models_that_cannot_read_the_same_texts_are_no_ensemble():
+    data = DataConfig(source=Files(), tokenizer=Bytes(mask=True), max_length=24)
+    task, model = Translation(), base(**SIZE, vocab_size=TEXT.vocab_size)
+    vocabularies = {"source": TEXT, "target": TEXT}
+    run = Run(Path("one"), Experiment(task=task, data=data, model=model), vocabularies)
+    short = replace(model, positions=Learned(), max_length=16)
+    for changes, message in (
+        ({"model": short}, "other cannot decode with one: .*max_length"),
+        ({"task": replace(task, source_prefix="de: ")}, "other has another task.source_prefix"),
+    ):
+        other = Run(Path("other"), replace(run.experiment, **changes), vocabularies)
+        with pytest.raises(ValueError, match=message):
+            evaluate(run, [1], [{"source": "a", "target": "b"}], [(other, [1])])
 
 
 def test_the_loss_of_translations_is_that_of_their_targets_whatever_the_batches():

@@ -1,6 +1,7 @@
 """The table of a sweep: scores, size, time and origin of every row, over its seeds."""
 
 import itertools
+import math
 import numbers
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,16 @@ from transformer_jax.tasks.task import COUNTS
 
 ORIGIN = ("device", "commit", "signature")
 """Columns that say what made the numbers."""
+FINAL = "final_"
+"""In front of the scores of `result.json`, where the last evaluation has others of that split."""
 
 
 def sweep_table(jobs: Sequence[Job], problems: Mapping[Path, str]) -> list[dict[str, Any]]:
     """A record for every row: its overrides, seeds that have finished, scores, parameters, seconds, origin, problem.
 
     Scores are those of the last evaluation in training, `validation_...`, and those of `result.json`, such as
-    `test_...`. Seconds are those of training steps, without compilations, evaluations and checkpoints.
+    `test_...` or `final_validation_...`; NaN where a seed that has finished lacks one. Seconds are those of training
+    steps, without compilations, evaluations and checkpoints.
     """
     return [_record(list(of_row), problems) for _, of_row in itertools.groupby(jobs, key=lambda job: job.row)]
 
@@ -40,7 +44,7 @@ def _record(jobs: list[Job], problems: Mapping[Path, str]) -> dict[str, Any]:
     record["finished"] = f"{len(done)} of {len(jobs)}"
     found = [_numbers(directory, result) for directory, result in zip(done, results, strict=True)]
     for name in dict.fromkeys(name for one in found for name in one):
-        record[name] = Measured(tuple(one[name] for one in found if name in one))
+        record[name] = Measured(tuple(one.get(name, math.nan) for one in found))
     record["parameters"] = Run.open(done[0]).experiment.model.num_parameters() if done else None
     texts = [value for result in results for value in result["scores"].values() if isinstance(value, str)]
     devices = [f"{result['devices']} x {result['device']}" for result in results]
@@ -54,6 +58,8 @@ def _numbers(directory: Path, result: Record) -> dict[str, float]:
     """The scores and seconds of a run."""
     rows = read_metrics(directory)
     found = {name: value for row in rows for name, value in row.items() if name.startswith(VALIDATION)}
-    found |= {f"{result['split']}_{name}": value for name, value in result["scores"].items() if name not in COUNTS}
+    # Not under the name of the last evaluation, which may be of other parameters.
+    split = f"{FINAL}{result['split']}" if f"{result['split']}_" == VALIDATION else result["split"]
+    found |= {f"{split}_{name}": value for name, value in result["scores"].items() if name not in COUNTS}
     found["seconds"] = sum(row["tokens"] / row["tokens_per_second"] for row in rows if row.get("tokens_per_second"))
     return {name: float(value) for name, value in found.items() if isinstance(value, numbers.Real)}

@@ -14,6 +14,7 @@ from transformer_jax.cli.overrides import changed
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.sweep import add_running, make_jobs, run_rows
 from transformer_jax.data.nearest import did_you_mean
+from transformer_jax.data.sources import check_split
 from transformer_jax.reproduction import figures as heads
 from transformer_jax.reproduction import table1 as layers
 from transformer_jax.reproduction import table2 as costs
@@ -86,8 +87,8 @@ def table1(arguments: Sequence[str]) -> None:
     with user_input():
         options = parser.parse_args(arguments)
         lengths = tuple(length for length in sizes.lengths if length <= options.longest)
-        if len(lengths) < 2 or options.heads < 1:
-            parser.error(f"--longest is at least {sizes.lengths[1]} and --heads at least 1")
+        if len(lengths) < 2 or options.heads < 1 or options.width < 1:
+            parser.error(f"--longest is at least {sizes.lengths[1]}, --heads and --width are at least 1")
         sizes = replace(sizes, lengths=lengths, width=options.width, heads=options.heads)
     names = ", ".join(layer.name for layer in layers.layers(sizes))
     print(f"{names} of width {sizes.width}, n = {', '.join(map(str, lengths))}, on {device_name()}", flush=True)
@@ -136,13 +137,15 @@ def table4(arguments: Sequence[str]) -> None:
         directory = Path(options.workdir or Path("runs") / f"table4_{options.scale}")
         file, rows = experiment_file(trees.FILE), [Row(options.scale)]
         jobs = make_jobs(file, trees.SCALES[options.scale], rows, overrides, directory, options, parser.prog)
+        check_split(jobs[0].experiment.data.source, options.split)
 
     def summary(records):
         directories = [job.directory for job in jobs if job.finished]
         if not directories:
             return records, [], ""
         scored = trees.table(directories, options.split)
-        return [scored[0] | {name: records[0][name] for name in ORIGIN}, *scored[1:]], ["F1"], ""
+        trained = {name: records[0].get(name) for name in ("finished", "parameters", "seconds", *ORIGIN, "problem")}
+        return [scored[0] | trained, *scored[1:]], ["F1"], trees.NOTE
 
     run_rows(jobs, options, directory, "table4", summary)
 

@@ -92,6 +92,8 @@ def make_jobs(
             chosen = changed(experiment, words, None, place, f"{prog} {file}")
             check_train(chosen)
             named = ("--variant", variant) if variant else ()
+            if any(job.directory == place for job in jobs):
+                raise ValueError(f"two rows have the directory {place}: name every value once")
             jobs.append(Job(row, seed, place, ("train", str(file), *named, "--workdir", str(place), *words), chosen))
     return jobs
 

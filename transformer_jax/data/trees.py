@@ -23,7 +23,8 @@ ROOTS = ("", TOP, "ROOT", "S1")
 """What treebanks and tools call it."""
 PART = re.compile(r"\(\s*([^\s()]+)\s+([^\s()]+)\s*\)|\(\s*([^\s()]*)|(\))|([^\s()]+)")
 """A tag and its word in brackets; or an opening bracket and its label; a closing one; anything else, which is wrong."""
-ESCAPED = {"(": "-LRB-", ")": "-RRB-"}
+ESCAPED = str.maketrans({"(": "-LRB-", ")": "-RRB-"})
+"""What treebanks write for brackets in words."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,6 @@ def is_tree(tokens: Sequence[str]) -> bool:
 
 def with_words(tokens: Iterable[str], words: Iterable[str]) -> str:
     """A tree with its words in the brackets of the Penn Treebank, XX being the tag of all."""
-    rest = (ESCAPED.get(word, word) for word in words)
+    rest = (word.translate(ESCAPED) for word in words)
     parts = [f"({LEAF} {next(rest)})" if token == LEAF else token for token in tokens]
     return " ".join(parts).replace(f" {CLOSE}", CLOSE)

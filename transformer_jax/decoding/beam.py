@@ -53,8 +53,8 @@ class BeamSearch(TextRules):
     groups: Annotated[int, Ge(1)] = 1
     """Groups of equal size into which the beam is divided, each searched by itself but for `diversity`."""
     diversity: Annotated[float, Ge(0)] = 0.5
-    """With several groups, what a token loses for each hypothesis of the groups before that takes it at this position:
-    lambda of the Hamming diversity of Vijayakumar et al. 2016, section 4. Scores leave it out."""
+    """With several groups, what a token loses for each hypothesis of the groups before that goes on with it here:
+    lambda of the Hamming diversity of Vijayakumar et al. 2016, section 4. An end loses nothing. Scores leave it out."""
 
     def __post_init__(self) -> None:
         if self.beam_size % self.groups:

@@ -62,7 +62,7 @@ class LayerConfig:
     """Dropout inside the feed-forward network, behind its activation (T5, BART)."""
     stochastic_depth: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Probability with which the last layer's sub-layers are left out of an example in training; it rises evenly from 0
-    in the first layer (Huang et al. 2016)."""
+    in the first layer, as in DeiT (Touvron et al. 2021; Huang et al. 2016 begin above 0). One layer alone has it."""
     layer_drop: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Probability with which a layer is left out of a batch in training (Fan et al. 2020, "LayerDrop")."""
     layer_scale: Annotated[float, Gt(0)] | None = None

@@ -135,7 +135,7 @@ class Stack(nnx.Module):
         repeated = jax.checkpoint(run, prevent_cse=self.unroll) if self.remat else run
         run = jax.checkpoint(run) if self.remat else run
         # The random draws of each layer: a key, and how probably a row leaves a sub-layer out.
-        rates = jnp.linspace(0, self.stochastic_depth, self.num_layers) if self.stochastic_depth else None
+        rates = jnp.linspace(self.stochastic_depth, 0, self.num_layers)[::-1] if self.stochastic_depth else None
         keys = None if key is None else (jax.random.split(key, self.num_layers), rates)
         first, scanned, last = (self._group(group, cache, keys) for group in (self.first, self.scanned, self.last))
         layers, tokens, *others = scanned

@@ -3,9 +3,9 @@
 Which heads are shown follows from a measure of the self-attention weights w[q, k] of a sentence, in all layers:
 
 long distance        the mean over queries q of sum_k w[q, k] |q - k|, in tokens: the head with the highest
-anaphora             w[pronoun, k] of a token k before it that may be a noun: the head with the highest; what
-                     may be one is the first piece of a word, of three letters or more and none of the stop words of
-                     scikit-learn
+anaphora             w[pronoun, k] of an English pronoun and a token k before it that may be a noun: the head with
+                     the highest; what may be one is the first piece of a word, of three letters or more and none of the
+                     stop words of scikit-learn
 sentence structure   the mean over queries of half of sum_k |w1[q, k] - w2[q, k]|, from 0 to 1: of the pairs of heads in
                      one layer those two that differ most
 """
@@ -71,10 +71,14 @@ def long_distance(weights: np.ndarray) -> Shown:
 def anaphora(weights: np.ndarray, tokens: Sequence[str]) -> Shown | None:
     """The head in which a pronoun attends most to one word before it that may be a noun."""
     words = [token.removeprefix(WORD_BEGINS).lower() for token in tokens]
+    whole = [
+        token.startswith(WORD_BEGINS) and not after[:1].isalnum()
+        for token, after in itertools.zip_longest(tokens, tokens[1:], fillvalue="")
+    ]
     pairs = [
         (query, key)
         for query, key in itertools.product(range(len(words)), repeat=2)
-        if key < query and words[query] in PRONOUNS and _may_be_noun(tokens[key])
+        if key < query and whole[query] and words[query] in PRONOUNS and _may_be_noun(tokens[key])
     ]
     if not pairs:
         return None

@@ -121,6 +121,9 @@ def row(variation: Variation, base: Experiment) -> Row:
         fields["model.num-layers"] = round(model.num_layers * variation.layers)
     if variation.width != 1:
         fields["model.d-model"] = round(model.d_model * variation.width)
+        # The paper's follows the width by itself (section 5.3); where the peak is given, it is scaled alike.
+        if (peak := base.optimizer.learning_rate) is not None:
+            fields["optimizer.learning-rate"] = float(f"{peak * variation.width**-0.5:.4g}")
     if variation.feed_forward != 1:
         fields["model.d-ff"] = round(model.d_ff * variation.feed_forward)
     if variation.heads != 1:
@@ -187,7 +190,7 @@ def sign(paper: float, base: Measured | None, row: Measured | None) -> str:
     yes or no, with a question mark where it is no larger than the spread of either row's seeds (or there is one seed);
     nothing where the paper saw no change or a row has no number.
     """
-    if round(paper, 6) == 0 or base is None or row is None:
+    if round(paper, 6) == 0 or base is None or row is None or math.isnan(base.mean + row.mean):
         return ""
     change, spreads = row.mean - base.mean, (base.spread, row.spread)
     known = [spread for spread in spreads if spread is not None]
@@ -197,11 +200,11 @@ def sign(paper: float, base: Measured | None, row: Measured | None) -> str:
 
 def verdict(table: Sequence[Mapping[str, Any]], score: str) -> str:
     """How many changes have the paper's sign."""
-    lines = []
+    lines, within = [], {"no?": " (within the spread)"}
     for name in ("PPL", score):
         signs = {line["row"]: line[f"{name}'s sign"] for line in table if line[f"{name}'s sign"]}
         held = [text for text in signs.values() if text.startswith("yes")]
-        failed = [row for row, text in signs.items() if text.startswith("no")]
+        failed = [row + within.get(text, "") for row, text in signs.items() if text.startswith("no")]
         sure = f"{held.count('yes')} of them by more than the spread of the seeds"
         lines.append(
             f"{name}: {len(held)} of {len(signs)} changes against the base have the paper's sign, {sure}"

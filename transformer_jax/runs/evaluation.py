@@ -28,6 +28,8 @@ from transformer_jax.training.step import device_batches
 
 PROBES = 20
 """How many examples are encoded to see whether a table on disk was encoded in the same way."""
+SPECIAL = ("source_prefix", "source_start", "source_end", "source_eos", "target_start")
+"""Fields of a task that decide with which tokens around them the members of an ensemble read and write texts."""
 SEED = 0
 """Seed of random choices such as masks, which are drawn as in epoch 0: the same in every evaluation."""
 
@@ -97,6 +99,15 @@ def _check_member(run: Run, other: Run) -> None:
             f"an ensemble has one vocabulary, but {other.directory} has another than {run.directory}: train it with "
             f"--initialize-from or with data.tokenizer.path"
         )
+    task, data = run.experiment.task, run.experiment.data
+    for name in SPECIAL:
+        if getattr(task, name, None) != getattr(other.experiment.task, name, None):
+            raise ValueError(f"an ensemble reads the same texts, but {other.directory} has another task.{name}")
+    try:
+        sizes = {feature: tokenizer.vocab_size for feature, tokenizer in run.tokenizers.items()}
+        task.resolve(other.experiment.model, data, sizes)
+    except ValueError as error:
+        raise ValueError(f"{other.directory} cannot decode with {run.directory}: {error}") from error
 
 
 def check_evaluation(run: Run, split: str) -> tuple[EncodedExamples, dict[str, int]]:

@@ -213,7 +213,7 @@ def _lengths(experiment: Experiment, table: Table) -> np.ndarray:
     """Those of the table's columns, with room for texts that are cut anew."""
     data, anew = experiment.data, experiment.task.resampled if experiment.data.subword_sampling else {}
     batched = [name for name, column in table.columns.items() if column.batched]
-    return roomy(table.lengths, [data.sampling_room if name in anew else 1 for name in batched], data.max_length)
+    return roomy(table.lengths, [data.sampling_room if name in anew else 1.0 for name in batched], data.max_length)
 
 
 def _check_sampling(run: Run, table: Table) -> None:

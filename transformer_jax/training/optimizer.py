@@ -48,7 +48,8 @@ class OptimizerConfig:
     schedule_steps: Annotated[int, Ge(1), Lt(2**31)] | None = None
     """Length of cosine, linear and warmup_stable_decay schedules; None: train.steps."""
     decay_share: Annotated[float, Gt(0), Le(1)] = 0.2
-    """Of the steps after warm-up, the share, at their end, in which warmup_stable_decay falls to 0 (Hu et al. 2024)."""
+    """Of the steps after warm-up, the share, at their end, in which warmup_stable_decay falls to 0, which the last step
+    has (Hu et al. 2024)."""
     b1: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Decay of the gradient's mean."""
     b2: Annotated[float, Ge(0), Lt(1)] = 0.98
