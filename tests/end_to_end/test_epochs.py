@@ -1,5 +1,7 @@
 """Runs that are measured in epochs, here of two steps, and that end when they have ceased to become better."""
 
+import pytest
+
 from transformer_jax.cli.main import main
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
@@ -7,6 +9,7 @@ from transformer_jax.runs.run import Run
 SCORE = "validation_exact_match"
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_no_better_ends_at_the_same_step_though_it_was_stopped(experiment_file, tmp_path, capsys):
     run = tmp_path / "run"
     command = ["train", str(experiment_file), "--workdir", str(run), "--train.best", SCORE]

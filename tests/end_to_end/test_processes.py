@@ -223,6 +223,7 @@ preparation.training_table = lambda *args, **kwargs: time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_signal_while_text_is_prepared_ends_all_and_starts_nothing_again(file):
     together = Together(file, file.with_name("preparing"), restarts=2, before=LONG_TEXT)
     deadline = time.monotonic() + 600
@@ -237,6 +238,7 @@ def test_a_signal_while_text_is_prepared_ends_all_and_starts_nothing_again(file)
     assert time.monotonic() < told + TIMEOUT + 200
 
 
+@pytest.mark.slow
 def test_directories_that_only_look_the_same_are_refused(file, unbroken):
     """Each host with a copy of its own: the second process is given another."""
     other = file.with_name("copy")
@@ -251,6 +253,7 @@ if os.environ["JAX_PROCESS_ID"] == "1":
     assert status == 2 and "is not seen here; name one that all share" in err
 
 
+@pytest.mark.slow
 def test_processes_started_otherwise_are_refused_by_all(file):
     run = file.with_name("different")
     together = Together(file, run, before='import os, sys; sys.argv += ["--train.seed", os.environ["JAX_PROCESS_ID"]]')

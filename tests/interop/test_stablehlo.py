@@ -67,6 +67,7 @@ def test_an_encoder_gives_its_outputs(tmp_path):
     assert_rows(found, "forward", model(jnp.array(TOKENS), lengths=jnp.array(LENGTH)))
 
 
+@pytest.mark.slow
 def test_a_decoder_reads_prompts_and_goes_on_with_a_cache(tmp_path):
     config = llama(**SIZE, num_kv_heads=1)
     written = TOKENS[:, :2]

@@ -134,6 +134,7 @@ def test_rows_of_a_beam_share_the_memory_and_move_their_cache():
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_remat_and_unroll_change_no_number():
     def loss_and_gradient(config):
         model = config.build(0)

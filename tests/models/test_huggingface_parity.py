@@ -142,6 +142,7 @@ def test_bert_equals_hugging_face(randomised):
     assert config.num_parameters() == sum(parameter.numel() for parameter in theirs.parameters())
 
 
+@pytest.mark.slow
 def test_modern_bert_equals_hugging_face(randomised):
     config = modern_bert(d_model=D, num_heads=4, d_ff=24, num_layers=6, vocab_size=VOCABULARY, window=2)
     theirs = transformers.ModernBertForMaskedLM(
@@ -214,6 +215,7 @@ def test_gpt2_equals_hugging_face(randomised):
     assert config.num_parameters() == sum(parameter.numel() for parameter in theirs.parameters())
 
 
+@pytest.mark.slow
 def test_llama_equals_hugging_face(randomised):
     config = llama(d_model=D, num_heads=4, num_kv_heads=2, d_ff=24, num_layers=2, vocab_size=VOCABULARY)
     theirs = transformers.LlamaForCausalLM(

@@ -161,6 +161,7 @@ def test_training_begins_from_an_imported_run(run, tmp_path, monkeypatch, capsys
     assert values["id2label"] == {"0": "x", "1": "y", "2": "z"} and values["torch_dtype"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_from_a_published_directory_in_one_step(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = "\n".join(f"{line}\t{label}" for line, label in zip(LINES * 4, ["x", "y", "z"] * 4, strict=True))
