@@ -114,7 +114,7 @@ def test_a_topology_that_there_is_not_is_refused(name):
 
 def test_the_command_says_what_it_cannot_do(capsys):
     assert main(["plan", "experiments/quickstart.py", "--topology", "v5e:2x2", "--utilisation", "2"]) == 2
-    assert "--utilisation is above 0" in capsys.readouterr().err
+    assert "--utilisation: a share is above 0" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, which the extra tpu installs")

@@ -114,8 +114,6 @@ def _text(value: Any) -> str:
     match value:
         case None:
             return ""
-        case bool():
-            return "yes" if value else "no"
         case int():
             return f"{value:,}"
         case float():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer_jax.cli.errors import user_input
-from transformer_jax.cli.parser import FIELDS, Parser, changed_run
+from transformer_jax.cli.parser import FIELDS, Parser, add_checkpoint, changed_run
 from transformer_jax.cli.scoring import add_scoring, scored_examples
 from transformer_jax.data.examples import digest
 from transformer_jax.runs.comparison import compare
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
     """Prints a line for every score."""
     parser = Parser("compare", DESCRIPTION, epilog=FIELDS)
     parser.add_argument("runs", metavar="RUN", nargs=2, help="two run directories, such as runs/small runs/large")
-    parser.add_argument("--checkpoint", help="last, best, a step, or average:N; default: train.checkpoint of each run")
+    add_checkpoint(parser)
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the examples; default: 1000")
     add_scoring(parser)
     with user_input():

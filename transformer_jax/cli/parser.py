@@ -46,10 +46,26 @@ def run_parser(verb: str, description: str) -> Parser:
     """Makes the parser of a verb that takes a run directory."""
     parser = Parser(verb, description, epilog=FIELDS)
     parser.add_argument("run", metavar="RUN", help="the run directory, such as runs/quickstart")
-    parser.add_argument(
-        "--checkpoint", help="last, best, ema, a step or average:N; default: the run's train.checkpoint"
-    )
+    add_checkpoint(parser)
     return parser
+
+
+def add_checkpoint(parser: Parser) -> None:
+    """Adds the choice of a run's parameters."""
+    named = "last, best, ema, a step or average:N; default: train.checkpoint of the run"
+    parser.add_argument("--checkpoint", help=named)
+
+
+def add_utilisation(parser: Parser) -> None:
+    """Adds what a time is estimated with."""
+    parser.add_argument("--utilisation", type=share, default=0.4, help="assumed share of the peak; default: 0.4")
+
+
+def share(text: str) -> float:
+    """The number above 0 and at most 1 that a text is."""
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"a share is above 0 and at most 1, not {text}")
+    return float(text)
 
 
 def open_run(parser: Parser, arguments: Sequence[str]) -> tuple[Run, argparse.Namespace]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformer_jax.analysis.plan import make_plan, report, topology, what_would_fit
 from transformer_jax.cli.errors import user_input
 from transformer_jax.cli.overrides import BEGINNING, changed
-from transformer_jax.cli.parser import Parser, show_log
+from transformer_jax.cli.parser import Parser, add_utilisation, show_log
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.preparation import check_train
 
@@ -24,11 +24,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--topology", required=True, metavar="CHIP:SIZES", help="such as v5e:4x4 or h100:8")
     parser.add_argument("--initialize-from", metavar="RUN[:STEP]|DIR", help=BEGINNING)
     parser.add_argument("--variant", metavar="NAME", help="another function of the file, such as small(), to call")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="assumed share of the peak; default: 0.4")
+    add_utilisation(parser)
     with user_input():
         options, overrides = parser.split(arguments)
-        if not 0 < options.utilisation <= 1:
-            parser.error(f"--utilisation is above 0 and at most 1, not {options.utilisation}")
         experiment = load_experiment_file(Path(options.experiment), options.variant or "experiment")
         prog = f"{parser.prog} {options.experiment}"
         experiment = changed(experiment, overrides, options.initialize_from, Path(), prog)

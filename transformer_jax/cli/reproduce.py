@@ -11,7 +11,7 @@ from transformer_jax.analysis.sweep_table import ORIGIN
 from transformer_jax.analysis.tables import shown, write_tables
 from transformer_jax.cli.errors import UserError, user_input
 from transformer_jax.cli.overrides import changed
-from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.parser import Parser, add_checkpoint, add_utilisation
 from transformer_jax.cli.sweep import add_running, make_jobs, run_rows
 from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.data.sources import check_split
@@ -110,12 +110,10 @@ def table1(arguments: Sequence[str]) -> None:
 def table2(arguments: Sequence[str]) -> None:
     """Operations of training the base and the big model, counted, and hours on other machines, estimated."""
     parser = Parser("reproduce table2", "Counts a step's operations, and estimates its time from published peaks.")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="assumed share of the peak; default: 0.4")
+    add_utilisation(parser)
     parser.add_argument("--workdir", metavar="DIR", default="runs/table2", help="for table2.csv and .json")
     with user_input():
         options = parser.parse_args(arguments)
-        if not 0 < options.utilisation <= 1:
-            parser.error(f"--utilisation is above 0 and at most 1, not {options.utilisation}")
         file = experiment_file(costs.FILE)
         experiments = [load_experiment_file(file, paper.variant) for paper in costs.MODELS]
         devices, _ = topology(f"cpu:{costs.GPUS}")
@@ -155,7 +153,7 @@ def figures(arguments: Sequence[str]) -> None:
     parser = Parser("reproduce figures", heads.__doc__ or "")
     parser.add_argument("sentences", metavar="SENTENCE", nargs="*", help="sources; default: the paper's two sentences")
     parser.add_argument("--workdir", metavar="RUN", required=True, help="the run directory of a translation")
-    parser.add_argument("--checkpoint", help="last, best, a step or average:N; default: the run's train.checkpoint")
+    add_checkpoint(parser)
     parser.add_argument("--output", metavar="DIR", help="default: RUN/figures")
     with user_input():
         options = parser.parse_args(arguments)

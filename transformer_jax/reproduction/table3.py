@@ -37,8 +37,9 @@ class Variation:
     heads: float = 1.0
     key_width: float = 1.0
     """Of the queries and keys of a head; its values stay as wide as the base's."""
-    dropout: float | None = None
-    """0, or what is added to the base's; None: it stays."""
+    no_dropout: bool = False
+    more_dropout: float = 0.0
+    """Added to the base's."""
     label_smoothing: float | None = None
     learned_positions: bool = False
     steps: int = 1
@@ -64,12 +65,12 @@ VARIATIONS = (
     Variation("C-d1024", 4.66, 26.0, 168, width=2.0),
     Variation("C-ff1024", 5.12, 25.4, 53, feed_forward=1 / 2),
     Variation("C-ff4096", 4.75, 26.2, 90, feed_forward=2.0),
-    Variation("D-drop0.0", 5.77, 24.6, dropout=0.0),
-    Variation("D-drop0.2", 4.95, 25.5, dropout=0.1),
+    Variation("D-drop0.0", 5.77, 24.6, no_dropout=True),
+    Variation("D-drop0.2", 4.95, 25.5, more_dropout=0.1),
     Variation("D-ls0.0", 4.67, 25.3, label_smoothing=0.0),
     Variation("D-ls0.2", 5.47, 25.7, label_smoothing=0.2),
     Variation("E-learned", 4.92, 25.7, learned_positions=True),
-    Variation("big", 4.33, 26.4, 213, width=2.0, feed_forward=2.0, heads=2.0, dropout=0.2, steps=3),
+    Variation("big", 4.33, 26.4, 213, width=2.0, feed_forward=2.0, heads=2.0, more_dropout=0.2, steps=3),
 )
 VOCABULARY = 41_100
 """Tokens with which the paper's column of parameters follows from its sizes."""
@@ -131,8 +132,8 @@ def row(variation: Variation, base: Experiment) -> Row:
     if variation.key_width != 1:
         fields["model.head-dim"] = round(model.head_width * variation.key_width)
         fields["model.value-dim"] = model.head_width
-    if variation.dropout is not None:
-        fields["model.dropout"] = round(model.dropout + variation.dropout, 3) if variation.dropout else 0.0
+    if variation.no_dropout or variation.more_dropout:
+        fields["model.dropout"] = 0.0 if variation.no_dropout else round(model.dropout + variation.more_dropout, 3)
     if variation.label_smoothing is not None:
         fields["task.label-smoothing"] = variation.label_smoothing
     if variation.learned_positions:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,25 +84,33 @@ def make_schedule(config: OptimizerConfig, d_model: int, steps: int) -> optax.Sc
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32) + 1
-        after = shape(step / config.warmup_steps, jnp.clip((step - config.warmup_steps) / length, 0, 1), config)
+        way = jnp.clip((step - config.warmup_steps) / length, 0, 1)
+        after = shape.fraction(step / config.warmup_steps, way, config)
         return peak * jnp.minimum(step / config.warmup_steps, after)
 
     return schedule
 
 
-SCHEDULES: dict[str, Callable[[jax.Array, jax.Array, OptimizerConfig], jax.Array]] = {
-    # Fraction of the peak, given the step in units of warm-up and the part of the way from there to the end.
-    "inverse_sqrt": lambda warmups, _, __: jax.lax.rsqrt(warmups),
-    "constant": lambda _, way, __: jnp.ones_like(way),
-    "cosine": lambda _, way, __: (1 + jnp.cos(jnp.pi * way)) / 2,
-    "linear": lambda _, way, __: 1 - way,
-    "warmup_stable_decay": lambda _, way, config: jnp.minimum((1 - way) / config.decay_share, 1),
+class Shape(NamedTuple):
+    """How a learning rate goes on after warm-up."""
+
+    fraction: Callable[[jax.Array, jax.Array, OptimizerConfig], jax.Array]
+    """Of the peak, given the step in units of warm-up and the part of the way from there to the end."""
+    has_end: bool = True
+
+
+SCHEDULES = {
+    "inverse_sqrt": Shape(lambda warmups, _, __: jax.lax.rsqrt(warmups), has_end=False),
+    "constant": Shape(lambda _, way, __: jnp.ones_like(way), has_end=False),
+    "cosine": Shape(lambda _, way, __: (1 + jnp.cos(jnp.pi * way)) / 2),
+    "linear": Shape(lambda _, way, __: 1 - way),
+    "warmup_stable_decay": Shape(lambda _, way, config: jnp.minimum((1 - way) / config.decay_share, 1)),
 }
 
 
 def depends_on_steps(config: OptimizerConfig) -> bool:
     """Whether the learning rate at a step depends on train.steps."""
-    return config.schedule in ("cosine", "linear", "warmup_stable_decay") and config.schedule_steps is None
+    return SCHEDULES[config.schedule].has_end and config.schedule_steps is None
 
 
 def make_optimizer(
