@@ -7,7 +7,7 @@ SentencePiece has both, but no seed that gives the same in every process; a resu
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -47,6 +47,15 @@ def resample(
             tokens[row], lengths[row] = 0, len(whole)
             tokens[row, : len(whole)] = whole
     return batch | {column: tokens, f"{column}_length": lengths}
+
+
+def resample_all(
+    batch: Batch, columns: Mapping[str, tuple[int, int]], tokenizers: Mapping[str, Any], **settings: Any
+) -> Batch:
+    """The same for several columns, with the tokens around their texts."""
+    for column, around in columns.items():
+        batch = resample(batch, column, tokenizers[column], around=around, **settings)
+    return batch
 
 
 def draw(tokenizer: Tokenizer, ids: list[int], alpha: float, key: Sequence[int | str], *, longest: int) -> list[int]:

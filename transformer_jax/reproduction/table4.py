@@ -46,12 +46,14 @@ def scored(directory: Path, split: str, well_formed: bool) -> dict[str, Any]:
     Raises RuntimeError if that fails.
     """
     kept = directory / f"{split}_{'trees' if well_formed else 'texts'}.json"
-    steps = Run.open(directory).checkpoint_steps(None)
-    if kept.exists() and (scores := json.loads(kept.read_text()))["checkpoint"] == steps:
+    run = Run.open(directory)
+    of = {"experiment": repr(run.experiment), "checkpoint": run.checkpoint_steps(None)}
+    if kept.exists() and (scores := json.loads(kept.read_text())) | of == scores:
         return scores
     asked = [str(directory), "--split", split, "--task.well-formed", str(well_formed), "--json"]
     found = subprocess.run([sys.executable, "-m", "transformer_jax", "evaluate", *asked], stdout=subprocess.PIPE)
     if found.returncode:
         raise RuntimeError(f"evaluate {shlex.join(asked)} ended with status {found.returncode}")
-    write_whole(kept, found.stdout)
-    return json.loads(found.stdout)
+    scores = json.loads(found.stdout) | of
+    write_whole(kept, json.dumps(scores).encode())
+    return scores

@@ -21,7 +21,7 @@ from transformer_jax.data.lines import write_whole
 from transformer_jax.data.packing import PackedPlan
 from transformer_jax.data.pipeline import Plan
 from transformer_jax.data.plan import BatchPlan
-from transformer_jax.data.subword_sampling import resample, roomy
+from transformer_jax.data.subword_sampling import resample_all, roomy
 from transformer_jax.data.table import EncodedExamples, Table
 from transformer_jax.data.vocabulary import load_tokenizers, save_tokenizers, train_tokenizers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes
@@ -211,7 +211,9 @@ def _plan(experiment: Experiment, table: Table) -> Plan:
 
 def _lengths(experiment: Experiment, table: Table) -> np.ndarray:
     """Those of the table's columns, with room for texts that are cut anew."""
-    data, anew = experiment.data, experiment.task.resampled if experiment.data.subword_sampling else {}
+    data, anew = experiment.data, experiment.task.resampled
+    if not data.subword_sampling:
+        return table.lengths
     batched = [name for name, column in table.columns.items() if column.batched]
     return roomy(table.lengths, [data.sampling_room if name in anew else 1.0 for name in batched], data.max_length)
 
@@ -223,9 +225,7 @@ def _check_sampling(run: Run, table: Table) -> None:
         raise ValueError(f"{type(task).__name__} has no data.subword_sampling; set it to 0")
     rows = np.arange(min(len(table), PROBES))
     batch = {"example": rows.astype(np.int32), **table.batch(rows, table.lengths[rows].max(axis=0).tolist())}
-    for column, around in task.resampled.items():
-        tokenizer: Any = run.tokenizers[column]
-        resample(batch, column, tokenizer, around=around, alpha=data.subword_sampling, seed=0, epoch=0)
+    resample_all(batch, task.resampled, run.tokenizers, alpha=data.subword_sampling, seed=0, epoch=0)
 
 
 def _validation(run: Run, mesh: Mesh) -> Evaluation | None:

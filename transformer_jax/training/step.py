@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from transformer_jax.data.pipeline import Plan, batches
-from transformer_jax.data.subword_sampling import resample
+from transformer_jax.data.subword_sampling import resample_all
 from transformer_jax.data.table import Table
 from transformer_jax.nn.layer_names import layer_numbers
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, partition, replace_parameters
@@ -119,9 +119,8 @@ def device_batches(
     mine, number = batch_parts(mesh)
 
     def augment(batch: dict[str, np.ndarray], epoch: int) -> dict[str, np.ndarray]:
-        for column, around in task.resampled.items() if subword_sampling else ():
-            draw: dict[str, Any] = {"alpha": subword_sampling, "seed": seed, "epoch": epoch}
-            batch = resample(batch, column, tokenizers[column], around=around, **draw)
+        if subword_sampling:
+            batch = resample_all(batch, task.resampled, tokenizers, alpha=subword_sampling, seed=seed, epoch=epoch)
         return task.augment(batch, tokenizers, seed=seed, epoch=epoch)
 
     def place(array: np.ndarray) -> Array:
