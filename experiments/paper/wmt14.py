@@ -13,17 +13,23 @@ Parameters as docs/REPRODUCTION.md counts them, smoothing as in table 3; the mea
 (big); beam 4, alpha 0.6.
 Not trained here yet: no time and no score of our own. A GPU or TPU is needed.
 
-    # Once, on a machine with TensorFlow, to prepare the data set (fr-en for French):
+    # Once: downloads what statmt.org publishes, checks it, and writes line-aligned files (--language fr for French).
+    python launch/wmt14.py DIRECTORY
+    transformer-jax train experiments/paper/wmt14.py --variant en_de_base_files --data.source.directory DIRECTORY
+
+    # Or once, on a machine with TensorFlow, the data set of TensorFlow Datasets (fr-en for French), then with none:
     python -c "import tensorflow_datasets as tfds; tfds.builder('wmt14_translate/de-en',
         data_dir='DIRECTORY', file_format='array_record').download_and_prepare()"
-    # Then, with no TensorFlow:
     transformer-jax train experiments/paper/wmt14.py --variant en_de_base --data.source.data-dir DIRECTORY
 """
+
+from dataclasses import replace
 
 from transformer_jax import (
     DataConfig,
     EncoderDecoderConfig,
     Experiment,
+    Files,
     SentencePiece,
     Tfds,
     TrainConfig,
@@ -71,6 +77,33 @@ def en_fr_base() -> Experiment:
 
 def en_fr_big() -> Experiment:
     return make("fr", 32_000, big(dropout=0.1, dtype="bfloat16"), 300_000, averaged=20)
+
+
+def of_files(recipe: Experiment, language: str) -> Experiment:
+    """The recipe with the files that launch/wmt14.py writes."""
+    source = Files(
+        directory=f"data/wmt14_{language}",
+        train=("train.en", f"train.{language}"),
+        validation=("newstest2013.en", f"newstest2013.{language}"),
+        test=("newstest2014.en", f"newstest2014.{language}"),
+    )
+    return replace(recipe, data=replace(recipe.data, source=source))
+
+
+def en_de_base_files() -> Experiment:
+    return of_files(en_de_base(), "de")
+
+
+def en_de_big_files() -> Experiment:
+    return of_files(en_de_big(), "de")
+
+
+def en_fr_base_files() -> Experiment:
+    return of_files(en_fr_base(), "fr")
+
+
+def en_fr_big_files() -> Experiment:
+    return of_files(en_fr_big(), "fr")
 
 
 experiment = en_de_base

@@ -32,7 +32,7 @@ def test_a_dry_run_of_table_3_prints_every_row(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("transformer_jax.cli.sweep.make_plan", lambda experiment, devices: None)
     monkeypatch.setattr("transformer_jax.cli.sweep.cost", lambda row, plan: row.name)
     arguments = ["reproduce", "table3", "--scale", "wmt14", "--seeds", "2", "--dry-run", "--workdir", str(tmp_path)]
-    assert main([*arguments, "--data.source.data-dir", "DIR"]) == 0
+    assert main([*arguments, "--data.source.directory", "DIR"]) == 0
     commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("transformer-jax")]
     assert len(commands) == 40
-    assert all("--variant en_de_base" in line and "--data.source.data-dir DIR" in line for line in commands)
+    assert all("--variant en_de_base_files" in line and "--data.source.directory DIR" in line for line in commands)

@@ -100,7 +100,7 @@ SCALES = {
         "experiments/multi30k_en_de.py", None, "bleu", ("--model.num-heads", "8", "--train.patience", "0")
     ),
     "wmt14": Scale(
-        "experiments/paper/wmt14.py", "en_de_base", "bleu", ("--train.validation-examples", "3000"), PARAMETERS
+        "experiments/paper/wmt14.py", "en_de_base_files", "bleu", ("--train.validation-examples", "3000"), PARAMETERS
     ),
 }
 
