@@ -24,5 +24,5 @@ def test_files_hold_every_value_and_the_picture_every_row(tmp_path):
     rows = list(csv.DictReader(table.open()))
     assert (rows[0]["loss"], rows[0]["loss spread"], rows[1]["loss spread"]) == ("2.0", "1.0", "")
     assert json.loads(whole.read_text())[0]["loss"] == {"mean": 2, "spread": 1, "values": [1, 2, 3]}
-    picture = draw_rows(RECORDS, "row", ["loss"], tmp_path / "table.png")
+    picture = draw_rows(RECORDS, ["loss"], tmp_path / "table.png")
     assert picture.read_bytes().startswith(b"\x89PNG") and len(list(tmp_path.iterdir())) == 3

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from transformer_jax.analysis.plan import topology, with_vocabulary
+from transformer_jax.cli.main import main
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.reproduction.table2 import (
     FILE,
@@ -15,6 +16,7 @@ from transformer_jax.reproduction.table2 import (
     SUSTAINED,
     TOKENS,
     as_counted,
+    draw,
     table,
     verdict,
 )
@@ -53,3 +55,15 @@ def test_the_table_has_both_models_and_hours_that_fall_with_faster_chips():
     assert [row["parameters"] for row in rows] == [63_045_632, 214_171_648]
     assert all(row["hours on v5e-8"] > row["hours on v5p-8 (4 chips)"] > row["hours on 8 H100"] > 0 for row in rows)
     assert "29 % (base) and 42 % (big)" in verdict(rows, 0.4)
+
+
+def test_operations_and_hours_of_both_models_are_drawn(tmp_path):
+    numbers = {"FLOP (paper)": 3e18, "FLOP counted": 1e18, "hours on 8 P100 (paper)": 12.0, "hours on v5e-8": 0.4}
+    path = draw([{"model": model, **numbers} for model in ("base", "big")], tmp_path / "table2.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_dry_run_compiles_nothing(tmp_path, capsys):
+    assert main(["reproduce", "table2", "--dry-run", "--workdir", str(tmp_path / "there")]) == 0
+    assert "base and big for v5e-8, v5p-8 (4 chips), 8 H100" in capsys.readouterr().out
+    assert not (tmp_path / "there").exists()

@@ -1,5 +1,6 @@
 """Runs of a sweep, with a stand-in for the training."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -17,12 +18,13 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.models.encoder_decoder import base
 from transformer_jax.runs import sweep
+from transformer_jax.runs.preparation import LOCK
 from transformer_jax.runs.sweep import Job, Row, run_jobs
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment
 
 TRAINING = """#!{python}
-import pathlib, signal, sys, time
+import fcntl, pathlib, signal, sys, time
 place = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
 place.mkdir(parents=True, exist_ok=True)
 def stop(number, frame):
@@ -35,9 +37,10 @@ with (place / "starts").open("a") as file:
 if "bad" in place.name:
     print("Traceback\\nfailed: ValueError: it is bad")
     sys.exit(1)
-if "busy" in place.name and not (place / "saved").exists():
-    (place / "saved").touch()
-    print("error: another process is training in here; wait, or use another --workdir")
+lock = (place / ".lock").open("a")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
     sys.exit(2)
 if "long" in place.name and not (place / "saved").exists():
     time.sleep(60)
@@ -102,7 +105,16 @@ def test_a_signal_lets_the_training_save_and_ends_the_sweep_which_goes_on_from_t
 def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(jobs, monkeypatch):
     monkeypatch.setattr(sweep, "RETRY", 0.01)
     several, said = jobs("busy", "two"), []
-    assert run_jobs(several, said.append) == {}
+    several[0].directory.mkdir()
+    with (several[0].directory / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def tell(line):
+            said.append(line)
+            if "waiting" in line:
+                lock.close()
+
+        assert run_jobs(several, tell) == {}
     assert list(map(starts, several)) == [2, 1] and said[1].endswith("waiting for the process that trains there")
 
 

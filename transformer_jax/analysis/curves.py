@@ -4,8 +4,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformer_jax.analysis.drawing import BLUE, INK, MUTED, ORANGE, quiet, save
+from transformer_jax.analysis.drawing import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save
 from transformer_jax.runs.metrics import read_metrics
+from transformer_jax.runs.trackers import VALIDATION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,16 +23,12 @@ def draw_curves(directory: Path) -> Path | None:
     rows = read_metrics(directory)
     if not rows:
         return None
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     names = list(dict.fromkeys(name for row in rows for name in row))
-    scores = [name for name in names if name.startswith("validation_") and name != "validation_loss"]
+    scores = [name for name in names if name.startswith(VALIDATION) and name != f"{VALIDATION}loss"]
     small = scores + [name for name in ("learning_rate", "gradient_norm") if name in names]
     lines = math.ceil(len(small) / 4)
     heights = [1.7] + [1.0] * lines
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-    figure = Figure(figsize=(10, 2 * sum(heights) + 0.6), dpi=150, layout=layout, facecolor="white")
+    figure = new_figure(10, 2 * sum(heights) + 0.6, w_pad=0.1, h_pad=0.08)
     figure.suptitle(directory.resolve().name, x=0.015, ha="left", color=INK, size=15, weight="bold", parse_math=False)
     figure.supxlabel("step", color=MUTED, size=9)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
@@ -58,7 +55,7 @@ def _draw(axes: "Axes", rows: list[dict[str, Any]], metrics: dict[str, str]) -> 
             continue
         steps, values = zip(*points, strict=True)
         drawn += values
-        marker = "o" if name.startswith("validation_") or len(points) == 1 else None
+        marker = "o" if name.startswith(VALIDATION) or len(points) == 1 else None
         axes.plot(steps, values, color=color, linewidth=1.5, marker=marker, markersize=3.5, clip_on=False)
         text, align = f"{name.replace('_', ' ')}  {values[-1]:.4g}", "right" if position else "left"
         axes.text(position, 1.05, text, color=color, size=10, weight="bold", ha=align, transform=axes.transAxes)

@@ -10,6 +10,15 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, BLUE, ORANGE = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb", "#ea580c"
 
 
+def new_figure(width: float, height: float, **padding: float) -> "Figure":
+    """A white figure of so many inches, whose parts make room for each other's labels, with `padding` around them."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(**padding)
+    return Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
+
+
 def quiet(axes: "Axes", *, frame: bool = False) -> None:
     """Faint lines behind the numbers, small labels; with `frame` the lines of the axes stay at the left and below."""
     axes.grid(color=GRID, linewidth=0.8)

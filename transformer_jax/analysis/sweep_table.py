@@ -11,8 +11,9 @@ from typing import Any
 from transformer_jax.analysis.tables import Measured, Record
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.result import read_result
-from transformer_jax.runs.run import VALIDATION, Run
+from transformer_jax.runs.run import Run
 from transformer_jax.runs.sweep import Job
+from transformer_jax.runs.trackers import VALIDATION
 from transformer_jax.tasks.task import COUNTS
 
 ORIGIN = ("device", "commit", "signature")

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from transformer_jax.analysis.drawing import BLUE, INK, quiet, save
+from transformer_jax.analysis.drawing import BLUE, INK, new_figure, quiet, save
 from transformer_jax.data.lines import write_whole
 
 
@@ -85,13 +85,9 @@ def write_tables(records: Sequence[Record], directory: Path, name: str) -> list[
     return [directory / file for file in files]
 
 
-def draw_rows(records: Sequence[Record], label: str, columns: Sequence[str], path: Path) -> Path:
-    """Draws a panel for each column, with a dot for each row and a line as long as twice the spread of its values."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    size = (3 + 2.6 * len(columns), 1.2 + 0.3 * len(records))
-    figure = Figure(figsize=size, dpi=150, layout=ConstrainedLayoutEngine(), facecolor="white")
+def draw_rows(records: Sequence[Record], columns: Sequence[str], path: Path) -> Path:
+    """Draws a panel for each column: a dot for each `row`, and a line as long as twice the spread of its values."""
+    figure = new_figure(3 + 2.6 * len(columns), 1.2 + 0.3 * len(records))
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, columns, strict=True):
         for place, record in enumerate(records):
@@ -104,7 +100,7 @@ def draw_rows(records: Sequence[Record], label: str, columns: Sequence[str], pat
         axes.margins(x=0.1, y=0.5 / len(records))
         axes.locator_params(axis="x", nbins=4)
         quiet(axes)
-    labels = [_text(record.get(label)) for record in records]
+    labels = [_text(record.get("row")) for record in records]
     panels[0].set_yticks(range(len(records)), labels, parse_math=False)
     panels[0].invert_yaxis()
     return save(figure, path)

@@ -117,7 +117,7 @@ def run_rows(jobs: Sequence[Job], options: Namespace, directory: Path, name: str
         print(note)
     print(*write_tables(records, directory, name), sep="\n")
     if columns:
-        print(draw_rows(records, "row", columns, directory / f"{name}.png"))
+        print(draw_rows(records, columns, directory / f"{name}.png"))
     if problems:
         print(f"failed: {len(problems)} of {len(jobs)} runs, see the logs beside their directories", file=sys.stderr)
         raise SystemExit(1)

@@ -11,7 +11,7 @@ import sentencepiece
 
 from transformer_jax.data.lines import own, read_json
 from transformer_jax.data.published_tokenizer import SETTINGS, PublishedTokenizer, content_of
-from transformer_jax.data.tokenizers import Offsets, encodable, ids_and_spans
+from transformer_jax.data.tokenizers import WORD_BEGIN, Offsets, encodable, ids_and_spans
 
 PAIR = ("source.spm", "target.spm")
 """Marian's files: one model of pieces for each side, and vocab.json for both."""
@@ -185,7 +185,7 @@ class PieceTokenizer(PublishedTokenizer):
         return self._pieces.get(token_id, "")
 
     def starts_word(self, token_id: int) -> bool:
-        return token_id in self.special or self.piece(token_id).startswith("\u2581")
+        return token_id in self.special or self.piece(token_id).startswith(WORD_BEGIN)
 
     def write_published(self, directory: Path) -> None:
         """Writes the files as they were published, and their settings."""

@@ -17,15 +17,13 @@ import sentencepiece
 from jaxtyping import Int32
 
 from transformer_jax.data.pipeline import Batch
-from transformer_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer
+from transformer_jax.data.tokenizers import WORD_BEGIN, SentencePieceTokenizer, Tokenizer
 
 RowLengths = Int32[np.ndarray, "rows columns"]
 DRAWS = 4
 """Draws for a text, of which the first that is short enough is taken."""
 BEST = 64
 """Cuts of a text that a unigram model draws from."""
-SPACE = "\u2581"
-"""SentencePiece's sign for a space, with which a word begins."""
 
 
 def resample(
@@ -141,7 +139,7 @@ def _bpe(processor: Any) -> Cut:
     def words(ids: list[int]) -> Iterator[list[int]]:
         word: list[int] = []
         for token_id in ids:
-            if word and pieces[token_id].startswith(SPACE):
+            if word and pieces[token_id].startswith(WORD_BEGIN):
                 yield word
                 word = []
             word.append(token_id)

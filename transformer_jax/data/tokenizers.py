@@ -139,6 +139,8 @@ class TokenizerConfig:
 
 NORMALIZATIONS = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity")
 WORDS = {"normalization_rule_name": "nmt_nfkc"}
+WORD_BEGIN = "\u2581"
+"""SentencePiece's sign for a space, with which a word begins."""
 CHARACTERS = {"normalization_rule_name": "identity", "add_dummy_prefix": False, "remove_extra_whitespaces": False}
 MODEL_TYPES: dict[str, dict[str, Any]] = {"bpe": WORDS, "unigram": WORDS, "word": WORDS, "char": CHARACTERS}
 """SentencePiece's settings by the type of model: it normalises words, and gives characters back as they were.
@@ -340,7 +342,7 @@ class SentencePieceTokenizer(Tokenizer):
         return self._processor.id_to_piece(token_id)
 
     def starts_word(self, token_id: int) -> bool:
-        return token_id in self.special or self.piece(token_id).startswith("\u2581")
+        return token_id in self.special or self.piece(token_id).startswith(WORD_BEGIN)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ OPEN, CLOSE, LEAF = "(", ")", "XX"
 TOP = "TOP"
 """The label above a tree, where one is needed."""
 ROOTS = ("", TOP, "ROOT", "S1")
-"""What treebanks and tools call it."""
+"""Labels that treebanks and tools give to the root, beside none."""
 PART = re.compile(r"\(\s*([^\s()]+)\s+([^\s()]+)\s*\)|\(\s*([^\s()]*)|(\))|([^\s()]+)")
 """A tag and its word in brackets; or an opening bracket and its label; a closing one; anything else, which is wrong."""
 ESCAPED = str.maketrans({"(": "-LRB-", ")": "-RRB-"})

@@ -1,4 +1,4 @@
-"""What a text that is generated may go on with, by what it has so far: for beam search and for sampling."""
+"""Constraints on generated texts: the tokens that may come next, in beam search and in sampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transformer_jax.data.tokenizers import WORD_BEGIN
 from transformer_jax.tasks.predictor import AttentionMap
 
 SENTENCES = (
@@ -31,7 +32,6 @@ PRONOUNS = (
     "they", "them", "their", "theirs", "themselves",
 )
 # fmt: on
-WORD_BEGINS = "▁"
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def long_distance(weights: np.ndarray) -> Shown:
 
 def anaphora(weights: np.ndarray, tokens: Sequence[str]) -> Shown | None:
     """The head in which a pronoun attends most to one word before it that may be a noun."""
-    words = [token.removeprefix(WORD_BEGINS).lower() for token in tokens]
+    words = [token.removeprefix(WORD_BEGIN).lower() for token in tokens]
     whole = [
-        token.startswith(WORD_BEGINS) and not after[:1].isalnum()
+        token.startswith(WORD_BEGIN) and not after[:1].isalnum()
         for token, after in itertools.zip_longest(tokens, tokens[1:], fillvalue="")
     ]
     pairs = [
@@ -109,5 +109,5 @@ def picture(attention: AttentionMap, shown: Shown) -> AttentionMap:
 def _may_be_noun(token: str) -> bool:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    word = token.removeprefix(WORD_BEGINS).lower()
-    return token.startswith(WORD_BEGINS) and word.isalpha() and len(word) > 2 and word not in ENGLISH_STOP_WORDS
+    word = token.removeprefix(WORD_BEGIN).lower()
+    return token.startswith(WORD_BEGIN) and word.isalpha() and len(word) > 2 and word not in ENGLISH_STOP_WORDS

@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transformer_jax.analysis.drawing import INK, MUTED, quiet, save
+from transformer_jax.analysis.drawing import INK, MUTED, new_figure, quiet, save
 from transformer_jax.nn.attention import dot_product_attention
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 
-Text = Float[Array, "length width"]
+Vectors = Float[Array, "length width"]
 Weights = Mapping[str, Array]
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#6b7280")
@@ -57,14 +57,14 @@ class Sizes:
             raise ValueError(f"the width {self.width} is not a multiple of {self.heads} heads")
 
 
-def self_attention(weights: Weights, x: Text, mask: AttentionMask = EVERYTHING) -> Text:
+def self_attention(weights: Weights, x: Vectors, mask: AttentionMask = EVERYTHING) -> Vectors:
     """Every vector sees all others, or what the mask shows."""
     query, key, value = _heads(weights, x)
     mixed = dot_product_attention(query[None], key[None], value[None], mask)[0]
     return jnp.einsum("nhe,hed->nd", mixed, weights["output"])
 
 
-def attention_in_blocks(weights: Weights, x: Text, *, size: int) -> Text:
+def attention_in_blocks(weights: Weights, x: Vectors, *, size: int) -> Vectors:
     """Every vector sees `size / 2` vectors to each side, of which blocks of `size` are at hand for all of a block."""
     length, count = len(x), len(x) // size
     query, key, value = (part.reshape(count, size, *part.shape[1:]) for part in _heads(weights, x))
@@ -87,7 +87,7 @@ def attention_in_blocks(weights: Weights, x: Text, *, size: int) -> Text:
     return jnp.einsum("nhe,hed->nd", mixed.reshape(length, *mixed.shape[2:]), weights["output"])
 
 
-def recurrent(weights: Weights, x: Text) -> Text:
+def recurrent(weights: Weights, x: Vectors) -> Vectors:
     """`h_t = tanh(W x_t + U h_(t-1))`."""
 
     def step(state: Array, vector: Array) -> tuple[Array, Array]:
@@ -97,13 +97,13 @@ def recurrent(weights: Weights, x: Text) -> Text:
     return jax.lax.scan(step, jnp.zeros_like(x[0]), x @ weights["input"])[1]
 
 
-def convolution(weights: Weights, x: Text) -> Text:
+def convolution(weights: Weights, x: Vectors) -> Vectors:
     """Every vector is a map of the `k` around it."""
     dimensions = ("NWC", "WIO", "NWC")
     return jax.lax.conv_general_dilated(x[None], weights["kernel"], (1,), "SAME", dimension_numbers=dimensions)[0]
 
 
-def _heads(weights: Weights, x: Text) -> list[Array]:
+def _heads(weights: Weights, x: Vectors) -> list[Array]:
     return [jnp.einsum("nd,dhe->nhe", x, weights[name]) for name in ("query", "key", "value")]
 
 
@@ -115,7 +115,7 @@ class Layer:
     complexity: str
     sequential: str
     path: str
-    apply: Callable[[Weights, Text], Text]
+    apply: Callable[[Weights, Vectors], Vectors]
     shapes: Mapping[str, tuple[int, ...]]
 
 
@@ -188,10 +188,7 @@ def power(values: Mapping[int, float | None]) -> float | None:
 
 def draw(measured: Sequence[Mapping[str, Any]], sizes: Sizes, path: Path) -> Path:
     """Draws time and memory over the length, both axes in powers."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(10, 4.2), dpi=150, layout=ConstrainedLayoutEngine(), facecolor="white")
+    figure = new_figure(10, 4.2)
     panels = figure.subplots(1, 2)
     for axes, column in zip(panels, ("milliseconds", "MiB"), strict=True):
         for layer, color in zip(layers(sizes), COLORS, strict=True):

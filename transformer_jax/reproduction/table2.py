@@ -8,8 +8,10 @@ sentences of 32 tokens, times the number of steps. Their share of the paper's nu
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from transformer_jax.analysis.drawing import BLUE, INK, ORANGE, new_figure, quiet, save
 from transformer_jax.analysis.plan import make_plan, step_seconds
 from transformer_jax.parallel.chips import CHIPS
 from transformer_jax.training.experiment import Experiment
@@ -69,6 +71,26 @@ def table(experiments: Sequence[Experiment], devices: Sequence[Any], utilisation
             "hours on 8 P100 (paper)": paper.hours,
             **hours,
         }
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Draws operations, the paper's and counted, and hours on all machines, in powers of ten."""
+    figure = new_figure(10, 2.6)
+    panels = {
+        "FLOP of training": {"paper": "FLOP (paper)", "counted": "FLOP counted"},
+        "hours of training": {name.removeprefix("hours on "): name for name in rows[0] if name.startswith("hours on ")},
+    }
+    for axes, (title, names) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for row, color in zip(rows, (BLUE, ORANGE), strict=True):
+            values = [row[name] for name in names.values()]
+            axes.semilogx(values, range(len(names)), "o", color=color, label=row["model"])
+        axes.set_yticks(range(len(names)), list(names))
+        axes.invert_yaxis()
+        axes.margins(y=0.3)
+        axes.set_title(title, color=INK, size=11, loc="left")
+        quiet(axes)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    return save(figure, path)
 
 
 def verdict(rows: Sequence[dict[str, Any]], utilisation: float) -> str:

@@ -34,12 +34,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from transformer_jax.data.lines import write_whole
-from transformer_jax.runs.trackers import TRACKERS, by_group
+from transformer_jax.runs.trackers import TRACKERS, VALIDATION, by_group
 
 METRICS = "metrics.jsonl"
 Row = Mapping[str, float | int]
 
-_VALIDATION = "validation_"
 _SHOWN: dict[str, Callable[[float], str]] = {
     "loss": "loss {:7.4f}".format,
     "gradient_norm": "gradient {:6.3f}".format,
@@ -112,7 +111,7 @@ class MetricsLog:
         for tracker in self._trackers:
             tracker.write(step, by_group(row))
         self.show(row)
-        scores = {name.removeprefix(_VALIDATION): row[name] for name in row if name.startswith(_VALIDATION)}
+        scores = {name.removeprefix(VALIDATION): row[name] for name in row if name.startswith(VALIDATION)}
         if scores:
             values = [f"{name} {value:.4g}" for name, value in scores.items()]
             self.message("  ".join([self._place(step), "validation", *values]))

@@ -36,14 +36,13 @@ from transformer_jax.runs.metrics import METRICS, read_metrics
 from transformer_jax.runs.run import (
     PUBLISHED,
     SOURCE,
-    VALIDATION,
     Run,
     averaged,
     open_checkpoints,
     read_tree,
     write_experiment,
 )
-from transformer_jax.runs.trackers import wandb
+from transformer_jax.runs.trackers import VALIDATION, wandb
 from transformer_jax.runs.warm_start import Origin, PublishedOrigin, fitting, table
 from transformer_jax.training.experiment import Experiment, TrainConfig
 from transformer_jax.training.optimizer import depends_on_steps, untrained
@@ -55,8 +54,6 @@ LOCK = ".lock"
 """File in the run directory, locked by the process that trains there."""
 WRITTEN = (LOCK, PUBLISHED, TEXT, SOURCE, "cache", "tokenizer")
 """Names that preparation adds to a run directory before `experiment.json` makes it a run."""
-IN_USE = "another process is training in"
-"""Beginning of the refusal of a directory that is locked."""
 MOST_LISTED = 5
 """Changed fields that a refusal names."""
 
@@ -372,6 +369,18 @@ def _lock(directory: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise ValueError(f"{IN_USE} {directory}; wait, or use another --workdir") from None
+        raise ValueError(f"another process is training in {directory}; wait, or use another --workdir") from None
     file.truncate(0)
     return file
+
+
+def in_use(directory: Path) -> bool:
+    """Whether another process is training in the directory."""
+    if not (directory / LOCK).exists():
+        return False
+    with (directory / LOCK).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

@@ -34,6 +34,7 @@ from transformer_jax.runs.checkpoint_folder import read_facts
 from transformer_jax.runs.experiment_file import from_tree, load_experiment_file, to_tree
 from transformer_jax.runs.imported_files import copy_imported
 from transformer_jax.runs.published_run import load_published
+from transformer_jax.runs.trackers import VALIDATION
 from transformer_jax.training.experiment import Experiment
 from transformer_jax.training.step import abstract_model, model_shardings
 
@@ -42,8 +43,6 @@ PUBLISHED = "published"
 """The folder of what came with a published model: its configuration, card and licence."""
 TAKEN = (PUBLISHED, SOURCE, "cache", "checkpoints", "tensorboard", "tokenizer")
 """Names that belong to a run directory: no imported file may have them."""
-VALIDATION = "validation_"
-"""In front of the names of metrics of the validation examples."""
 
 
 class Steps(list[int]):

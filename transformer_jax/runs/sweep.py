@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformer_jax.runs.interrupts import Interrupts
-from transformer_jax.runs.preparation import IN_USE, is_same
+from transformer_jax.runs.preparation import in_use, is_same
 from transformer_jax.runs.result import read_result
 from transformer_jax.runs.run import Run
 from transformer_jax.training.experiment import Experiment
@@ -80,7 +80,7 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[str], None]) -> dict[Path, str
             tell(f"{place}: training, see {job.log}")
             began = time.monotonic()
             problem = _run(job, interrupts)
-            while problem.startswith(IN_USE) and interrupts.signal is None:  # such as what a killed sweep had begun
+            while problem and in_use(job.directory) and interrupts.signal is None:  # such as what a killed sweep began
                 tell(f"{place}: waiting for the process that trains there")
                 time.sleep(RETRY)
                 problem = "" if job.finished else _run(job, interrupts)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from transformer_jax.data.lines import write_whole
 
+VALIDATION = "validation_"
+"""In front of the names of metrics of the validation examples."""
 WANDB_ID = "wandb.id"
 """File in the run directory: the run's name at Weights & Biases, under which it goes on after a stop."""
 
@@ -85,9 +87,8 @@ def wandb() -> Any:
 
 def by_group(row: Mapping[str, int | float]) -> dict[str, float]:
     """The finite values of a row as train/NAME and validation/NAME."""
-    prefix = "validation_"
     return {
-        f"validation/{name.removeprefix(prefix)}" if name.startswith(prefix) else f"train/{name}": value
+        f"validation/{name.removeprefix(VALIDATION)}" if name.startswith(VALIDATION) else f"train/{name}": value
         for name, value in row.items()
         if name != "step" and math.isfinite(value)
     }

@@ -20,7 +20,8 @@ from transformer_jax.runs.metrics import MetricsLog, read_metrics
 from transformer_jax.runs.patience import Patience
 from transformer_jax.runs.preparation import Prepared, refused_changes
 from transformer_jax.runs.profiling import Profiler
-from transformer_jax.runs.run import VALIDATION, open_checkpoints
+from transformer_jax.runs.run import open_checkpoints
+from transformer_jax.runs.trackers import VALIDATION
 from transformer_jax.runs.warm_start import fitting, with_copies
 from transformer_jax.tasks.task import COUNTS
 from transformer_jax.training.experiment import Interval

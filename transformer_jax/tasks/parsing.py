@@ -10,7 +10,7 @@ from transformer_jax.data.config import DataConfig
 from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
-from transformer_jax.data.tokenizers import SentencePiece, Tokenizer
+from transformer_jax.data.tokenizers import WORD_BEGIN, SentencePiece, Tokenizer
 from transformer_jax.data.trees import CLOSE, LEAF, OPEN, is_tree, repaired, with_words
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.constraints import TreeTokens
@@ -24,8 +24,6 @@ from transformer_jax.tasks.translation import Decoding, Translation, Translator
 
 BRACKETS = SentencePiece(model_type="word", normalization="identity", vocab_size=1_000)
 """The vocabulary of trees: every bracket with its label is one token."""
-SPACE = "\u2581"
-"""SentencePiece's sign for the space in front of a word."""
 LEAST = 3
 """Tokens of a tree beside its leaves, the end token included, at least."""
 
@@ -44,7 +42,8 @@ class Parsing(Translation):
     scores: Annotated[tuple[str, ...], MAY_CHANGE] = ("exact_match",)
     """Scores of an evaluation beside those of brackets: of the texts that stand for trees, as of a translation."""
     well_formed: Annotated[bool, MAY_CHANGE] = False
-    """Whether the search has trees over the words alone; otherwise what is none is repaired, and counted."""
+    """Whether the search is constrained to well-formed trees over the given words. If not, texts that are no such tree
+    are repaired (data/trees.py) and counted."""
 
     def vocabularies(self, data: DataConfig) -> dict[str, VocabularyConfig]:
         words, tree = self.features
@@ -123,8 +122,8 @@ def _tags(example: Example) -> list[str]:
 
 def tree_tokens(tokenizer: Tokenizer) -> TreeTokens:
     """The tokens of trees in their vocabulary."""
-    opening = (i for i in range(tokenizer.vocab_size) if tokenizer.piece(i).startswith(SPACE + OPEN))
-    closing, leaf = (tokenizer.token_id(SPACE + piece) for piece in (CLOSE, LEAF))
+    opening = (i for i in range(tokenizer.vocab_size) if tokenizer.piece(i).startswith(WORD_BEGIN + OPEN))
+    closing, leaf = (tokenizer.token_id(WORD_BEGIN + piece) for piece in (CLOSE, LEAF))
     return TreeTokens(tuple(opening), closing, leaf, tokenizer.eos_id)
 
 

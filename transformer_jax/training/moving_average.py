@@ -17,7 +17,7 @@ class AveragedState(NamedTuple):
     """Int32 scalar: updates made so far."""
 
 
-def averaged(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+def with_moving_average(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
     """Makes an optimizer that updates as `inner` does and keeps `average = d * average + (1 - d) * parameters`.
 
     After update n, from 1, d is the lower of `decay` and (1 + n) / (10 + n), so that the parameters before training are

@@ -23,7 +23,7 @@ from transformer_jax.data.fields import check_ranges
 from transformer_jax.nn.named import choose
 from transformer_jax.nn.parameters import matching
 from transformer_jax.training.lora import LoraConfig, adapted, factor_names
-from transformer_jax.training.moving_average import averaged
+from transformer_jax.training.moving_average import with_moving_average
 
 Axes = dict[str, tuple[str, ...]]
 """Logical axes of every parameter by name (`parameter_axes`)."""
@@ -139,7 +139,7 @@ def make_optimizer(
         parts.append(_by_layer(config.layer_decay, numbers))
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
     optimizer = adapted(optimizer, config.lora, maps, seed) if maps else optimizer
-    return averaged(optimizer, config.ema) if config.ema else optimizer
+    return with_moving_average(optimizer, config.ema) if config.ema else optimizer
 
 
 def untrained(config: OptimizerConfig, axes: Axes) -> tuple[str, ...]:
