@@ -129,7 +129,7 @@ def written(symbol: str, choices: random.Random) -> str:
 def built_in() -> Experiment:
     of_files = small()
     data = replace(of_files.data, source=MadeUp(), tokenizer=SentencePiece(vocab_size=100), subword_sampling=0.0)
-    train = replace(of_files.train, steps=500, evaluate_every=250, predict_every=1)
+    train = replace(of_files.train, steps=500, evaluate_every=250, predict_every=1, save_every=25)
     return replace(of_files, data=data, train=train)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 from transformer_jax.analysis.tables import Measured, draw_rows, shown, write_tables
 
@@ -26,3 +27,11 @@ def test_files_hold_every_value_and_the_picture_every_row(tmp_path):
     assert json.loads(whole.read_text())[0]["loss"] == {"mean": 2, "spread": 1, "values": [1, 2, 3]}
     picture = draw_rows(RECORDS, ["loss"], tmp_path / "table.png")
     assert picture.read_bytes().startswith(b"\x89PNG") and len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_value_that_is_no_number_is_none_in_the_files(tmp_path):
+    record = {"row": "a", "loss": Measured((1.0, math.nan)), "other": math.inf}
+    assert math.isnan(Measured((1.0, math.inf)).spread or 0)
+    write_tables([record], tmp_path, "table")
+    (found,) = json.loads((tmp_path / "table.json").read_text())
+    assert found == {"row": "a", "loss": {"mean": None, "spread": None, "values": [1.0, None]}, "other": None}

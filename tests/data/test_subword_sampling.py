@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,20 @@ def test_what_does_not_fit_stays_as_it_is(tokenizer):
     assert found["text_length"].max() <= width
     longest = int(batch["text_length"].argmax())
     assert tokenizer.decode(rows_of(found)[longest]) == TEXTS[longest]
+
+
+def test_texts_without_spaces_are_not_remembered():
+    letters = [chr(0x4E00 + number) for number in range(200)]
+    texts = ["".join(random.Random(number).choices(letters, k=200)) for number in range(200)]
+    tokenizer = SentencePiece(vocab_size=400).train(texts)
+    draw(tokenizer, tokenizer.encode(texts[0]), 0.1, [0], longest=999)
+    tracemalloc.start()
+    for number, text in enumerate(texts[1:9]):
+        drawn = draw(tokenizer, tokenizer.encode(text), 0.1, [number], longest=999)
+        assert tokenizer.decode(drawn) == text
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 2**20
 
 
 def test_unknown_tokens_stay_unknown(tokenizer):

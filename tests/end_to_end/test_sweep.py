@@ -76,6 +76,26 @@ def test_scores_of_other_parameters_and_of_seeds_without_any_are_no_last_evaluat
     assert first == rows[-1]["validation_bleu"] and math.isnan(second) and math.isnan(record["validation_bleu"].mean)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("result.json", "{}", "does not name the steps"),
+        ("result.json", '{"checkpoint": [12], "scores": []}', "does not have the scores"),
+        ("result.json", '{"checkpoint"', "result.json"),
+        ("experiment.json", "[]", "experiment.json"),
+        ("metrics.jsonl", '{"step": 6, "validation_loss": 1.0}\n{"step": 12, "valid', "has lost rows"),
+        ("metrics.jsonl", '{"step": 6, "loss": "low"}\n{"step": 12}\n', "metrics.jsonl:1"),
+    ],
+)
+def test_a_damaged_seed_is_named_beside_the_others(uninterrupted, tmp_path, name, content, problem):
+    experiment = load_experiment_file(uninterrupted / "experiment.py")
+    damaged = shutil.copytree(uninterrupted, tmp_path / "damaged")
+    (damaged / name).write_text(content)
+    jobs = [Job(Row("tiny"), seed, place, (), experiment) for seed, place in enumerate((damaged, uninterrupted))]
+    (record,) = sweep_table(jobs, {})
+    assert record["finished"] == "1 of 2" and problem in record["problem"] and len(record["test_bleu"].values) == 1
+
+
 @pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_goes_on_and_ends_with_the_same_table(experiment_file, tmp_path, command):
     def arguments(place):

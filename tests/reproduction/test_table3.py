@@ -26,6 +26,26 @@ def experiments(name: str) -> dict[str, Experiment]:
     return {one.name: apply_overrides(base, row(one, base).overrides, "test") for one in VARIATIONS}
 
 
+def test_a_row_that_would_be_the_base_is_refused():
+    base = load_experiment_file(ROOT / SCALES["dates"].file)
+    flat = replace(base, model=replace(base.model, num_layers=1))
+    with pytest.raises(ValueError, match="C-N4 of a base with 1 layers would have 1"):
+        row(next(one for one in VARIATIONS if one.name == "C-N4"), flat)
+    assert [one.name for one in chosen(" C-N2 ,big")] == ["base", "C-N2", "big"]
+    with pytest.raises(ValueError, match="not ''"):
+        chosen(",")
+
+
+def test_a_diverged_row_has_a_perplexity_that_is_no_number():
+    losses = {"base": 1.0, "big": 800.0}
+    records = [
+        {"overrides": "", "finished": "1 of 1", "problem": "", "validation_loss": Measured((loss,))}
+        for loss in losses.values()
+    ]
+    _, big = with_paper([one for one in VARIATIONS if one.name in losses], records, "bleu")
+    assert big["PPL"].mean == float("inf") and big["PPL's sign"] == "no?"
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_row_has_the_papers_proportions_at_every_scale(scale):
     found = experiments(scale)

@@ -1,10 +1,16 @@
 """Table 4 as a command: what would be run, and the rows of a trained parser."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from transformer_jax.cli.main import main
+from transformer_jax.reproduction import table4
+from transformer_jax.reproduction.table4 import FILE, NAMES, SCALES
+from transformer_jax.runs.experiment_file import load_experiment_file
+from transformer_jax.runs.preparation import check_train
 
 
 def test_the_command_is_shown(tmp_path, capsys):
@@ -13,6 +19,29 @@ def test_the_command_is_shown(tmp_path, capsys):
     assert main(["reproduce", "table4", *arguments]) == 0
     command = f"transformer-jax train experiments/paper/parsing.py --variant small --workdir {tmp_path}/gum/seed_0"
     assert capsys.readouterr().out.startswith(command)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_can_be_trained(scale):
+    check_train(load_experiment_file(Path(__file__).parents[2] / FILE, SCALES[scale] or "experiment"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"experiment": "e", "checkpoint": [1]}', '{"experiment": "e"'])
+def test_kept_scores_that_are_not_whole_are_computed_again(tmp_path, monkeypatch, content):
+    scores = dict.fromkeys((*NAMES.values(), "right_branching_f1", "left_branching_f1"), 1.0) | {"examples": 2}
+    calls = []
+
+    def run(command, **_):
+        calls.append(command)
+        return SimpleNamespace(returncode=0, stdout=json.dumps(scores))
+
+    fake = SimpleNamespace(experiment="e", checkpoint_steps=lambda _: [1])
+    monkeypatch.setattr(table4, "Run", SimpleNamespace(open=lambda _: fake))
+    monkeypatch.setattr(table4.subprocess, "run", run)
+    (tmp_path / "validation_texts.json").write_text(content)
+    for _ in range(2):
+        assert table4.scored(tmp_path, "validation", False)["f1"] == 1.0
+    assert len(calls) == 1
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from transformer_jax.cli.main import main
-from transformer_jax.cli.sweep import grid_rows
+from transformer_jax.cli.sweep import folder, grid_rows
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.sources import Files
 from transformer_jax.models.encoder_decoder import base
@@ -115,7 +115,15 @@ def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(jobs, monkeypatch):
                 lock.close()
 
         assert run_jobs(several, tell) == {}
-    assert list(map(starts, several)) == [2, 1] and said[1].endswith("waiting for the process that trains there")
+    assert list(map(starts, several)) == [1, 1] and said[1].endswith("waiting for the process that trains there")
+
+
+def test_a_damaged_directory_is_recorded_and_the_others_are_trained(jobs, tmp_path):
+    several = jobs("file", "two")
+    (tmp_path / "file.log").mkdir()
+    problems = run_jobs(several, lambda line: None)
+    assert list(problems) == [several[0].directory] and "file.log" in problems[several[0].directory]
+    assert starts(several[1]) == 1
 
 
 def test_a_run_that_stops_early_has_not_finished(jobs):
@@ -130,6 +138,17 @@ def test_a_grid_has_every_combination_of_its_values():
         "model.d-model=64,optimizer.learning-rate=3e-3",
     ]
     assert rows[3].overrides == ("--model.d-model", "128", "--optimizer.learning-rate", "3e-3")
+
+
+def test_a_field_has_one_grid():
+    with pytest.raises(ValueError, match="names model.d-model twice"):
+        list(grid_rows(["model.d_model=16", "model.d-model=32"]))
+
+
+def test_directories_of_long_names_are_short_and_differ():
+    names = ["x" * 300 + end for end in "ab"]
+    assert len({*map(folder, names)}) == 2 and max(map(len, map(folder, names))) <= 200
+    assert folder("a/b=1") == "a_b=1"
 
 
 @pytest.mark.parametrize("grid", ["model.d-model", "=1", "model.d-model=", "model.d-model=1,"])

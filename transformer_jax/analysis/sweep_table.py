@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.analysis.tables import Measured, Record
-from transformer_jax.runs.metrics import read_metrics
-from transformer_jax.runs.result import read_result
+from transformer_jax.runs.metrics import METRICS, read_metrics
+from transformer_jax.runs.result import RESULT, read_result
 from transformer_jax.runs.run import Run
 from transformer_jax.runs.sweep import Job
 from transformer_jax.runs.trackers import VALIDATION
@@ -39,28 +39,40 @@ def scores_of(records: Sequence[Record]) -> list[str]:
 
 
 def _record(jobs: list[Job], problems: Mapping[Path, str]) -> dict[str, Any]:
-    done = [job.directory for job in jobs if job.finished]
-    results = [result for directory in done if (result := read_result(directory))]
+    results: list[Mapping[str, Any]] = []
+    found: list[Mapping[str, float]] = []
+    reasons = [problems[job.directory] for job in jobs if job.directory in problems]
+    parameters = None
+    for job in jobs:
+        try:
+            if job.finished and (result := read_result(job.directory)) is not None:
+                found.append(_numbers(job.directory, result))
+                parameters = Run.open(job.directory).experiment.model.num_parameters()
+                results.append(result)
+        except (OSError, ValueError) as error:
+            reasons.append(" ".join(str(error).split()))
     record: dict[str, Any] = {"row": jobs[0].row.name, "overrides": shlex.join(jobs[0].row.overrides)}
-    record["finished"] = f"{len(done)} of {len(jobs)}"
-    found = [_numbers(directory, result) for directory, result in zip(done, results, strict=True)]
+    record["finished"] = f"{len(results)} of {len(jobs)}"
     for name in dict.fromkeys(name for one in found for name in one):
         record[name] = Measured(tuple(one.get(name, math.nan) for one in found))
-    record["parameters"] = Run.open(done[0]).experiment.model.num_parameters() if done else None
+    record["parameters"] = parameters
     texts = [value for result in results for value in result["scores"].values() if isinstance(value, str)]
     devices = [f"{result['devices']} x {result['device']}" for result in results]
     for name, values in zip(ORIGIN, (devices, [result["commit"] for result in results], texts), strict=True):
         record[name] = "; ".join(dict.fromkeys(values))
-    record["problem"] = "; ".join(dict.fromkeys(problems[job.directory] for job in jobs if job.directory in problems))
+    record["problem"] = "; ".join(dict.fromkeys(reasons))
     return record
 
 
 def _numbers(directory: Path, result: Record) -> dict[str, float]:
-    """The scores and seconds of a run."""
+    """The scores and seconds of a run; ValueError where its metrics end before the checkpoint that was scored."""
     rows = read_metrics(directory)
+    if not rows or rows[-1]["step"] < max(result["checkpoint"]):
+        raise ValueError(f"{directory / METRICS} has lost rows: it ends before the checkpoint of {RESULT}")
     found = {name: value for row in rows for name, value in row.items() if name.startswith(VALIDATION)}
     # Not under the name of the last evaluation, which may be of other parameters.
     split = f"{FINAL}{result['split']}" if f"{result['split']}_" == VALIDATION else result["split"]
     found |= {f"{split}_{name}": value for name, value in result["scores"].items() if name not in COUNTS}
-    found["seconds"] = sum(row["tokens"] / row["tokens_per_second"] for row in rows if row.get("tokens_per_second"))
+    timed = [row for row in rows if row.get("tokens_per_second") and row.get("tokens")]
+    found["seconds"] = sum(row["tokens"] / row["tokens_per_second"] for row in timed)
     return {name: float(value) for name, value in found.items() if isinstance(value, numbers.Real)}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from transformer_jax.analysis.drawing import BLUE, INK, new_figure, quiet, save
 from transformer_jax.data.lines import write_whole
+from transformer_jax.runs.metrics import as_json
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Measured:
     @property
     def spread(self) -> float | None:
         """The standard deviation of the values around their mean, with one degree of freedom less; None of one."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+        if len(self.values) < 2:
+            return None
+        return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
     def __str__(self) -> str:
         return f"{self.mean:.4g}" if self.spread is None else f"{self.mean:.4g} ± {self.spread:.2g}"
@@ -79,7 +83,8 @@ def write_tables(records: Sequence[Record], directory: Path, name: str) -> list[
     writer.writerows(flat)
     directory.mkdir(parents=True, exist_ok=True)
     files = {f"{name}.csv": text.getvalue()}
-    files[f"{name}.json"] = json.dumps([*map(dict, records)], indent=2, ensure_ascii=False, default=_plain) + "\n"
+    plain = [{column: _plain(value) for column, value in record.items()} for record in records]
+    files[f"{name}.json"] = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for file, content in files.items():
         write_whole(directory / file, content.encode())
     return [directory / file for file in files]
@@ -118,6 +123,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """The value as JSON has it."""
     if isinstance(value, Measured):
-        return {"mean": value.mean, "spread": value.spread, "values": value.values}
-    raise TypeError(f"{value!r} cannot be written as JSON")
+        return {"mean": as_json(value.mean), "spread": as_json(value.spread), "values": [*map(as_json, value.values)]}
+    return as_json(value)

@@ -21,7 +21,9 @@ def main(arguments: Sequence[str]) -> None:
         run, options = open_run(parser, arguments)
         examples, skipped = scored_examples(run, options)
         steps = run.checkpoint_steps(options.checkpoint)
-        opened = map(Run.open, options.others)
+        opened = list(map(Run.open, options.others))
+        if len({one.directory.resolve() for one in (run, *opened)}) <= len(opened):
+            raise ValueError("an ensemble is of different runs, and one is named twice")
         others = [(other, other.checkpoint_steps(options.checkpoint)) for other in opened]
         scores: dict[str, Any] = {"checkpoint": steps, **evaluate(run, steps, examples, others)}
     if others:

@@ -1,5 +1,6 @@
 """`transformer-jax sweep EXPERIMENT.py --grid FIELD=A,B`: the same experiment with other values, as one table."""
 
+import hashlib
 import itertools
 import sys
 from argparse import Namespace
@@ -25,6 +26,10 @@ EPILOG = """\
 Every combination of the grids' values is a row, trained with each seed, one after another. Fields for all rows are
 given as in training, such as --train.steps 500. Started again with the same directory, it skips the runs that have
 finished and goes on in the others. The table stands in DIR as well, as table.csv, table.json and table.png."""
+
+
+LONGEST = 200
+"""Bytes of the name of a row's directory."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,7 +63,10 @@ def grid_rows(grids: Sequence[str]) -> Iterator[Row]:
         field, equals, values = grid.removeprefix("--").partition("=")
         if not field or not equals or not all(values.split(",")):
             raise ValueError(f"--grid is FIELD=A,B such as model.d-model=64,128, not {grid!r}")
-        fields.append([(field.replace("_", "-"), value) for value in values.split(",")])
+        field = field.replace("_", "-")
+        if any(field == other for (other, _), *_ in fields):
+            raise ValueError(f"--grid names {field} twice; give all its values at once")
+        fields.append([(field, value) for value in values.split(",")])
     for chosen in itertools.product(*fields):
         name = ",".join(f"{field}={value}" for field, value in chosen)
         yield Row(name, tuple(word for field, value in chosen for word in (f"--{field}", value)))
@@ -87,7 +95,7 @@ def make_jobs(
         given = (*overrides, *row.overrides)
         first = changed(experiment, given, None, directory, f"{prog} {file}").train.seed
         for seed in range(first, first + options.seeds):
-            place = directory / row.name.replace("/", "_") / f"seed_{seed}"
+            place = directory / folder(row.name) / f"seed_{seed}"
             words = (*given, "--train.seed", str(seed))
             chosen = changed(experiment, words, None, place, f"{prog} {file}")
             check_train(chosen)
@@ -96,6 +104,15 @@ def make_jobs(
                 raise ValueError(f"two rows have the directory {place}: name every value once")
             jobs.append(Job(row, seed, place, ("train", str(file), *named, "--workdir", str(place), *words), chosen))
     return jobs
+
+
+def folder(name: str) -> str:
+    """The name of a row's directory: a long one, which file systems refuse, ends in its hash."""
+    plain = name.replace("/", "_")
+    if len(plain.encode()) <= LONGEST:
+        return plain
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return f"{plain.encode()[: LONGEST - 1 - len(digest)].decode(errors='ignore')}-{digest}"
 
 
 Summary = Callable[[list[dict[str, Any]]], tuple[list[dict[str, Any]], list[str], str]]

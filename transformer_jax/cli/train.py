@@ -19,7 +19,6 @@ from transformer_jax.parallel.distributed import is_first, start
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.preparation import prepare
 from transformer_jax.runs.profiling import PROFILE, report
-from transformer_jax.runs.result import RESULT
 from transformer_jax.runs.trainer import train
 from transformer_jax.tasks.translation import Translation
 from transformer_jax.training.experiment import Experiment
@@ -57,8 +56,6 @@ def main(arguments: Sequence[str]) -> None:
         if is_first():  # the first sign of life: reading the data may take minutes
             print(f"{file} in {directory}: reading the data", flush=True)
         prepared = prepare(experiment, file, directory)
-    if is_first():
-        (prepared.run.directory / RESULT).unlink(missing_ok=True)  # of a run that is now to go on
     keep_programs(prepared.run.directory)
     finished = train(prepared, profile=options.profile)
     if options.profile and is_first():

@@ -22,6 +22,8 @@ from transformer_jax.data.tokenizers import WORD_BEGIN, SentencePieceTokenizer, 
 RowLengths = Int32[np.ndarray, "rows columns"]
 DRAWS = 4
 """Draws for a text, of which the first that is short enough is taken."""
+SHORT = 24
+"""Symbols of a word whose merges are remembered: texts without spaces are words that do not come again."""
 BEST = 64
 """Cuts of a text that a unigram model draws from."""
 
@@ -129,12 +131,12 @@ def _bpe(processor: Any) -> Cut:
     }
     scores = {piece: processor.get_score(token_id) for piece, token_id in ids_of.items()}
 
-    @lru_cache(maxsize=100_000)
-    def merges(symbols: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """The symbols after each possible merge, the best one first."""
+    def merges(symbols: tuple[str, ...]) -> list[int]:
+        """The places of symbols that may be merged with the next one, the best one first."""
         places = [i for i in range(len(symbols) - 1) if symbols[i] + symbols[i + 1] in scores]
-        places.sort(key=lambda i: -scores[symbols[i] + symbols[i + 1]])
-        return [(*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :]) for i in places]
+        return sorted(places, key=lambda i: -scores[symbols[i] + symbols[i + 1]])
+
+    known_merges = lru_cache(maxsize=100_000)(merges)
 
     def words(ids: list[int]) -> Iterator[list[int]]:
         word: list[int] = []
@@ -152,8 +154,12 @@ def _bpe(processor: Any) -> Cut:
             if not all(pieces[token_id] in ids_of for token_id in word) or not all(map(ids_of.__contains__, symbols)):
                 drawn += word
                 continue
-            while merged := next((after for after in merges(symbols) if random.random() >= alpha), None):
-                symbols = merged
+            while True:
+                places = known_merges(symbols) if len(symbols) <= SHORT else merges(symbols)
+                place = next((place for place in places if random.random() >= alpha), None)
+                if place is None:
+                    break
+                symbols = (*symbols[:place], symbols[place] + symbols[place + 1], *symbols[place + 2 :])
             drawn += [ids_of[symbol] for symbol in symbols]
         return drawn
 

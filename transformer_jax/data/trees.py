@@ -69,10 +69,11 @@ def linearised(text: str) -> Example:
     words: list[str] = []
     tags: list[str] = []
     written: list[str] = []
-    depth = 0
+    depth, opened = 0, False
     for number, (tag, word, label, close, stray) in enumerate(PART.findall(text)):
-        if stray or (depth <= 0 and (number or close)):
+        if stray or (depth <= 0 and (number or close)) or (close and opened):
             raise ValueError(f"is not one tree in brackets with a tag for every word: {text[:60]!r}")
+        opened = not word and not close
         if not word:
             depth += -1 if close else 1
         if close:

@@ -40,7 +40,7 @@ class BeamSearch(TextRules):
 
     beam_size: BeamSize = 4
     """Hypotheses kept at each step; 1 is greedy search."""
-    length_penalty: float = 0.6
+    length_penalty: Annotated[float, Ge(-100), Le(100)] = 0.6
     """alpha in log P(Y) / ((5 + |Y|) / 6)^alpha, or as `length_rule` says."""
     length_rule: LengthRule = "gnmt"
     """gnmt: as above (Wu et al. 2016, equation 14; Tensor2Tensor); length: log P(Y) / |Y|^alpha, as in fairseq and
@@ -57,7 +57,7 @@ class BeamSearch(TextRules):
     lambda of the Hamming diversity of Vijayakumar et al. 2016, section 4. An end loses nothing. Scores leave it out."""
 
     def __post_init__(self) -> None:
-        if self.beam_size % self.groups:
+        if self.groups > 0 and self.beam_size % self.groups:
             raise ValueError(f"decoding.groups {self.groups} does not divide decoding.beam_size {self.beam_size}")
 
     def settings(self) -> dict[str, Any]:

@@ -72,6 +72,8 @@ VARIATIONS = (
     Variation("E-learned", 4.92, 25.7, learned_positions=True),
     Variation("big", 4.33, 26.4, 213, width=2.0, feed_forward=2.0, heads=2.0, more_dropout=0.2, steps=3),
 )
+MOST_NATS = 700
+"""Of a loss whose exponential is a number."""
 VOCABULARY = 41_100
 """Tokens with which the paper's column of parameters follows from its sizes."""
 SIGNS = "Values of this scale do not compare with the paper's; the signs of changes do."
@@ -107,7 +109,7 @@ SCALES = {
 
 def chosen(names: str | None) -> list[Variation]:
     """The variations of groups or rows such as `A,C-N2`, the base always among them; ValueError for an unknown one."""
-    wanted = [name for name in (names or "").split(",") if name]
+    wanted = [] if names is None else [name.strip() for name in names.split(",")]
     known = [name for variation in VARIATIONS for name in (variation.name, variation.group)]
     for name in wanted:
         if name not in known:
@@ -119,7 +121,7 @@ def row(variation: Variation, base: Experiment) -> Row:
     """The fields, as they are typed, by which a variation differs from the base experiment."""
     model, fields = base.model, dict[str, Any]()
     if variation.layers != 1:
-        fields["model.num-layers"] = round(model.num_layers * variation.layers)
+        fields["model.num-layers"] = _scaled(variation, "layers", model.num_layers)
     if variation.width != 1:
         fields["model.d-model"] = round(model.d_model * variation.width)
         # The paper's follows the width by itself (section 5.3); where the peak is given, it is scaled alike.
@@ -128,7 +130,7 @@ def row(variation: Variation, base: Experiment) -> Row:
     if variation.feed_forward != 1:
         fields["model.d-ff"] = round(model.d_ff * variation.feed_forward)
     if variation.heads != 1:
-        fields["model.num-heads"] = round(model.num_heads * variation.heads)
+        fields["model.num-heads"] = _scaled(variation, "heads", model.num_heads)
     if variation.key_width != 1:
         fields["model.head-dim"] = round(model.head_width * variation.key_width)
         fields["model.value-dim"] = model.head_width
@@ -141,6 +143,14 @@ def row(variation: Variation, base: Experiment) -> Row:
     if variation.steps != 1:
         fields["train.steps"] = base.train.steps * variation.steps
     return Row(variation.name, tuple(word for field, value in fields.items() for word in (f"--{field}", str(value))))
+
+
+def _scaled(variation: Variation, name: str, of_base: int) -> int:
+    """The number of layers or heads; ValueError where it would be the base's or none."""
+    value = round(of_base * getattr(variation, name))
+    if value in (0, of_base):
+        raise ValueError(f"{variation.name} of a base with {of_base} {name} would have {value}; choose other --rows")
+    return value
 
 
 def planned(variation: Variation, row: Row, experiment: Experiment) -> dict[str, Any]:
@@ -162,7 +172,7 @@ def with_paper(
     table = []
     for variation, record in zip(variations, records, strict=True):
         loss, ours = record.get("validation_loss"), record.get(f"validation_{score}")
-        perplexity = Measured(tuple(map(math.exp, loss.values))) if loss else None
+        perplexity = Measured(tuple(map(_perplexity, loss.values))) if loss else None
         table.append(
             {
                 "row": variation.name,
@@ -183,6 +193,10 @@ def with_paper(
         for name, paper in (("PPL", "PPL (paper)"), (score, "BLEU (paper)")):
             line[f"{name}'s sign"] = sign(line[paper] - table[0][paper], table[0][name], line[name])
     return table
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < MOST_NATS else math.inf
 
 
 def sign(paper: float, base: Measured | None, row: Measured | None) -> str:

@@ -4,12 +4,12 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.analysis.tables import Measured
-from transformer_jax.data.lines import write_whole
+from transformer_jax.data.lines import json_object, write_whole
 from transformer_jax.runs.run import Run
 
 FILE = "experiments/paper/parsing.py"
@@ -48,7 +48,7 @@ def scored(directory: Path, split: str, well_formed: bool) -> dict[str, Any]:
     kept = directory / f"{split}_{'trees' if well_formed else 'texts'}.json"
     run = Run.open(directory)
     of = {"experiment": repr(run.experiment), "checkpoint": run.checkpoint_steps(None)}
-    if kept.exists() and (scores := json.loads(kept.read_text())) | of == scores:
+    if scores := _kept(kept, of):
         return scores
     asked = [str(directory), "--split", split, "--task.well-formed", str(well_formed), "--json"]
     found = subprocess.run([sys.executable, "-m", "transformer_jax", "evaluate", *asked], stdout=subprocess.PIPE)
@@ -57,3 +57,14 @@ def scored(directory: Path, split: str, well_formed: bool) -> dict[str, Any]:
     scores = json.loads(found.stdout) | of
     write_whole(kept, json.dumps(scores).encode())
     return scores
+
+
+def _kept(path: Path, of: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The scores in a file, if all that the table shows is there, `of` the same experiment and checkpoint."""
+    try:
+        scores = json_object(path.read_bytes(), str(path))
+    except (OSError, ValueError):
+        return None
+    needed = (*NAMES.values(), *(f"{name}_f1" for name in BASELINES.values()), "examples")
+    whole = all(isinstance(scores.get(name), int | float) for name in needed)
+    return scores if whole and scores | of == scores else None

@@ -178,11 +178,15 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and all(map(_is_number, row.values())):
             rows.append(row)
         elif number < len(lines):
-            raise ValueError(f"{path}:{number} is not a JSON object with a step; delete that line")
+            raise ValueError(f"{path}:{number} is not a JSON object of numbers with a step; delete that line")
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _keep_until(directory: Path, step: int) -> None:

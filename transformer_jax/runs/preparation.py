@@ -33,6 +33,7 @@ from transformer_jax.runs.experiment_file import differences, to_tree, upgrade
 from transformer_jax.runs.imported_files import imported_files
 from transformer_jax.runs.importing import keep_origin
 from transformer_jax.runs.metrics import METRICS, read_metrics
+from transformer_jax.runs.result import RESULT
 from transformer_jax.runs.run import (
     PUBLISHED,
     SOURCE,
@@ -174,6 +175,7 @@ def _prepare(
         if isinstance(origin, PublishedOrigin):
             keep_origin(place, origin.published.directory, directory / PUBLISHED)
     if file is not None:
+        (directory / RESULT).unlink(missing_ok=True)  # of what this experiment was, before it is another
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
     if jax.device_count() > 1:
@@ -244,6 +246,8 @@ def check_train(experiment: Experiment) -> None:
         raise ValueError(f"train.best is one of {', '.join(names)}, or empty; not {train.best!r}")
     if averaged(train.checkpoint) > train.keep:
         raise ValueError(f"train.checkpoint {train.checkpoint} needs more than train.keep {train.keep}; raise that")
+    if len({*train.log_to}) < len(train.log_to):
+        raise ValueError(f"train.log_to names one twice: {' '.join(train.log_to)}")
     if "wandb" in train.log_to:
         wandb()
     if train.checkpoint == EMA and not experiment.optimizer.ema:
@@ -299,7 +303,7 @@ def _check_checkpoints(directory: Path) -> None:
     made = max((row["step"] for row in rows), default=0)
     folder, train = directory / "checkpoints", read_tree(directory)["train"]
     # Metrics are written before the checkpoint of their step, which a killed process may not have begun.
-    epoch = round(rows[-1]["step"] / rows[-1]["epoch"]) if rows and "epoch" in rows[-1] else 0
+    epoch = round(rows[-1]["step"] / rows[-1]["epoch"]) if rows and rows[-1].get("epoch") else 0
     save_every = epoch if train["save_every"] == "epoch" else train["save_every"]
     first = min(filter(None, (save_every, train["stop_after"], train["steps"] - 1)), default=0)
     if made > first and not (folder.is_dir() and any(folder.iterdir())):

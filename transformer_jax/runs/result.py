@@ -43,9 +43,21 @@ def write_result(
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:
-    """The result of a run; None if it has not finished, or finished before results were written."""
+    """The result of a run; None if it has not finished, or finished before results were written.
+
+    Raises ValueError for a file that is not as `write_result` writes it.
+    """
     path = directory / RESULT
-    return json_object(path.read_bytes(), str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    result = json_object(path.read_bytes(), str(path))
+    steps, scores = result.get("checkpoint"), result.get("scores")
+    texts = all(isinstance(result.get(name), str) for name in ("device", "commit"))
+    if not (isinstance(steps, list) and steps and all(isinstance(step, int) for step in steps)):
+        raise ValueError(f"{path} does not name the steps of a checkpoint; remove it and train again")
+    if not isinstance(scores, dict) or not texts or not {"split", "devices"} <= result.keys():
+        raise ValueError(f"{path} does not have the scores of a run and what computed them; remove it and train again")
+    return result
 
 
 def device_name(device: Any = None) -> str:

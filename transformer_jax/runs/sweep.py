@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformer_jax.runs.interrupts import Interrupts
@@ -74,16 +75,16 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[str], None]) -> dict[Path, str
     with Interrupts() as interrupts:
         for number, job in enumerate(jobs, 1):
             place = f"{number}/{len(jobs)} {job.directory}"
-            if job.finished:
-                tell(f"{place}: has finished before")
-                continue
-            tell(f"{place}: training, see {job.log}")
             began = time.monotonic()
-            problem = _run(job, interrupts)
-            while problem and in_use(job.directory) and interrupts.signal is None:  # such as what a killed sweep began
-                tell(f"{place}: waiting for the process that trains there")
-                time.sleep(RETRY)
-                problem = "" if job.finished else _run(job, interrupts)
+            try:
+                if job.finished:
+                    tell(f"{place}: has finished before")
+                    continue
+                tell(f"{place}: training, see {job.log}")
+                waiting = partial(tell, f"{place}: waiting for the process that trains there")
+                problem = _run(job, interrupts, waiting)
+            except (OSError, ValueError) as error:
+                problem = " ".join(str(error).split())
             if interrupts.signal is not None:
                 tell("stopped; the same command goes on from there")
                 raise SystemExit(128 + interrupts.signal)
@@ -93,8 +94,22 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[str], None]) -> dict[Path, str
     return problems
 
 
-def _run(job: Job, interrupts: Interrupts) -> str:
-    """Trains in a process of its own, and waits for it; returns why it did not finish, or nothing."""
+def _run(job: Job, interrupts: Interrupts, waiting: Callable[[], object]) -> str:
+    """Trains in a process of its own, after any that trains there already; returns why it did not finish, or nothing.
+
+    Calls `waiting` each time that there is another one, such as what a killed sweep began.
+    """
+    while True:
+        while in_use(job.directory) and interrupts.signal is None:
+            waiting()
+            time.sleep(RETRY)
+        problem = "" if interrupts.signal is not None or job.finished else _train(job, interrupts)
+        if not problem or not in_use(job.directory):  # another sweep may have been faster
+            return problem
+
+
+def _train(job: Job, interrupts: Interrupts) -> str:
+    """Trains in a process of its own; returns why it did not finish, or nothing."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "transformer_jax", *job.arguments]
     with job.log.open("wb") as log:

@@ -63,6 +63,8 @@ class Parsing(Translation):
                 f"task.well_formed needs room for {LEAST} tokens more than words: raise task.decoding.extra_length "
                 "and task.decoding.max_new_tokens"
             )
+        if self.well_formed and self.decoding.no_repeat_ngram:
+            raise ValueError("trees repeat their tokens: task.well_formed needs task.decoding.no_repeat_ngram 0")
         return super().resolve(model, data, vocab_sizes)
 
     def predictor(self, model: EncoderDecoder | Ensemble, tokenizers: Tokenizers, data: DataConfig) -> "Parser":

@@ -41,13 +41,13 @@ class OptimizerConfig:
     """adam, adamw, adafactor, lion, muon or sgd."""
     schedule: str = "inverse_sqrt"
     """inverse_sqrt (the paper's), constant, cosine, linear or warmup_stable_decay; each after a linear warm-up."""
-    learning_rate: Annotated[float, Gt(0)] | None = None
+    learning_rate: Annotated[float, Gt(0), Le(1e6)] | None = None
     """The highest learning rate, at the end of warm-up; None: the paper's (d_model * warmup_steps)^-0.5."""
     warmup_steps: Annotated[int, Ge(1), Lt(2**31)] = 4_000
     """Steps over which the learning rate rises linearly."""
     schedule_steps: Annotated[int, Ge(1), Lt(2**31)] | None = None
     """Length of cosine, linear and warmup_stable_decay schedules; None: train.steps."""
-    decay_share: Annotated[float, Gt(0), Le(1)] = 0.2
+    decay_share: Annotated[float, Ge(1e-6), Le(1)] = 0.2
     """Of the steps after warm-up, the share, at their end, in which warmup_stable_decay falls to 0, which the last step
     has (Hu et al. 2024)."""
     b1: Annotated[float, Ge(0), Lt(1)] = 0.9
