@@ -12,6 +12,8 @@ import pytest
 from transformer_jax.cli.main import main
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.runs.checkpoint_folder import read_facts
+from transformer_jax.runs.evaluation import Evaluation
+from transformer_jax.runs.interrupts import Interrupted
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
 from transformer_jax.runs.trainer import Trainer
@@ -78,6 +80,29 @@ def test_a_row_is_the_mean_of_its_steps_though_the_run_stopped_between(
     assert re.match(r"compiled in \d+\.\d s", shown[1])
     steps = [line.split("/")[0].split()[-1] for line in shown if line.startswith("step")]
     assert steps == ["1", "4", "5", "8", "10", "12"], "the first step of every start, and every row"
+
+
+@pytest.mark.parametrize("stop", [8, 12])
+def test_an_evaluation_that_a_signal_ended_is_made_when_the_run_goes_on(
+    straight, experiment_file, tmp_path, monkeypatch, stop
+):
+    run, evaluations = tmp_path / "run", []
+    evaluate = Evaluation.__call__
+
+    def interrupted(self, model, **settings):
+        evaluations.append(model)
+        if len(evaluations) == stop // 4:
+            raise Interrupted
+        return evaluate(self, model, **settings)
+
+    monkeypatch.setattr(Evaluation, "__call__", interrupted)
+    command = ["train", str(experiment_file), "--workdir", str(run)]
+    assert main([*command, "--train.stop-after", str(stop)]) == 0
+    assert "validation_loss" not in read_metrics(run)[-1]
+    assert main(command) == 0
+    assert_same_run(straight, run)
+    assert main(command) == 0
+    assert_same_run(straight, run)
 
 
 def test_dropout_draws_from_another_key_than_the_parameters(straight):
@@ -163,7 +188,7 @@ def test_damaged_checkpoints_are_set_aside(straight, experiment_file, capsys):
 
 LOSSES = {
     "experiment.json": ("[]", "experiment.json is damaged: it is no JSON object"),
-    "metrics.jsonl": ('{"step": 1}\n{"step": "2"}\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON object with a step"),
+    "metrics.jsonl": ('{"step": 1}\n{"step": "2"}\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON object of numbers with a step"),
     "text.fingerprint": ("", "text.fingerprint has nothing, not"),
     "checkpoints": ("", "made 12 steps, but"),
 }

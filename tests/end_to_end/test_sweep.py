@@ -6,8 +6,10 @@ import math
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,8 @@ from transformer_jax.cli.main import main
 from transformer_jax.runs.experiment_file import load_experiment_file
 from transformer_jax.runs.metrics import read_metrics
 from transformer_jax.runs.run import Run
-from transformer_jax.runs.sweep import Job, Row
+from transformer_jax.runs.sweep import Job, Row, process_of
+from transformer_jax.version import __version__
 
 TIMES = ("seconds", "seconds spread")
 
@@ -32,13 +35,33 @@ def test_a_dry_run_prints_commands_that_parse_and_their_cost_and_writes_nothing(
     assert main([*arguments, "--train.steps", "3", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith("transformer-jax train ")]
-    assert len(commands) == 4 and len(lines) == 6 and not place.exists()
+    assert len(commands) == 4 and len(lines) == 7 and not place.exists()
     assert commands[3][-6:] == ["--train.steps", "3", "--model.d-ff", "64", "--train.seed", "1"]
-    assert "9,552 parameters" in lines[4] and "GiB" in lines[5]
+    assert "9,552 parameters" in lines[5] and "GiB" in lines[6]
     assert main([*arguments, "--grid", "train.steps=3,3", "--dry-run"]) == 2
     assert "two rows have the directory" in capsys.readouterr().err
     assert main([*arguments, "--model.d_modle", "3"]) == 2
     assert "did you mean --model.d-model?" in capsys.readouterr().err
+
+
+def test_a_wrong_row_is_named_and_the_others_are_costed(experiment_file, tmp_path, capsys):
+    arguments = ["sweep", str(experiment_file), "--grid", "model.d-model=15,16", "--workdir", str(tmp_path / "there")]
+    assert main([*arguments, "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    assert "model.d-model=15: d_model 15 is not" in out and "model.d-model=16: " in out.splitlines()[-1]
+    assert err == "error: 1 of 2 rows cannot be trained\n"
+
+
+def test_processes_run_this_package_and_share_their_programs(tmp_path, monkeypatch):
+    (tmp_path / "transformer_jax").mkdir()
+    (tmp_path / "transformer_jax" / "__init__.py").write_text("raise SystemExit('another package')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    command, environment = process_of(["--version"], tmp_path)
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout == f"{__version__}\n"
+    assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "programs"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    assert process_of([], tmp_path)[1]["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
 
 
 def test_a_finished_run_is_that_of_its_experiment_alone_and_a_row_of_the_table(uninterrupted):

@@ -73,3 +73,11 @@ def test_constrain_on_a_mesh_lays_an_activation_as_the_table_says():
     assert y.sharding.is_equivalent_to(sharding(axes, mesh), 3)
     assert y.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor")), 3)
     assert y.addressable_shards[0].data.shape == (2, 3, 2)
+
+
+def test_mesh_axes_of_one_device_are_in_no_sharding():
+    names = ("data", "fsdp", "tensor")
+    mesh = jax.make_mesh((2, 1, 1), names, devices=jax.devices()[:2])
+    assert sharding(("batch", "embed", "heads"), mesh).spec == PartitionSpec("data", None, None)
+    one = jax.make_mesh((1, 1, 1), names, devices=jax.devices()[:1])
+    assert sharding(("embed", "heads"), one).spec == PartitionSpec(None, None)

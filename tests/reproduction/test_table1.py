@@ -22,8 +22,8 @@ def outputs(x):
 
 def test_restricted_attention_in_blocks_is_that_of_a_window():
     found = outputs(jax.random.normal(jax.random.key(9), (32, 8)))
-    np.testing.assert_allclose(found["restricted, blocks"], found["restricted, window"], rtol=1e-5, atol=1e-5)
-    assert np.abs(found["restricted, blocks"] - found["self-attention"]).max() > 0.01
+    np.testing.assert_allclose(found["restricted by blocks"], found["restricted by a window"], rtol=1e-5, atol=1e-5)
+    assert np.abs(found["restricted by blocks"] - found["self-attention"]).max() > 0.01
 
 
 def test_vectors_see_as_far_as_the_paper_says():
@@ -32,7 +32,7 @@ def test_vectors_see_as_far_as_the_paper_says():
     seen = {name: np.flatnonzero(np.abs(after[name] - before[name]).max(axis=1) > 1e-6).tolist() for name in before}
     assert seen["self-attention"] == [*range(32)]
     assert seen["convolution"] == [7, 8, 9]
-    assert seen["restricted, blocks"] == seen["restricted, window"] == [*range(4, 13)]
+    assert seen["restricted by blocks"] == seen["restricted by a window"] == [*range(4, 13)]
     assert seen["recurrent"][0] == 8 and len(seen["recurrent"]) > 3
 
 

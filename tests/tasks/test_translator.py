@@ -47,6 +47,20 @@ def test_scores_are_log_probabilities_over_the_length_penalty(translator):
                 assert found.score == pytest.approx(found.log_prob / ((5 + length) / 6) ** 0.6, rel=1e-4)
 
 
+def test_wide_beams_with_long_outputs_have_few_rows(translator, monkeypatch):
+    monkeypatch.setattr(translation, "MOST_CACHED", 300)
+    sizes = [8] * 6  # of three hypotheses of 8 + 4 tokens each
+    assert [(len(items), rows) for items, _, rows in translator.groups(sizes)] == [(6, 8)]
+    monkeypatch.setattr(translation, "MOST_CACHED", 100)
+    assert [(len(items), rows) for items, _, rows in translator.groups(sizes)] == [(2, 2)] * 3
+    assert translator.translate(["some words"] * 3) == [translator.translate(["some words"])[0]] * 3
+
+
+def test_lists_of_choices_of_about_the_same_length_share_a_search(translator):
+    lengths = {translator._longest([[0] * size, [0]]) for size in (5, 6, 7, 8)}
+    assert lengths == {8} and translator._longest([[0] * 18]) == translator.max_length
+
+
 def test_n_best_translations_are_different_texts_with_their_best_scores(translator, monkeypatch):
     def found(*_, **__):
         ids = [translator.tokenizer.target.encode(text) for text in ("ab", "c", "ab", "d")]

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, BLUE, ORANGE = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb", "#ea580c"
 
 
-def new_figure(width: float, height: float, **padding: float) -> "Figure":
-    """A white figure of so many inches, whose parts make room for each other's labels, with `padding` around them."""
+def new_figure(width: float, height: float, *, pad: float = 0.04) -> "Figure":
+    """A white figure of so many inches; its parts make room for each other's labels, with `pad` inches around them."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout = ConstrainedLayoutEngine(**padding)
+    layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad)
     return Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformer_jax.analysis.tables import Measured, Record
 from transformer_jax.runs.metrics import METRICS, read_metrics
-from transformer_jax.runs.result import RESULT, read_result
+from transformer_jax.runs.result import RESULT, origin_of, read_result
 from transformer_jax.runs.run import Run
 from transformer_jax.runs.sweep import Job
 from transformer_jax.runs.trackers import VALIDATION
@@ -58,7 +58,7 @@ def _record(jobs: list[Job], problems: Mapping[Path, str]) -> dict[str, Any]:
     record["parameters"] = parameters
     texts = [value for result in results for value in result["scores"].values() if isinstance(value, str)]
     devices = [f"{result['devices']} x {result['device']}" for result in results]
-    for name, values in zip(ORIGIN, (devices, [result["commit"] for result in results], texts), strict=True):
+    for name, values in zip(ORIGIN, (devices, [origin_of(result) for result in results], texts), strict=True):
         record[name] = "; ".join(dict.fromkeys(values))
     record["problem"] = "; ".join(dict.fromkeys(reasons))
     return record

@@ -42,8 +42,8 @@ Record = Mapping[str, Any]
 
 
 def columns_of(records: Sequence[Record]) -> list[str]:
-    """The columns that any row has, in their order."""
-    return list(dict.fromkeys(name for record in records for name in record))
+    """The columns that any row has, in their order, but `problem` at the end."""
+    return sorted(dict.fromkeys(name for record in records for name in record), key=lambda name: name == "problem")
 
 
 def shown(records: Sequence[Record], below: Sequence[str] = ()) -> str:
@@ -102,12 +102,12 @@ def draw_rows(records: Sequence[Record], columns: Sequence[str], path: Path) -> 
             mean, spread = (value.mean, value.spread) if isinstance(value, Measured) else (value, None)
             axes.errorbar(mean, place, xerr=spread, fmt="o", color=BLUE, markersize=4, linewidth=1.5)
         axes.set_title(column, color=INK, size=10, loc="left", parse_math=False)
-        axes.margins(x=0.1, y=0.5 / len(records))
+        axes.margins(x=0.1)
         axes.locator_params(axis="x", nbins=4)
         quiet(axes)
     labels = [_text(record.get("row")) for record in records]
     panels[0].set_yticks(range(len(records)), labels, parse_math=False)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(records) - 0.5, -0.5)
     return save(figure, path)
 
 

@@ -17,10 +17,11 @@ from transformer_jax.data.nearest import did_you_mean
 from transformer_jax.data.sources import check_split
 from transformer_jax.reproduction import figures, table1, table2, table3, table4
 from transformer_jax.runs.experiment_file import load_experiment_file
-from transformer_jax.runs.result import commit, device_name
+from transformer_jax.runs.result import commit, device_name, origin_of
 from transformer_jax.runs.run import Run
 from transformer_jax.runs.sweep import Row
 from transformer_jax.tasks.translation import Translator
+from transformer_jax.version import __version__
 
 EPILOG = """\
 Rows are the base experiment of a scale with other values of some fields; --dry-run prints the commands. Fields for
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str]) -> None:
             print(f"  {target:<8} {(function.__doc__ or '').splitlines()[0]}")
         raise SystemExit(0)
     else:
-        near = did_you_mean(name, TARGETS)
-        raise UserError(f"there is no {name} to reproduce{near}; there are {', '.join(TARGETS)}")
+        near = did_you_mean(name, TARGETS) or f"; there are {', '.join(TARGETS)}"
+        raise UserError(f"there is no {name} to reproduce{near}")
 
 
 def reproduce_table3(arguments: Sequence[str]) -> None:
@@ -87,19 +88,20 @@ def reproduce_table1(arguments: Sequence[str]) -> None:
             parser.error(f"--longest is at least {sizes.lengths[1]}, --heads and --width are at least 1")
         sizes = replace(sizes, lengths=lengths, width=options.width, heads=options.heads)
     names = ", ".join(layer.name for layer in table1.layers(sizes))
-    print(f"{names} of width {sizes.width}, n = {', '.join(map(str, lengths))}, on {device_name()}", flush=True)
+    print(f"layers of width {sizes.width}: {names}; n = {', '.join(map(str, lengths))}, on {device_name()}", flush=True)
     if options.dry_run:
         return
     measured = []
     for line in table1.measure(sizes):
         print(f"n = {line['n']:,}, {line['layer']}: {line['milliseconds']:.4g} ms", flush=True)
         measured.append(line)
+    origin = origin_of({"commit": commit(), "version": __version__})
     for column in ("milliseconds", "MiB"):
         print(shown(table1.table(measured, sizes, column)))
-    print(f"d = {sizes.width}, k = {sizes.kernel}, r = {sizes.neighbourhood}; {device_name()}; {commit()}")
+    print(f"d = {sizes.width}, k = {sizes.kernel}, r = {sizes.neighbourhood}; {device_name()}; {origin}")
     directory = Path(options.workdir)
-    origin = {"width": sizes.width, "heads": sizes.heads, "device": device_name(), "commit": commit()}
-    print(*write_tables([line | origin for line in measured], directory, "table1"), sep="\n")
+    made = {"width": sizes.width, "heads": sizes.heads, "device": device_name(), "commit": origin}
+    print(*write_tables([line | made for line in measured], directory, "table1"), sep="\n")
     print(table1.draw(measured, sizes, directory / "table1.png"))
 
 
@@ -165,7 +167,12 @@ def reproduce_figures(arguments: Sequence[str]) -> None:
             raise ValueError(f"figures are of a Translation, not of {type(run.experiment.task).__name__}")
         directory.mkdir(parents=True, exist_ok=True)
         for number, sentence in enumerate(options.sentences or figures.SENTENCES, 1):
-            attention = predictor.attention(sentence)[0]
+            try:
+                attention = predictor.attention(sentence)[0]
+            except ValueError as error:
+                own = f'reproduce figures "SENTENCE" --workdir {options.workdir}'
+                given = "" if options.sentences else f"; give sentences of your own: {own}"
+                raise ValueError(f"{sentence!r}: {error}{given}") from None
             chosen = list(figures.figures(attention))
             png, html = directory / f"sentence_{number}.png", directory / f"sentence_{number}.html"
             draw_attention([figures.picture(attention, one) for one in chosen], png, html)
@@ -184,7 +191,8 @@ def experiment_file(name: str) -> Path:
     here = Path(name)
     there = Path(__file__).resolve().parents[2] / name
     if not here.is_file() and not there.is_file():
-        raise FileNotFoundError(f"there is no {name}; reproduce needs a checkout of the repository, which has it")
+        where = "start reproduce in a checkout of the repository, or install one with pip install -e ."
+        raise FileNotFoundError(f"there is no {name}; {where}")
     return here if here.is_file() else there
 
 

@@ -5,6 +5,7 @@ import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import jax
 from transformer_jax.analysis.plan import Plan, make_plan, topology
 from transformer_jax.analysis.sweep_table import ORIGIN, scores_of, sweep_table
 from transformer_jax.analysis.tables import draw_rows, shown, write_tables
-from transformer_jax.cli.errors import user_input
+from transformer_jax.cli.errors import UserError, one_line, user_input
 from transformer_jax.cli.overrides import changed
 from transformer_jax.cli.parser import Parser
+from transformer_jax.data.fields import check_ranges
 from transformer_jax.parallel.chips import GIB
 from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.experiment_file import load_experiment_file
@@ -93,12 +95,13 @@ def make_jobs(
     jobs = []
     for row in rows:
         given = (*overrides, *row.overrides)
-        first = changed(experiment, given, None, directory, f"{prog} {file}").train.seed
-        for seed in range(first, first + options.seeds):
+        of_row = changed(experiment, given, None, directory, f"{prog} {file}")
+        check_train(of_row)
+        for seed in range(of_row.train.seed, of_row.train.seed + options.seeds):
             place = directory / folder(row.name) / f"seed_{seed}"
             words = (*given, "--train.seed", str(seed))
-            chosen = changed(experiment, words, None, place, f"{prog} {file}")
-            check_train(chosen)
+            chosen = replace(of_row, train=replace(of_row.train, seed=seed))
+            check_ranges(chosen)
             named = ("--variant", variant) if variant else ()
             if any(job.directory == place for job in jobs):
                 raise ValueError(f"two rows have the directory {place}: name every value once")
@@ -127,6 +130,9 @@ def run_rows(jobs: Sequence[Job], options: Namespace, directory: Path, name: str
     if options.dry_run:
         dry_run(jobs)
         return
+    if any(map(left, jobs)):
+        with user_input():  # what is missing is missing for all
+            jobs[0].experiment.data.source.fingerprint("train")
     problems = run_jobs(jobs, lambda line: print(line, flush=True))
     records, columns, note = summary(sweep_table(jobs, problems))
     print(shown(records, below=ORIGIN))
@@ -140,14 +146,30 @@ def run_rows(jobs: Sequence[Job], options: Namespace, directory: Path, name: str
         raise SystemExit(1)
 
 
+def left(job: Job) -> bool:
+    """Whether there is something to do in a run, as far as its directory can be read."""
+    try:
+        return not job.finished
+    except (OSError, ValueError):
+        return True
+
+
 def dry_run(jobs: Sequence[Job]) -> None:
     """Prints the commands of all runs and, by the plan of one step on one CPU, the cost of a run of each row."""
     for job in jobs:
         print(job)
-    with user_input():
-        devices, _ = topology("cpu:1")
-        for row, of_row in itertools.groupby(jobs, key=lambda job: job.row):
-            print(cost(row, make_plan(next(of_row).experiment, devices[:1])), flush=True)
+    rows = [list(of_row) for _, of_row in itertools.groupby(jobs, key=lambda job: job.row)]
+    print(f"compiling a step of {len(rows)} rows for what they cost, some seconds each", flush=True)
+    devices, _ = topology("cpu:1")
+    wrong = 0
+    for job, *_ in rows:
+        try:
+            print(cost(job.row, make_plan(job.experiment, devices[:1])), flush=True)
+        except (ValueError, OSError) as error:
+            wrong += 1
+            print(f"{job.row.name}: {one_line(error)}", flush=True)
+    if wrong:
+        raise UserError(f"{wrong} of {len(rows)} rows cannot be trained")
 
 
 def cost(row: Row, plan: Plan) -> str:

@@ -116,7 +116,8 @@ def _unigram(processor: Any) -> Cut:
         if not best or best[0] != ids:  # such as a text with unknown characters, which are lost in it
             return ids
         totals = [alpha * sum(scores[token_id] for token_id in one) for one in best]
-        return random.choices(best, [math.exp(total - max(totals)) for total in totals])[0]
+        highest = max(totals)
+        return random.choices(best, [math.exp(total - highest) for total in totals])[0]
 
     return cut
 

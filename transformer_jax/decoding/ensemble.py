@@ -1,9 +1,9 @@
 """An ensemble: several models that decode together, by the mean of their probabilities."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ class EnsembleCache(NamedTuple):
         return EnsembleCache(tuple(member.take(rows) for member in self.members))
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["members"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["members"], meta_fields=[])
 @dataclass(frozen=True)
 class Ensemble:
     """Encoder-decoder models of one vocabulary as one that has the mean of their probabilities, token by token.
@@ -64,5 +64,5 @@ class Ensemble:
     def _mean(self, logits: Sequence[Array]) -> Array:
         # Members may pad the vocabulary by different numbers of rows.
         size = self.embedding.vocab_size
-        log_probs = jnp.stack([jax.nn.log_softmax(one[..., :size].astype(jnp.float32)) for one in logits])
-        return jax.nn.logsumexp(log_probs, axis=0) - math.log(len(self.members))
+        log_probs = (jax.nn.log_softmax(one[..., :size].astype(jnp.float32)) for one in logits)
+        return functools.reduce(jnp.logaddexp, log_probs) - math.log(len(self.members))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 import jax
 from annotated_types import Ge, Le
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transformer_jax.nn.config import LayerConfig
 from transformer_jax.nn.embedding import Embedding
@@ -92,8 +92,8 @@ class TransformerConfig(LayerConfig):
         """The longest text that the model's positions have room for; None: any."""
         return self.positions.reach(self.sizes()) if self.reads_text else None
 
-    def build(self, seed: int) -> Any:
-        """The model with fresh parameters, the same for the same seed."""
+    def build(self, seed: int | PRNGKeyArray) -> Any:
+        """The model with fresh parameters, the same for the same seed or key."""
         raise NotImplementedError
 
     def num_parameters(self) -> int:

@@ -26,8 +26,8 @@ class DecoderOnlyConfig(DecoderConfig):
         if not isinstance(self.input, TokenIds):
             raise ValueError("model.input is of models with an encoder; this one reads tokens")
 
-    def build(self, seed: int) -> "DecoderOnly":
-        """The model with fresh parameters, the same for the same seed."""
+    def build(self, seed: int | PRNGKeyArray) -> "DecoderOnly":
+        """The model with fresh parameters, the same for the same seed or key."""
         return DecoderOnly(self, rngs=nnx.Rngs(params=seed))
 
 

@@ -50,8 +50,8 @@ class EncoderDecoderConfig(DecoderConfig):
         """Whether the encoder reads tokens."""
         return isinstance(self.input, TokenIds)
 
-    def build(self, seed: int) -> "EncoderDecoder":
-        """The model with fresh parameters, the same for the same seed."""
+    def build(self, seed: int | PRNGKeyArray) -> "EncoderDecoder":
+        """The model with fresh parameters, the same for the same seed or key."""
         return EncoderDecoder(self, rngs=nnx.Rngs(params=seed))
 
     def check(self) -> None:

@@ -58,8 +58,8 @@ class EncoderOnlyConfig(TransformerConfig):
     head_dropout: float = 0.1
     """Dropout in front of these heads."""
 
-    def build(self, seed: int) -> "EncoderOnly":
-        """The model with fresh parameters, the same for the same seed."""
+    def build(self, seed: int | PRNGKeyArray) -> "EncoderOnly":
+        """The model with fresh parameters, the same for the same seed or key."""
         return EncoderOnly(self, rngs=nnx.Rngs(params=seed))
 
     def check(self) -> None:

@@ -64,7 +64,8 @@ class LayerConfig:
     """Probability with which the last layer's sub-layers are left out of an example in training; it rises evenly from 0
     in the first layer, as in DeiT (Touvron et al. 2021; Huang et al. 2016 begin above 0). One layer alone has it."""
     layer_drop: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Probability with which a layer is left out of a batch in training (Fan et al. 2020, "LayerDrop")."""
+    """Probability with which a layer is left out of a batch in training (Fan et al. 2020, "LayerDrop"). It is computed
+    all the same: this regularises, and saves no time."""
     layer_scale: Annotated[float, Gt(0)] | None = None
     """What the output of every sub-layer is multiplied by, in each dimension, to begin with; it is learnt (Touvron et
     al. 2021, "CaiT"). None: it is not scaled."""

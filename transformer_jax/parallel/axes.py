@@ -39,8 +39,11 @@ def partition_spec(axes: Sequence[str], mesh_axes: Sequence[str]) -> PartitionSp
 
 
 def sharding(axes: Sequence[str], mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The sharding of an array whose dimensions have these names."""
-    return NamedSharding(mesh, partition_spec(axes, mesh.axis_names))
+    """The sharding of an array whose dimensions have these names.
+
+    Mesh axes of size 1 are left out: with them one array has several specs, and a program is compiled for each.
+    """
+    return NamedSharding(mesh, partition_spec(axes, [name for name in mesh.axis_names if mesh.shape[name] > 1]))
 
 
 def check_divides(name: str, shape: Sequence[int], axes: Sequence[str], where: NamedSharding) -> None:

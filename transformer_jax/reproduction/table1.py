@@ -130,8 +130,8 @@ def layers(sizes: Sizes) -> list[Layer]:
         Layer("self-attention", "O(n² d)", "O(1)", "O(1)", self_attention, maps),
         Layer("recurrent", "O(n d²)", "O(n)", "O(n)", recurrent, {"input": (d, d), "state": (d, d)}),
         Layer("convolution", "O(k n d²)", "O(1)", "O(log_k n)", convolution, {"kernel": (sizes.kernel, d, d)}),
-        Layer("restricted, blocks", *restricted, blocks, maps),
-        Layer("restricted, window", *restricted, window, maps),
+        Layer("restricted by blocks", *restricted, blocks, maps),
+        Layer("restricted by a window", *restricted, window, maps),
     ]
 
 
@@ -188,14 +188,18 @@ def power(values: Mapping[int, float | None]) -> float | None:
 
 def draw(measured: Sequence[Mapping[str, Any]], sizes: Sizes, path: Path) -> Path:
     """Draws time and memory over the length, both axes in powers."""
+    from matplotlib.ticker import NullFormatter
+
     figure = new_figure(10, 4.2)
     panels = figure.subplots(1, 2)
     for axes, column in zip(panels, ("milliseconds", "MiB"), strict=True):
         for layer, color in zip(layers(sizes), COLORS, strict=True):
             points = [(line["n"], line[column]) for line in measured if line["layer"] == layer.name and line[column]]
             label = f"{layer.name}, {layer.complexity}"
-            axes.loglog(*zip(*points, strict=True), "o-", base=2, color=color, markersize=3.5, label=label)
+            style = "o--" if layer.name.endswith("window") else "o-"
+            axes.loglog(*zip(*points, strict=True), style, base=2, color=color, markersize=3.5, label=label)
         axes.set_yscale("log", base=10)
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(column, color=INK, size=11, loc="left")
         axes.set_xlabel(f"n, of width d = {sizes.width}", color=MUTED, size=9)
         axes.set_xticks(sizes.lengths, [f"{length:,}" for length in sizes.lengths])

@@ -221,6 +221,9 @@ def verdict(table: Sequence[Mapping[str, Any]], score: str) -> str:
         held = [text for text in signs.values() if text.startswith("yes")]
         failed = [row + within.get(text, "") for row, text in signs.items() if text.startswith("no")]
         sure = f"{held.count('yes')} of them by more than the spread of the seeds"
+        if not signs:
+            lines.append(f"{name}: no change against the base to look at")
+            continue
         lines.append(
             f"{name}: {len(held)} of {len(signs)} changes against the base have the paper's sign, {sure}"
             + (f"; not so {', '.join(failed)}" if failed else "")

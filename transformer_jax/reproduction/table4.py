@@ -3,14 +3,14 @@
 import json
 import shlex
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.analysis.tables import Measured
 from transformer_jax.data.lines import json_object, write_whole
 from transformer_jax.runs.run import Run
+from transformer_jax.runs.sweep import process_of
 
 FILE = "experiments/paper/parsing.py"
 SCALES = {"built_in": "built_in", "gum": "small", "wsj": None}
@@ -51,7 +51,9 @@ def scored(directory: Path, split: str, well_formed: bool) -> dict[str, Any]:
     if scores := _kept(kept, of):
         return scores
     asked = [str(directory), "--split", split, "--task.well-formed", str(well_formed), "--json"]
-    found = subprocess.run([sys.executable, "-m", "transformer_jax", "evaluate", *asked], stdout=subprocess.PIPE)
+    command, environment = process_of(["evaluate", *asked], directory.absolute().parents[1])
+    print(f"scoring {directory}: {row_of(well_formed)}", flush=True)
+    found = subprocess.run(command, stdout=subprocess.PIPE, env=environment)
     if found.returncode:
         raise RuntimeError(f"evaluate {shlex.join(asked)} ended with status {found.returncode}")
     scores = json.loads(found.stdout) | of
@@ -59,7 +61,12 @@ def scored(directory: Path, split: str, well_formed: bool) -> dict[str, Any]:
     return scores
 
 
-def _kept(path: Path, of: Mapping[str, Any]) -> dict[str, Any] | None:
+def row_of(well_formed: bool) -> str:
+    """What the row of a search is called."""
+    return next(row for row, held in SEARCHES.items() if held == well_formed)
+
+
+def _kept(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     """The scores in a file, if all that the table shows is there, `of` the same experiment and checkpoint."""
     try:
         scores = json_object(path.read_bytes(), str(path))

@@ -76,6 +76,7 @@ class MetricsLog:
         self._enabled = enabled
         if not enabled:
             return
+        self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         _keep_until(directory, resume_step)
         self._file = (directory / METRICS).open("a", encoding="utf-8")
@@ -115,6 +116,15 @@ class MetricsLog:
         if scores:
             values = [f"{name} {value:.4g}" for name, value in scores.items()]
             self.message("  ".join([self._place(step), "validation", *values]))
+
+    def amend(self, row: Row) -> None:
+        """Writes and shows a row in place of that of its step, which is the last."""
+        if not self._enabled:
+            return
+        self._file.close()
+        _keep_until(self._directory, int(row["step"]) - 1)
+        self._file = (self._directory / METRICS).open("a", encoding="utf-8")
+        self.write(row)
 
     def show(self, row: Row) -> None:
         """Shows the values of `row["step"]`, and writes nothing."""

@@ -46,7 +46,7 @@ from transformer_jax.runs.run import (
 from transformer_jax.runs.trackers import VALIDATION, wandb
 from transformer_jax.runs.warm_start import Origin, PublishedOrigin, fitting, table
 from transformer_jax.training.experiment import Experiment, TrainConfig
-from transformer_jax.training.optimizer import depends_on_steps, untrained
+from transformer_jax.training.optimizer import depends_on_steps, never_falls, untrained
 from transformer_jax.training.step import abstract_model, abstract_state, check_batches, fresh_state, make_update
 
 TEXT = "text.fingerprint"
@@ -178,6 +178,8 @@ def _prepare(
         (directory / RESULT).unlink(missing_ok=True)  # of what this experiment was, before it is another
         write_experiment(directory, experiment, file)
     print(_size(experiment), flush=True)
+    if warning := never_falls(experiment.optimizer, experiment.train.steps):
+        print(f"warning: {warning}", flush=True)
     if jax.device_count() > 1:
         print(f"mesh: {described(mesh)}, of {jax.device_count()} devices", flush=True)
     if origin is not None:
@@ -269,7 +271,8 @@ def _check_saved(train: TrainConfig, save_every: int) -> None:
     if averaged(train.checkpoint) > saved:
         raise ValueError(
             f"train.checkpoint {train.checkpoint} needs more than the {saved} that {train.steps} steps with "
-            f"train.save_every {train.save_every} leave; lower train.save_every, or set train.checkpoint to last"
+            f"train.save_every {train.save_every} leave; set train.checkpoint to average:{saved} or last, or "
+            f"{'raise train.steps' if train.save_every == 'epoch' else 'lower train.save_every'}"
         )
 
 

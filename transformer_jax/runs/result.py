@@ -7,8 +7,10 @@ device, devices   the kind of the devices, and how many shared the work
 commit, version   of this package: a commit of its checkout with -dirty behind it if files differed, empty without one
 """
 
+import hashlib
 import json
 import os
+import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +71,18 @@ def device_name(device: Any = None) -> str:
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} cores"
+
+
+def cpu_kind() -> str:
+    """A hash of what this machine's processors can do, as Linux tells it."""
+    lines = CPUINFO.read_text(errors="replace").splitlines() if CPUINFO.exists() else []
+    kinds = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    return hashlib.blake2b("\n".join([platform.machine(), *kinds]).encode(), digest_size=6).hexdigest()
+
+
+def origin_of(result: Mapping[str, Any]) -> str:
+    """The commit of a result, or the version of an installed package."""
+    return result["commit"] or f"version {result.get('version', '')}".strip()
 
 
 def commit() -> str:

@@ -5,8 +5,10 @@ have not, and tries again those that failed.
 
 WORKDIR/ROW/seed_0        a run directory
 WORKDIR/ROW/seed_0.log    what its training printed when it was last started
+WORKDIR/programs          compiled programs, which the runs share
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -15,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformer_jax.runs.interrupts import Interrupts
 from transformer_jax.runs.preparation import in_use, is_same
-from transformer_jax.runs.result import read_result
+from transformer_jax.runs.result import cpu_kind, read_result
 from transformer_jax.runs.run import Run
 from transformer_jax.training.experiment import Experiment
 
@@ -94,6 +97,18 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[str], None]) -> dict[Path, str
     return problems
 
 
+def process_of(arguments: Sequence[str], workdir: Path) -> tuple[list[str], dict[str, str]]:
+    """The command of a process that runs this very package, and its environment.
+
+    Processes of a work directory share their compiled programs there: those of one kind of CPU, where they run alike.
+    """
+    package = str(Path(__file__).resolve().parents[2])
+    environment = {"JAX_COMPILATION_CACHE_DIR": str((workdir / "programs" / cpu_kind()).absolute()), **os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    # Without -P a folder of this name in the working directory would be taken for the package.
+    return [sys.executable, "-P", "-m", "transformer_jax", *arguments], environment
+
+
 def _run(job: Job, interrupts: Interrupts, waiting: Callable[[], object]) -> str:
     """Trains in a process of its own, after any that trains there already; returns why it did not finish, or nothing.
 
@@ -111,10 +126,11 @@ def _run(job: Job, interrupts: Interrupts, waiting: Callable[[], object]) -> str
 def _train(job: Job, interrupts: Interrupts) -> str:
     """Trains in a process of its own; returns why it did not finish, or nothing."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "transformer_jax", *job.arguments]
+    command, environment = process_of(job.arguments, job.directory.absolute().parents[1])
     with job.log.open("wb") as log:
         # In a session of its own, so that a Ctrl-C of the terminal reaches it once: a second one would end it unsaved.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        settings: dict[str, Any] = {"stderr": subprocess.STDOUT, "start_new_session": True, "env": environment}
+        process = subprocess.Popen(command, stdout=log, **settings)
         while process.poll() is None and interrupts.signal is None:
             time.sleep(POLL)
         if interrupts.signal is not None:

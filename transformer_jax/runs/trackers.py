@@ -52,14 +52,12 @@ class WeightsAndBiases:
         file = directory / WANDB_ID
         if not file.exists():
             write_whole(file, secrets.token_hex(8).encode())
-        self._run = wandb().init(
-            project=os.environ.get("WANDB_PROJECT", "transformer_jax"),
-            dir=str(directory),
-            name=directory.resolve().name,
-            id=file.read_text(encoding="utf-8").strip(),
-            resume="allow",
-            config=dict(experiment),
-        )
+        settings = {"project": os.environ.get("WANDB_PROJECT", "transformer_jax"), "dir": str(directory)}
+        settings |= {"name": directory.resolve().name, "id": file.read_text(encoding="utf-8").strip()}
+        try:
+            self._run = wandb().init(resume="allow", config=dict(experiment), **settings)
+        except wandb().errors.UsageError as error:
+            raise ValueError(f"{error} (wandb login, or WANDB_MODE=offline in front of the command)") from error
         # Its own count of steps would refuse those that a resumed run repeats.
         self._run.define_metric("*", step_metric="step")
 

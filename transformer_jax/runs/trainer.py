@@ -86,7 +86,8 @@ class Trainer:
         with open_checkpoints(run.directory, self.experiment) as checkpoints:
             state, start = self._restore(checkpoints)
             self.start = start
-            if start >= last:
+            unscored = self._unscored(start)
+            if start >= last and unscored is None:
                 what = "finished" if start >= steps else "stopped as train.stop_after says"
                 print(f"this run has {what}: {start} of {steps} steps", flush=True)
                 return start >= steps
@@ -105,6 +106,11 @@ class Trainer:
                 profiler = Profiler(run.directory, start, enabled=self.profile)
                 drawn: dict[str, Any] = {"seed": seed, "subword_sampling": self.experiment.data.subword_sampling}
                 batches = device_batches(task, run.tokenizers, table, plan, mesh, start=start, stop=last, **drawn)
+                if unscored is not None:
+                    log.amend(unscored | self._evaluate(log, state, start))
+                    self.interrupts.check()
+                    if self.interrupts.signal is not None or start >= last or self.patience.exhausted:
+                        return self.interrupts.signal is None and (start >= steps or self.patience.exhausted)
                 self.throughput.resume()
                 self.interrupts.check()
                 for step, batch in enumerate(batches, start + 1):
@@ -165,31 +171,51 @@ class Trainer:
 
         Calls `save` before an error of the evaluation is raised.
         """
-        due = self._due(step, self.config.evaluate_every) or step == self.config.steps
-        evaluate = self.prepared.validation
-        if not due or evaluate is None or self.interrupts.signal is not None:
+        if not self._evaluated(step) or self.interrupts.signal is not None:
             self._record(log, step, metrics)
             self.throughput.pause()
             return {}
         self._fetch(step, metrics)
-        row, scores = self._row(step, metrics), {}
+        row = self._row(step, metrics)
         self.throughput.pause()
         try:
-            first = nullcontext() if self.evaluated else log.announced("evaluating for the first time", "evaluated")
-            self.evaluated = True
-            with first, self.interrupts.giving_up():
-                for name, value in evaluate(state.model, predictions=self._predicted(step)).items():
-                    if isinstance(value, numbers.Real) and name not in COUNTS:
-                        scores[VALIDATION + name] = float(value)
-        except Interrupted:
-            scores = {}
+            scores = self._evaluate(log, state, step)
         except Exception:
             log.write(row)
             save()  # training is not lost with the scores
             raise
         log.write(row | scores)
+        return scores
+
+    def _evaluate(self, log: MetricsLog, state: TrainState, step: int) -> dict[str, Any]:
+        """The scores of the validation examples; none after a signal."""
+        assert self.prepared.validation is not None
+        first = nullcontext() if self.evaluated else log.announced("evaluating for the first time", "evaluated")
+        self.evaluated = True
+        try:
+            with first, self.interrupts.giving_up():
+                found = self.prepared.validation(state.model, predictions=self._predicted(step))
+        except Interrupted:
+            return {}
+        numbers_alone = {name: value for name, value in found.items() if isinstance(value, numbers.Real)}
+        scores = {VALIDATION + name: float(value) for name, value in numbers_alone.items() if name not in COUNTS}
         self.patience.add(scores)
         return scores
+
+    def _evaluated(self, step: int) -> bool:
+        """Whether the validation examples are scored after this step."""
+        due = self._due(step, self.config.evaluate_every) or step == self.config.steps
+        return due and self.prepared.validation is not None
+
+    def _unscored(self, step: int) -> dict[str, Any] | None:
+        """The row of metrics of a step whose evaluation was interrupted; None for any other."""
+        if not step or not self._evaluated(step):
+            return None
+        rows = [row for row in read_metrics(self.prepared.run.directory) if row["step"] == step]
+        row = rows[-1] if rows else {"step": step}
+        if any(name.startswith(VALIDATION) for name in row):
+            return None
+        return {name: math.nan if value is None else value for name, value in row.items()}
 
     def _record(self, log: MetricsLog, step: int, metrics: Mapping[str, Array]) -> None:
         self._fetch(step, metrics)

@@ -118,17 +118,21 @@ class Predictor:
     def groups(self, sizes: Sequence[int], extra: int = 0) -> Iterator[tuple[list[int], int, int]]:
         """Indices of sequences of similar sizes with the width and the rows of their array, shortest first.
 
-        There can be more rows than sequences. Width times rows, with `extra` tokens more in each row, is at most
-        `tokens_per_batch`, unless one row for each device is more already.
+        There can be more rows than sequences. There are as many as `most_rows` says, with `extra` tokens more in each,
+        unless one row for each device is more already.
         """
         widths: dict[int, list[int]] = {}
         for index in sorted(range(len(sizes)), key=sizes.__getitem__):
             widths.setdefault(array_width(sizes[index]), []).append(index)
         for width, members in widths.items():
-            rows = min(max(self.tokens_per_batch // (width + extra), 1), array_width(len(members)))
+            rows = min(max(self.most_rows(width, extra), 1), array_width(len(members)))
             rows += -rows % self.row_multiple
             for start in range(0, len(members), rows):
                 yield members[start : start + rows], width, rows
+
+    def most_rows(self, width: int, extra: int = 0) -> int:
+        """The rows of a batch: width times rows is at most `tokens_per_batch`."""
+        return self.tokens_per_batch // (width + extra)
 
     def run(self, program: Callable[..., Any], *arrays: Any, **settings: Any) -> Any:
         """Calls `program(model, *arrays, **settings)` on the model's devices, which share the rows of NumPy arrays."""

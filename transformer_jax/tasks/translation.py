@@ -1,7 +1,7 @@
 """Translation: a source text to a target text, by an encoder-decoder model."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -18,7 +18,7 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
-from transformer_jax.decoding.constraints import Constraint, OneOf
+from transformer_jax.decoding.constraints import Constraint, OneOf, rounded
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
@@ -145,6 +145,8 @@ class TextTokenizers(NamedTuple):
         return self.target.decode(list(ids))
 
 
+MOST_CACHED = 2**18
+"""Tokens of which all hypotheses of a batch may have keys and values: 8 GiB in float32 with 4 layers of width 1,024."""
 SourceTokens = Callable[[Sequence[str]], list[list[int]]]
 """From texts to the tokens that a model reads."""
 
@@ -184,7 +186,7 @@ class Searcher(Predictor):
             raise ValueError(f"n_best is {n_best}; the beam holds 1 to {self.decoding.beam_size} hypotheses")
         choices = choices or {}
         settings = self._settings()
-        settings |= {"among": OneOf.of([*choices]), "longest": max(map(len, choices))} if choices else {}
+        settings |= {"among": OneOf.of([*choices]), "longest": self._longest(choices)} if choices else {}
         results, hypotheses = self.for_each(_search, *columns, **settings), []
         for line, result in zip(lines, results, strict=True):
             best: dict[str, Hypothesis] = {}
@@ -201,6 +203,11 @@ class Searcher(Predictor):
                 raise FloatingPointError(f"line {line} has no output: the model's numbers are not finite")
         return hypotheses
 
+    def _longest(self, choices: Iterable[Sequence[int]]) -> int:
+        """The tokens of the longest, rounded up, so that such lists share a compiled search, as far as models reach."""
+        longest = max(map(len, choices))
+        return max(longest, min(rounded(longest), self.max_length))
+
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"decoding": self.decoding, "start": (*self.target_start,), "read": self.vectors_of}
         return settings | {"end_id": self.target.eos_id, "forbidden": self.forbidden}
@@ -208,6 +215,8 @@ class Searcher(Predictor):
 
 class Translator(Searcher):
     """Translates, scores and shows attention."""
+
+    decoding: Decoding
 
     def __init__(
         self,
@@ -224,6 +233,11 @@ class Translator(Searcher):
         both = TextTokenizers(source_tokenizer, target_tokenizer)
         settings: Any = {"tokens_per_batch": decoding.tokens_per_batch, "target_start": target_start}
         super().__init__(model, both, target_tokenizer, decoding, max_length=max_length, **settings)
+
+    def most_rows(self, width: int, extra: int = 0) -> int:
+        """As of any batch, and at most `MOST_CACHED` tokens in the caches of all hypotheses."""
+        cached = self.decoding.beam_size * self.decoding.limit(width)
+        return min(super().most_rows(width, extra), MOST_CACHED // cached)
 
     def translate(self, lines: Sequence[str], *, among: Sequence[str] | None = None) -> list[str]:
         """The best translation of every line, of an empty line an empty one; ValueError for a line that is too long.

@@ -41,7 +41,7 @@ class OptimizerConfig:
     """adam, adamw, adafactor, lion, muon or sgd."""
     schedule: str = "inverse_sqrt"
     """inverse_sqrt (the paper's), constant, cosine, linear or warmup_stable_decay; each after a linear warm-up."""
-    learning_rate: Annotated[float, Gt(0), Le(1e6)] | None = None
+    learning_rate: Annotated[float, Gt(0), Le(1e38)] | None = None
     """The highest learning rate, at the end of warm-up; None: the paper's (d_model * warmup_steps)^-0.5."""
     warmup_steps: Annotated[int, Ge(1), Lt(2**31)] = 4_000
     """Steps over which the learning rate rises linearly."""
@@ -111,6 +111,14 @@ SCHEDULES = {
 def depends_on_steps(config: OptimizerConfig) -> bool:
     """Whether the learning rate at a step depends on train.steps."""
     return SCHEDULES[config.schedule].has_end and config.schedule_steps is None
+
+
+def never_falls(config: OptimizerConfig, steps: int) -> str:
+    """What is wrong with a schedule that should fall to its end and is still warming up there; empty: nothing."""
+    end = config.schedule_steps or steps
+    if not SCHEDULES[config.schedule].has_end or config.warmup_steps < end:
+        return ""
+    return f"optimizer.warmup_steps {config.warmup_steps} leave none of {end} steps for the {config.schedule} schedule"
 
 
 def make_optimizer(

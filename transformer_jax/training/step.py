@@ -65,7 +65,7 @@ def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
     return TrainState(replace_parameters(state.model, shardings), optimizer, replicated)
 
 
-def fresh_state(config: Any, optimizer: Optimizer, seed: int, frozen: Sequence[str] = ()) -> TrainState:
+def fresh_state(config: Any, optimizer: Optimizer, seed: int | PRNGKeyArray, frozen: Sequence[str] = ()) -> TrainState:
     """The state before the first step."""
     model = config.build(seed)
     return TrainState(model, optimizer.init(partition(named_parameters(model), frozen)[0]), jnp.zeros((), jnp.int32))
@@ -84,7 +84,9 @@ def abstract_state(config: Any, optimizer: Optimizer, mesh: Mesh, frozen: Sequen
 def init_state(config: Any, optimizer: Optimizer, seed: int, mesh: Mesh, frozen: Sequence[str] = ()) -> TrainState:
     """A fresh training state, every array made on its own devices."""
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh, frozen))
-    return jax.jit(lambda: fresh_state(config, optimizer, seed, frozen), out_shardings=where)()
+    # The key is an argument, so that the program is the same for every seed.
+    fresh = jax.jit(lambda key: fresh_state(config, optimizer, key, frozen), out_shardings=where)
+    return fresh(jax.random.key(seed))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
