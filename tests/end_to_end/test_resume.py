@@ -188,7 +188,7 @@ def test_damaged_checkpoints_are_set_aside(straight, experiment_file, capsys):
 
 LOSSES = {
     "experiment.json": ("[]", "experiment.json is damaged: it is no JSON object"),
-    "metrics.jsonl": ('{"step": 1}\n{"step": "2"}\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON object of numbers with a step"),
+    "metrics.jsonl": ('{"step": 1}\n{"step": "2"}\n{"step": 3}\n', "metrics.jsonl:2 is not a JSON object of numbers"),
     "text.fingerprint": ("", "text.fingerprint has nothing, not"),
     "checkpoints": ("", "made 12 steps, but"),
 }

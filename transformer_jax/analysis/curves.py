@@ -28,7 +28,7 @@ def draw_curves(directory: Path) -> Path | None:
     small = scores + [name for name in ("learning_rate", "gradient_norm") if name in names]
     lines = math.ceil(len(small) / 4)
     heights = [1.7] + [1.0] * lines
-    figure = new_figure(10, 2 * sum(heights) + 0.6, pad=0.1)
+    figure = new_figure(10.0, 2 * sum(heights) + 0.6, pad=0.1)
     figure.suptitle(directory.resolve().name, x=0.015, ha="left", color=INK, size=15, weight="bold", parse_math=False)
     figure.supxlabel("step", color=MUTED, size=9)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)

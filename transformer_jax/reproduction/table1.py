@@ -190,7 +190,7 @@ def draw(measured: Sequence[Mapping[str, Any]], sizes: Sizes, path: Path) -> Pat
     """Draws time and memory over the length, both axes in powers."""
     from matplotlib.ticker import NullFormatter
 
-    figure = new_figure(10, 4.2)
+    figure = new_figure(10.0, 4.2)
     panels = figure.subplots(1, 2)
     for axes, column in zip(panels, ("milliseconds", "MiB"), strict=True):
         for layer, color in zip(layers(sizes), COLORS, strict=True):

@@ -75,7 +75,7 @@ def table(experiments: Sequence[Experiment], devices: Sequence[Any], utilisation
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """Draws operations, the paper's and counted, and hours on all machines, in powers of ten."""
-    figure = new_figure(10, 2.6)
+    figure = new_figure(10.0, 2.6)
     panels = {
         "FLOP of training": {"paper": "FLOP (paper)", "counted": "FLOP counted"},
         "hours of training": {name.removeprefix("hours on "): name for name in rows[0] if name.startswith("hours on ")},
