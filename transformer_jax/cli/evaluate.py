@@ -33,5 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.json:
         print(json.dumps({name: as_json(value) for name, value in scores.items()}, ensure_ascii=False, allow_nan=False))
         return
-    for name, value in {**scores, "checkpoint": "; ".join(map(str, (steps, *(of for _, of in others))))}.items():
+    names = {"checkpoint": "; ".join(map(str, (steps, *(of for _, of in others))))}
+    names |= {"ensemble": " ".join(scores["ensemble"])} if others else {}
+    for name, value in {**scores, **names}.items():
         print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")

@@ -110,7 +110,7 @@ SCALES = {
 def chosen(names: str | None) -> list[Variation]:
     """The variations of groups or rows such as `A,C-N2`, the base always among them; ValueError for an unknown one."""
     wanted = [] if names is None else [name.strip() for name in names.split(",")]
-    known = [name for variation in VARIATIONS for name in (variation.name, variation.group)]
+    known = [*(one.group for one in VARIATIONS), *(one.name for one in VARIATIONS)]
     for name in wanted:
         if name not in known:
             raise ValueError(f"--rows has groups and rows of {', '.join(dict.fromkeys(known))}, not {name!r}")

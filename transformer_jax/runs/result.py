@@ -70,7 +70,7 @@ def device_name(device: Any = None) -> str:
     lines = CPUINFO.read_text(errors="replace").splitlines() if CPUINFO.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{name}, {cores} core{'' if cores == 1 else 's'}"
 
 
 def cpu_kind() -> str:

@@ -57,7 +57,7 @@ class Parsing(Translation):
     def resolve(self, model: Any, data: DataConfig, vocab_sizes: Mapping[str, int]) -> EncoderDecoderConfig:
         if getattr(model, "share_embeddings", False):
             raise ValueError("words and trees have vocabularies of their own: set model.share_embeddings to False")
-        # A source has one token at least for every word, and its end token.
+        # A source has one token at least for every word (but those that normalisation empties), and its end token.
         if self.well_formed and self.decoding.limit(data.max_length) < data.max_length - 1 + LEAST:
             raise ValueError(
                 f"task.well_formed needs room for {LEAST} tokens more than words: raise task.decoding.extra_length "
