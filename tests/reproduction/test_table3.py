@@ -121,6 +121,6 @@ def test_the_table_counts_the_signs_that_held():
 def test_rows_are_chosen_by_group_or_name_with_the_base(capsys):
     assert [one.name for one in chosen("C-N2,B")] == ["base", "B-dk16", "B-dk32", "C-N2"]
     assert main(["reproduce", "table3", "--rows", "F"]) == 2
-    assert "--rows has groups and rows of base, A-h1, A," in capsys.readouterr().err
+    assert "--rows has groups and rows of base, A, B, C, D, E, big, A-h1," in capsys.readouterr().err
     assert main(["reproduce", "tabel3"]) == 2
     assert "did you mean table3?" in capsys.readouterr().err
