@@ -10,8 +10,8 @@ They report 41.02 tokenised lower-cased BLEU on test_2016_flickr. Their validati
 
 DIRECTORY holds the lower-cased, tokenised files train.en.gz, train.de.gz, val.en, val.de, test_2016_flickr.en and .de.
 `--variant tokens_4096` has batches of half the size, for a CPU: 6,125 of its 8,000 steps gave 39.55 BLEU in 139 minutes
-on 2 cores (benchmarks/RESULTS.md). The whole recipe has not been measured yet: it needs a GPU,
-or four hours of these cores.
+on 2 cores (benchmarks/RESULTS.md). The whole recipe, four and a half hours of these cores,
+has not been measured yet.
 
 `--variant built_in` needs no files: the same model on as many dates.
 """

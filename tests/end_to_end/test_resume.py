@@ -105,6 +105,24 @@ def test_an_evaluation_that_a_signal_ended_is_made_when_the_run_goes_on(
     assert_same_run(straight, run)
 
 
+def test_an_evaluation_that_failed_is_not_tried_again_and_the_run_goes_on(experiment_file, tmp_path, monkeypatch):
+    run, evaluations = tmp_path / "run", []
+    evaluate = Evaluation.__call__
+
+    def failing(self, model, **settings):
+        evaluations.append(model)
+        if len(evaluations) == 2:
+            raise ValueError("an example cannot be scored")
+        return evaluate(self, model, **settings)
+
+    monkeypatch.setattr(Evaluation, "__call__", failing)
+    command = ["train", str(experiment_file), "--workdir", str(run)]
+    assert main(command) == 1 and read_metrics(run)[-1]["step"] == 8
+    assert main(command) == 0
+    scored = [row["step"] for row in read_metrics(run) if row.get("validation_loss") is not None]
+    assert scored == [4, 12] and len(evaluations) == 4, "the last one is of the test examples"
+
+
 def test_dropout_draws_from_another_key_than_the_parameters(straight):
     saved = read_facts(straight / "checkpoints" / "12")["state"]["key"]
     assert saved != jax.random.key_data(jax.random.key(0)).tolist()
@@ -135,7 +153,7 @@ sys.addaudithook(hold)
 
 
 def test_a_signal_before_the_first_step_ends_the_run_without_it(experiment_file, tmp_path, monkeypatch, capsys):
-    def signalled(self, checkpoints):
+    def signalled(self, *arguments):
         signal.raise_signal(signal.SIGTERM)
         return None, 0
 

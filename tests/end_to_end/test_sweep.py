@@ -57,11 +57,11 @@ def test_processes_run_this_package_and_share_their_programs(tmp_path, monkeypat
     (tmp_path / "transformer_jax" / "__init__.py").write_text("raise SystemExit('another package')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    command, environment = process_of(["--version"], tmp_path)
+    command, environment = process_of(["--version"], tmp_path / "row" / "seed_0")
     assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout == f"{__version__}\n"
     assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "programs"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
-    assert process_of([], tmp_path)[1]["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
+    assert process_of([], tmp_path / "row" / "seed_0")[1]["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
 
 
 def test_a_finished_run_is_that_of_its_experiment_alone_and_a_row_of_the_table(uninterrupted):

@@ -40,7 +40,7 @@ def test_kept_scores_that_are_not_whole_are_computed_again(tmp_path, monkeypatch
     monkeypatch.setattr(table4.subprocess, "run", run)
     (tmp_path / "validation_texts.json").write_text(content)
     for _ in range(2):
-        assert table4.scored(tmp_path, "validation", False)["f1"] == 1.0
+        assert table4.scored(tmp_path, "validation", "search over all texts, repaired")["f1"] == 1.0
     assert len(calls) == 1
 
 

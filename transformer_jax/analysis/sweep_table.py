@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.analysis.tables import Measured, Record
+from transformer_jax.data.lines import one_line
 from transformer_jax.runs.metrics import METRICS, read_metrics
 from transformer_jax.runs.result import RESULT, origin_of, read_result
 from transformer_jax.runs.run import Run
@@ -50,7 +51,7 @@ def _record(jobs: list[Job], problems: Mapping[Path, str]) -> dict[str, Any]:
                 parameters = Run.open(job.directory).experiment.model.num_parameters()
                 results.append(result)
         except (OSError, ValueError) as error:
-            reasons.append(" ".join(str(error).split()))
+            reasons.append(one_line(error))
     record: dict[str, Any] = {"row": jobs[0].row.name, "overrides": shlex.join(jobs[0].row.overrides)}
     record["finished"] = f"{len(results)} of {len(jobs)}"
     for name in dict.fromkeys(name for one in found for name in one):
@@ -58,7 +59,8 @@ def _record(jobs: list[Job], problems: Mapping[Path, str]) -> dict[str, Any]:
     record["parameters"] = parameters
     texts = [value for result in results for value in result["scores"].values() if isinstance(value, str)]
     devices = [f"{result['devices']} x {result['device']}" for result in results]
-    for name, values in zip(ORIGIN, (devices, [origin_of(result) for result in results], texts), strict=True):
+    origins = [origin_of(result["commit"], result.get("version", "")) for result in results]
+    for name, values in zip(ORIGIN, (devices, origins, texts), strict=True):
         record[name] = "; ".join(dict.fromkeys(values))
     record["problem"] = "; ".join(dict.fromkeys(reasons))
     return record

@@ -6,8 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-LONGEST = 4_000
-"""Letters of a message; what is longer is cut off."""
+from transformer_jax.data.lines import one_line
 
 
 class UserError(Exception):
@@ -48,11 +47,3 @@ def exit_status(verb: Callable[[], None]) -> int:
         print(f"failed: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error on one line, cut to `LONGEST`; what cannot be printed, such as escapes, is replaced."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{error.strerror}: {error.filename}"
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:LONGEST])

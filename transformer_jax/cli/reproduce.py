@@ -95,7 +95,7 @@ def reproduce_table1(arguments: Sequence[str]) -> None:
     for line in table1.measure(sizes):
         print(f"n = {line['n']:,}, {line['layer']}: {line['milliseconds']:.4g} ms", flush=True)
         measured.append(line)
-    origin = origin_of({"commit": commit(), "version": __version__})
+    origin = origin_of(commit(), __version__)
     for column in ("milliseconds", "MiB"):
         print(shown(table1.table(measured, sizes, column)))
     print(f"d = {sizes.width}, k = {sizes.kernel}, r = {sizes.neighbourhood}; {device_name()}; {origin}")

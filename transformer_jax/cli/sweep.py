@@ -14,10 +14,11 @@ import jax
 from transformer_jax.analysis.plan import Plan, make_plan, topology
 from transformer_jax.analysis.sweep_table import ORIGIN, scores_of, sweep_table
 from transformer_jax.analysis.tables import draw_rows, shown, write_tables
-from transformer_jax.cli.errors import UserError, one_line, user_input
+from transformer_jax.cli.errors import UserError, user_input
 from transformer_jax.cli.overrides import changed
 from transformer_jax.cli.parser import Parser
 from transformer_jax.data.fields import check_ranges
+from transformer_jax.data.lines import one_line
 from transformer_jax.parallel.chips import GIB
 from transformer_jax.runs.checkpoint import storable
 from transformer_jax.runs.experiment_file import load_experiment_file
@@ -28,7 +29,6 @@ EPILOG = """\
 Every combination of the grids' values is a row, trained with each seed, one after another. Fields for all rows are
 given as in training, such as --train.steps 500. Started again with the same directory, it skips the runs that have
 finished and goes on in the others. The table stands in DIR as well, as table.csv, table.json and table.png."""
-
 
 LONGEST = 200
 """Bytes of the name of a row's directory."""

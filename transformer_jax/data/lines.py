@@ -175,3 +175,15 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+LONGEST = 4_000
+"""Letters of a message; what is longer is cut off."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line, cut to `LONGEST`; what cannot be printed, such as escapes, is replaced."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.strerror}: {error.filename}"
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:LONGEST])

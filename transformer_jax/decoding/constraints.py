@@ -140,12 +140,12 @@ class OneOf:
             raise ValueError("there is no text to choose from: give one at least")
         counts = np.array([0, *map(len, children)], np.int32)
         branches = np.array([pair for node in children for pair in node.items()], np.int32)
-        padded = np.zeros((rounded(len(branches)), 2), np.int32)
+        padded = np.zeros((_rounded(len(branches)), 2), np.int32)
         padded[: len(branches)] = branches
-        first = np.full(rounded(len(counts)), len(branches), np.int32)
+        first = np.full(_rounded(len(counts)), len(branches), np.int32)
         first[: len(counts)] = np.cumsum(counts)
         tokens, nodes = jnp.asarray(padded[:, 0]), jnp.asarray(padded[:, 1])
-        return cls(jnp.asarray(first), tokens, nodes, rounded(int(counts.max())))
+        return cls(jnp.asarray(first), tokens, nodes, _rounded(int(counts.max())))
 
     def start(
         self, prompt: Int[Array, "rows length"], lengths: Int[Array, " rows"], capacity: int, written: Any = 0
@@ -242,6 +242,6 @@ class Trees:
         return TreeState(leaves, depth, state.room - 1, opened)
 
 
-def rounded(size: int) -> int:
+def _rounded(size: int) -> int:
     """The next power of two."""
     return 1 << (size - 1).bit_length()

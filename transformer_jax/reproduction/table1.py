@@ -23,14 +23,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transformer_jax.analysis.drawing import INK, MUTED, new_figure, quiet, save
+from transformer_jax.analysis.drawing import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save
 from transformer_jax.nn.attention import dot_product_attention
 from transformer_jax.nn.mask import EVERYTHING, AttentionMask
 
 Vectors = Float[Array, "length width"]
 Weights = Mapping[str, Array]
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
-COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#6b7280")
+COLORS = (BLUE, ORANGE, "#16a34a", "#9333ea", MUTED)
 
 
 @dataclass(frozen=True)

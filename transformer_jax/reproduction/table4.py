@@ -31,8 +31,8 @@ def table(directories: Sequence[Path], split: str) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
-    for row, well_formed in SEARCHES.items():
-        scores = [scored(directory, split, well_formed) for directory in directories]
+    for row in SEARCHES:
+        scores = [scored(directory, split, row) for directory in directories]
         means = {name: Measured(tuple(float(of_run[of]) for of_run in scores)) for name, of in NAMES.items()}
         rows.append({"row": row, **means, "examples": scores[0]["examples"]})
     for row, name in BASELINES.items():
@@ -40,30 +40,27 @@ def table(directories: Sequence[Path], split: str) -> list[dict[str, Any]]:
     return [*rows, PAPER]
 
 
-def scored(directory: Path, split: str, well_formed: bool) -> dict[str, Any]:
-    """The scores of a run's parser: by `evaluate` in a process of its own, which takes the accelerator, and then kept.
+def scored(directory: Path, split: str, row: str) -> dict[str, Any]:
+    """The scores of a run's parser for a row of `SEARCHES`, which are kept beside it.
 
+    They are those of `evaluate` in a process of its own, which takes the accelerator.
     Raises RuntimeError if that fails.
     """
+    well_formed = SEARCHES[row]
     kept = directory / f"{split}_{'trees' if well_formed else 'texts'}.json"
     run = Run.open(directory)
     of = {"experiment": repr(run.experiment), "checkpoint": run.checkpoint_steps(None)}
     if scores := _kept(kept, of):
         return scores
     asked = [str(directory), "--split", split, "--task.well-formed", str(well_formed), "--json"]
-    command, environment = process_of(["evaluate", *asked], directory.absolute().parents[1])
-    print(f"scoring {directory}: {row_of(well_formed)}", flush=True)
+    command, environment = process_of(["evaluate", *asked], directory)
+    print(f"scoring {directory}: {row}", flush=True)
     found = subprocess.run(command, stdout=subprocess.PIPE, env=environment)
     if found.returncode:
         raise RuntimeError(f"evaluate {shlex.join(asked)} ended with status {found.returncode}")
     scores = json.loads(found.stdout) | of
     write_whole(kept, json.dumps(scores).encode())
     return scores
-
-
-def row_of(well_formed: bool) -> str:
-    """What the row of a search is called."""
-    return next(row for row, held in SEARCHES.items() if held == well_formed)
 
 
 def _kept(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:

@@ -80,9 +80,9 @@ def cpu_kind() -> str:
     return hashlib.blake2b("\n".join([platform.machine(), *kinds]).encode(), digest_size=6).hexdigest()
 
 
-def origin_of(result: Mapping[str, Any]) -> str:
-    """The commit of a result, or the version of an installed package."""
-    return result["commit"] or f"version {result.get('version', '')}".strip()
+def origin_of(commit: str, version: str) -> str:
+    """What made numbers: the commit or, of an installed package, the version."""
+    return commit or f"version {version}".strip()
 
 
 def commit() -> str:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from transformer_jax.data.lines import one_line
 from transformer_jax.runs.interrupts import Interrupts
 from transformer_jax.runs.preparation import in_use, is_same
 from transformer_jax.runs.result import cpu_kind, read_result
@@ -87,7 +87,7 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[str], None]) -> dict[Path, str
                 waiting = partial(tell, f"{place}: waiting for the process that trains there")
                 problem = _run(job, interrupts, waiting)
             except (OSError, ValueError) as error:
-                problem = " ".join(str(error).split())
+                problem = one_line(error)
             if interrupts.signal is not None:
                 tell("stopped; the same command goes on from there")
                 raise SystemExit(128 + interrupts.signal)
@@ -97,13 +97,14 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[str], None]) -> dict[Path, str
     return problems
 
 
-def process_of(arguments: Sequence[str], workdir: Path) -> tuple[list[str], dict[str, str]]:
-    """The command of a process that runs this very package, and its environment.
+def process_of(arguments: Sequence[str], directory: Path) -> tuple[list[str], dict[str, str]]:
+    """The command of a process that runs this very package for a run directory of a sweep, and its environment.
 
-    Processes of a work directory share their compiled programs there: those of one kind of CPU, where they run alike.
+    All of a sweep share their compiled programs in its directory: those of one kind of CPU, where they run alike.
     """
     package = str(Path(__file__).resolve().parents[2])
-    environment = {"JAX_COMPILATION_CACHE_DIR": str((workdir / "programs" / cpu_kind()).absolute()), **os.environ}
+    programs = directory.absolute().parents[1] / "programs" / cpu_kind()
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(programs), **os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     # Without -P a folder of this name in the working directory would be taken for the package.
     return [sys.executable, "-P", "-m", "transformer_jax", *arguments], environment
@@ -126,11 +127,12 @@ def _run(job: Job, interrupts: Interrupts, waiting: Callable[[], object]) -> str
 def _train(job: Job, interrupts: Interrupts) -> str:
     """Trains in a process of its own; returns why it did not finish, or nothing."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    command, environment = process_of(job.arguments, job.directory.absolute().parents[1])
+    command, environment = process_of(job.arguments, job.directory)
     with job.log.open("wb") as log:
         # In a session of its own, so that a Ctrl-C of the terminal reaches it once: a second one would end it unsaved.
-        settings: dict[str, Any] = {"stderr": subprocess.STDOUT, "start_new_session": True, "env": environment}
-        process = subprocess.Popen(command, stdout=log, **settings)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+        )
         while process.poll() is None and interrupts.signal is None:
             time.sleep(POLL)
         if interrupts.signal is not None:

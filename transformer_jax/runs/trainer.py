@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -84,9 +84,10 @@ class Trainer:
         run, table, plan, mesh = self.prepared.run, self.prepared.table, self.prepared.plan, self.prepared.mesh
         last = min(steps, self.config.stop_after or steps)
         with open_checkpoints(run.directory, self.experiment) as checkpoints:
-            state, start = self._restore(checkpoints)
+            rows = read_metrics(run.directory)
+            state, start = self._restore(checkpoints, rows)
             self.start = start
-            unscored = self._unscored(start)
+            unscored = self._unscored(start, rows)
             if start >= last and unscored is None:
                 what = "finished" if start >= steps else "stopped as train.stop_after says"
                 print(f"this run has {what}: {start} of {steps} steps", flush=True)
@@ -181,7 +182,7 @@ class Trainer:
         try:
             scores = self._evaluate(log, state, step)
         except Exception:
-            log.write(row)
+            log.write(row | {f"{VALIDATION}loss": math.nan})  # or it would be tried, and fail, when the run goes on
             save()  # training is not lost with the scores
             raise
         log.write(row | scores)
@@ -197,8 +198,11 @@ class Trainer:
                 found = self.prepared.validation(state.model, predictions=self._predicted(step))
         except Interrupted:
             return {}
-        numbers_alone = {name: value for name, value in found.items() if isinstance(value, numbers.Real)}
-        scores = {VALIDATION + name: float(value) for name, value in numbers_alone.items() if name not in COUNTS}
+        scores = {
+            VALIDATION + name: float(value)
+            for name, value in found.items()
+            if isinstance(value, numbers.Real) and name not in COUNTS
+        }
         self.patience.add(scores)
         return scores
 
@@ -207,12 +211,11 @@ class Trainer:
         due = self._due(step, self.config.evaluate_every) or step == self.config.steps
         return due and self.prepared.validation is not None
 
-    def _unscored(self, step: int) -> dict[str, Any] | None:
+    def _unscored(self, step: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """The row of metrics of a step whose evaluation was interrupted; None for any other."""
         if not step or not self._evaluated(step):
             return None
-        rows = [row for row in read_metrics(self.prepared.run.directory) if row["step"] == step]
-        row = rows[-1] if rows else {"step": step}
+        row = next((row for row in rows if row["step"] == step), {"step": step})
         if any(name.startswith(VALIDATION) for name in row):
             return None
         return {name: math.nan if value is None else value for name, value in row.items()}
@@ -263,7 +266,7 @@ class Trainer:
             "experiment": to_tree(self.experiment),
         }
 
-    def _restore(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    def _restore(self, checkpoints: Checkpoints, rows: Sequence[dict[str, Any]]) -> tuple[TrainState, int]:
         """The state of the newest whole checkpoint, or a fresh one."""
         config, mesh = self.experiment.model, self.prepared.mesh
         fresh = abstract_state(config, self.optimizer, mesh, self.frozen)
@@ -282,7 +285,7 @@ class Trainer:
         saved = newest.optimizer or {}
         optimizer = jax.tree.unflatten(jax.tree.structure(fresh.optimizer), [saved[name] for name in leaves])
         self.means = Means(newest.state.get("means"))
-        for row in read_metrics(self.prepared.run.directory):
+        for row in rows:
             if row["step"] <= newest.step:
                 self.patience.add(row)
         print(f"going on from step {newest.step:,}", flush=True)

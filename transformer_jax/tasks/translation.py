@@ -18,13 +18,13 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
-from transformer_jax.decoding.constraints import Constraint, OneOf, rounded
+from transformer_jax.decoding.constraints import Constraint, OneOf
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
 from transformer_jax.tasks.scores import PLAIN, TextScoring
-from transformer_jax.tasks.sequences import Tokens
+from transformer_jax.tasks.sequences import Tokens, array_width
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.tasks.text_task import TextTask, named_tokens, tokens_of
 
@@ -206,7 +206,7 @@ class Searcher(Predictor):
     def _longest(self, choices: Iterable[Sequence[int]]) -> int:
         """The tokens of the longest, rounded up, so that such lists share a compiled search, as far as models reach."""
         longest = max(map(len, choices))
-        return max(longest, min(rounded(longest), self.max_length))
+        return max(longest, min(array_width(longest), self.max_length))
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"decoding": self.decoding, "start": (*self.target_start,), "read": self.vectors_of}
