@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.decoding import beam
+from transformer_jax.decoding import beam, growth
 from transformer_jax.nn.mask import MASKED
 
 END, VOCAB, HASHES, SENTENCES = 1, 5, 101, 6
@@ -289,6 +289,24 @@ def test_a_model_that_never_wants_to_end_is_made_to_at_the_limit(beam_size):
     found = search(beam_size, limits, cache=fresh(tables=tables))
     check_invariants(found, limits, tables=tables)
     np.testing.assert_array_equal(found.lengths[:, 0], limits)
+
+
+def test_rooms_double_up_to_the_capacity_and_small_ones_are_not_worth_a_program():
+    expected = {1: (1,), 64: (64,), 96: (96,), 97: (64, 97), 320: (64, 128, 320)}
+    assert {capacity: growth.rooms(capacity) for capacity in expected} == expected
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_search_asks_for_room_as_it_goes_on_and_finds_the_same(monkeypatch, beam_size):
+    monkeypatch.setattr(growth, "ROOM", 2)
+    asked = []
+
+    def grow(cache, room):
+        asked.append(room)
+        return cache
+
+    assert_same(search(beam_size, [8, 3, 0, 1, 5, 8], grow=grow), search(beam_size, [8, 3, 0, 1, 5, 8]))
+    assert asked == [2, 4, 8]
 
 
 @pytest.mark.parametrize("shift", [1e4, -1e4])

@@ -1,6 +1,7 @@
 """What a decoder-only model may see, and that its caches change nothing."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.models.decoder_only import GPT2_SIZES, DecoderOnlyConfig, gpt2, llama
+from transformer_jax.nn.cache import with_room
 from transformer_jax.nn.inputs import TokenInput
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import Position, Rotary
@@ -116,6 +118,26 @@ def test_prompts_of_different_length_go_on_as_if_alone(model):
     for i, n in enumerate(lengths):
         alone = logits_of(model, jnp.concatenate([TOKENS[i, :n], more[i]])[None])[0, n - 1 :]
         np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("window", [3, 6, 9])
+def test_a_cache_that_grows_decodes_as_one_that_had_room(window, randomised):
+    """Also where it is a ring that is full, but not as wide as the window, and holds the padding of prompts."""
+    model = randomised(llama(**SMALL, pattern=("local", "global"), window=window).build(0))
+    prompt, lengths = jnp.asarray([[1, 2, 3], [0, 0, 4], [0, 5, 6]]), jnp.asarray([3, 1, 2])
+
+    @partial(jax.jit, static_argnames="sizes")
+    def decoded(model, sizes):
+        logits, cache = model.prefill(prompt, lengths, model.start_cache(3, 3 + sizes[0]))
+        outputs = [logits]
+        for position in range(8):
+            cache = with_room(cache, model.start_cache(3, 3 + sizes[position]))
+            logits, cache = model.extend(TOKENS[:, position : position + 1], cache)
+            outputs.append(logits[:, 0])
+        return jnp.stack(outputs)
+
+    found, expected = (decoded(model, sizes)[..., :21] for sizes in ((1, 2, 4, 4, 7, 7, 7, 8), (8,) * 8))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_packed_documents_give_what_they_give_alone(model):

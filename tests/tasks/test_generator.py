@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.decoding import growth
 from transformer_jax.decoding.sampling import Sampling
 from transformer_jax.models.decoder_only import gpt2, llama
 from transformer_jax.tasks import generator as generator_module
@@ -64,6 +66,19 @@ def test_a_seed_and_a_place_give_a_text_whatever_stands_beside(model):
     assert found != make(model, dataclasses.replace(FREE, seed=1)).generate(PROMPTS)
     same = make(model, FREE).generate(["ab"] * 3)
     assert len(set(same)) == 3, "other places draw other texts"
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_cache_that_grows_changes_no_text(model, monkeypatch, beam_size):
+    """Sampled in chunks, and searched; rooms are looked at when a function is traced."""
+    texts = []
+    for room in (2, 100):
+        traced: Any = (generator_module._start, generator_module._beam)
+        for function in traced:
+            function.clear_cache()
+        monkeypatch.setattr(growth, "ROOM", room)
+        texts.append(make(model, dataclasses.replace(GREEDY, beam_size=beam_size)).generate(PROMPTS))
+    assert texts[0] == texts[1]
 
 
 def test_a_stream_is_the_text_in_pieces(model):

@@ -5,6 +5,7 @@ With a beam of one hypothesis it is greedy search: the most probable token, agai
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Array, Bool, Float, Int
 
 from transformer_jax.decoding.constraints import Constraint, State, TextRules
+from transformer_jax.decoding.growth import Grow, rooms
 from transformer_jax.nn.mask import MASKED
 
 Cache = Any
@@ -138,6 +140,7 @@ def beam_search(
     before: tuple[Int[Array, "batch length"], Int[Array, " batch"]] | None = None,
     counted: int = 0,
     cut: bool = False,
+    grow: Grow | None = None,
 ) -> BeamResult:
     """The best continuations of `prompt`, each of which ends in (one of) `end_id` within its row's `max_new_tokens`.
 
@@ -145,10 +148,11 @@ def beam_search(
     if they are among the best `beam_size` of all. A sentence is done as `stopping` says, or at its limit, where only
     an end token is allowed. Of equal ones the lower slot, then the lower token wins. A row with `max_new_tokens` 0 has
     no hypothesis. `capacity` bounds the new tokens of all rows; the cache needs room for prompt_length + capacity - 1
-    tokens. Where `prompt` is only the end of the prompts, `before` shows them whole to the constraints: at the right
-    end of an array, and their lengths. `counted`: tokens at the prompt's end that belong to the text whose length is
-    looked at. `cut`: at its limit, a text counts as it is, whatever its last token (transformers). Raises ValueError
-    where the arguments leave nothing to search.
+    tokens or, with `grow`, which makes room as texts get longer, for prompt_length + rooms(capacity)[0] - 1. Where
+    `prompt` is only the end of the prompts, `before` shows them whole to the constraints: at the right end of an array,
+    and their lengths. `counted`: tokens at the prompt's end that belong to the text whose length is looked at. `cut`:
+    at its limit, a text counts as it is, whatever its last token (transformers). Raises ValueError where the arguments
+    leave nothing to search.
     """
     if prompt.shape[1] < 1:
         raise ValueError("the prompt is empty: begin it with one token at least, usually the bos token")
@@ -184,8 +188,8 @@ def beam_search(
         position=jnp.zeros((), jnp.int32),
     )
 
-    def unfinished(state: BeamState) -> Array:
-        return (state.position < capacity) & (state.alive > -jnp.inf).any()
+    def unfinished(room: int, state: BeamState) -> Array:
+        return (state.position < room) & (state.alive > -jnp.inf).any()
 
     def penalty(length: Array) -> Array:
         return length_penalty(length + counted, alpha, length_rule)
@@ -202,7 +206,10 @@ def beam_search(
         together = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *chosen) if groups > 1 else chosen[0]
         return _advance(reorder, state._replace(cache=cache), together, constraints)
 
-    return _result(jax.lax.while_loop(unfinished, extended, state), groups)
+    for room in (capacity,) if grow is None else rooms(capacity):
+        state = state._replace(cache=state.cache if grow is None else grow(state.cache, room))
+        state = jax.lax.while_loop(partial(unfinished, room), extended, state)
+    return _result(state, groups)
 
 
 def _result(state: BeamState, groups: int) -> BeamResult:

@@ -66,6 +66,23 @@ class KeyValueCache(NamedTuple):
         key, value, positions = (take_rows(array, rows, axis=axis) for array in (self.key, self.value, self.positions))
         return self._replace(key=key, value=value, positions=positions)
 
+    def widened(self, capacity: int) -> "KeyValueCache":
+        """The cache with `capacity` slots, of which it has as many or fewer now."""
+        slots = self.positions.shape[-1]
+        if capacity == slots:
+            return self
+
+        def widen(old: Array, length: Array, empty: int) -> Array:
+            # A full ring begins anywhere: the new slots belong behind the newest token, in front of the oldest.
+            turned = jnp.roll(old, -jnp.where(length >= slots, length, 0), axis=1)
+            return jnp.pad(turned, ((0, 0), (0, capacity - slots)) + ((0, 0),) * (old.ndim - 2), constant_values=empty)
+
+        for _ in range(self.length.ndim):
+            widen = jax.vmap(widen, (0, 0, None))
+        key, value = widen(self.key, self.length, 0), widen(self.value, self.length, 0)
+        positions, length = widen(self.positions, self.length, EMPTY), jnp.minimum(self.length, slots)
+        return KeyValueCache(key, value, positions, length, self.index)
+
     def _appended(self, key: Array, value: Array, positions: Array) -> "KeyValueCache":
         index = self.index
         written = self.length if index is None else self.length[index]
@@ -108,3 +125,13 @@ class KeyValueCache(NamedTuple):
         start = self.key.shape[1] - capacity
         full = jnp.full_like(self.length, capacity)
         return KeyValueCache(self.key[:, start:], self.value[:, start:], self.positions[:, start:], full)
+
+
+def with_room(cache: Any, wider: Any) -> Any:
+    """What a model's cache holds, with as many slots in every layer as another one of the same model has, or more."""
+    return jax.tree.map(
+        lambda old, new: old.widened(new.positions.shape[-1]) if isinstance(old, KeyValueCache) else old,
+        cache,
+        wider,
+        is_leaf=lambda node: isinstance(node, KeyValueCache),
+    )

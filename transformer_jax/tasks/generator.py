@@ -16,10 +16,12 @@ from transformer_jax.data.chat import Message, render
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, BeamSize, beam_search
+from transformer_jax.decoding.growth import rooms
 from transformer_jax.decoding.sampling import GenerationState, Sampling, continue_generation, cut_at, start_generation
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.decoder_only import DecoderOnly
+from transformer_jax.nn.cache import with_room
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
 from transformer_jax.tasks.predictor import Predictor, forbidden_tokens, listed
@@ -188,7 +190,7 @@ class TextGenerator(Predictor):
 
     def _sample(self, prompts: list[list[int]], lines: list[int], rows: int) -> Iterator[list[str]]:
         """The texts of all prompts, longer each time."""
-        generation, half = self.generation, max(self.max_length // 2, 1)
+        generation, half, bounds = self.generation, max(self.max_length // 2, 1), self._bounds()
         contexts, written = prompts, [[] for _ in prompts]
         texts, done = [""] * len(prompts), np.zeros(rows, bool)
         done[len(prompts) :] = True
@@ -208,8 +210,9 @@ class TextGenerator(Predictor):
                 np.array([*map(len, written), *[0] * (rows - len(written))], np.int32),
                 sampling=generation.sampling,
                 end_id=self.end_ids,
-                **self._bounds(),
+                **bounds,
             )
+            made, room = 1, rooms(bounds["capacity"])[0]
             while True:
                 shown, lengths, alive = to_host((state.tokens, state.lengths, state.alive))
                 new = [ids[:length].tolist() for ids, length in zip(shown, lengths.tolist(), strict=True)]
@@ -225,6 +228,10 @@ class TextGenerator(Predictor):
                 yield list(texts)
                 if not (alive & ~done).any():
                     break
+                made = min(made + generation.chunk, bounds["capacity"])
+                if made > room:
+                    room = next(size for size in rooms(bounds["capacity"]) if size >= made)
+                    state = self.run(_grow, state, capacity=tokens.shape[1] + room)
                 state = self.run(_continue, state, done, np.int32(generation.chunk))
             if done.all():
                 return
@@ -254,10 +261,15 @@ class TextGenerator(Predictor):
 
 @partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden", "constraints"))
 def _start(model, tokens, lengths, row_ids, max_new_tokens, seed, seen, written, **settings: Any) -> GenerationState:
-    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + rooms(settings["capacity"])[0])
     logits, cache = model.prefill(tokens, lengths, cache)
     arrays = {"seed": seed, "row_ids": row_ids, "max_new_tokens": max_new_tokens, "seen": seen, "written": written}
     return start_generation(logits, cache, tokens, lengths, **arrays, **settings)
+
+
+@partial(jax.jit, static_argnames="capacity")
+def _grow(model: DecoderOnly, state: GenerationState, *, capacity: int) -> GenerationState:
+    return replace(state, cache=with_room(state.cache, model.start_cache(len(state.last), capacity)))
 
 
 @partial(jax.jit, donate_argnums=1)
@@ -271,10 +283,16 @@ SEARCH = (*RULES, "capacity", "end_id", "forbidden", "constraints")
 
 @partial(jax.jit, static_argnames=SEARCH)
 def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Array, **settings: Any) -> BeamResult:
-    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + settings["capacity"])
+    rows, width = tokens.shape
+
+    def start_cache(room: int) -> DecoderCache:
+        return model.start_cache(rows, width + room)
+
+    cache = start_cache(rooms(settings["capacity"])[0])
     if tokens.shape[1] > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
     arrays = {"max_new_tokens": max_new_tokens, "before": (tokens, lengths)}
+    settings["grow"] = lambda cache, room: with_room(cache, start_cache(room))
     return beam_search(model.extend, DecoderCache.take, cache, tokens[:, -1:], **arrays, **settings)
 
 

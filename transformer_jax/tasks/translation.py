@@ -20,7 +20,9 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import Constraint, OneOf
 from transformer_jax.decoding.ensemble import Ensemble
+from transformer_jax.decoding.growth import rooms
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from transformer_jax.nn.cache import with_room
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
 from transformer_jax.tasks.scores import PLAIN, TextScoring
@@ -358,10 +360,15 @@ def _search(
     capacity = longest or decoding.limit(source.shape[1])
     limits = jnp.where(lengths > 0, longest or jnp.minimum(lengths + decoding.extra_length, capacity), 0)
     constraints = (() if among is None else (among,)) + (() if rules is None else (rules(limits, *more),))
+    memory = read(model, source, lengths, *more)
+
+    def start_cache(room: int) -> Any:
+        return model.start_cache(memory, room + len(start) - 1)
+
     return beam_search(
         model.extend,
         lambda cache, rows: cache.take(rows),  # of a model or of an ensemble
-        model.start_cache(read(model, source, lengths, *more), capacity + len(start) - 1),
+        start_cache(rooms(capacity)[0]),
         jnp.broadcast_to(jnp.array(start, jnp.int32), (len(lengths), len(start))),
         **decoding.settings(),
         max_new_tokens=limits,
@@ -370,6 +377,7 @@ def _search(
         forbidden=forbidden,
         counted=len(start) - 1,
         constraints=decoding.constraints(end_id) + constraints,
+        grow=lambda cache, room: with_room(cache, start_cache(room)),
     )
 
 
