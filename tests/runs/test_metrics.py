@@ -101,6 +101,7 @@ class FakeWandb(ModuleType):
 
     def __init__(self):
         super().__init__("wandb")
+        self.errors = SimpleNamespace(Error=ConnectionError)
         self.begun, self.rows, self.finished = [], [], 0
 
     def init(self, **settings):
@@ -129,6 +130,13 @@ def test_weights_and_biases_gets_finite_values_in_one_run_that_goes_on(tmp_path,
     assert first == second, "the same id"
     assert (first["name"], first["resume"], first["config"]) == (tmp_path.name, "allow", {"class": "Experiment"})
     assert not (tmp_path / "tensorboard").exists()
+
+    def refuse(**_):
+        raise ConnectionError("no login")
+
+    monkeypatch.setattr(fake, "init", refuse)
+    with pytest.raises(ValueError, match="no login .wandb login, or WANDB_MODE=offline"):
+        log_of(tmp_path, log_to=("wandb",), experiment={})
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r"train.log_to wandb needs a package: pip install 'transformer-jax\[wandb\]'"):
         wandb()

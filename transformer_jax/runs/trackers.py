@@ -56,7 +56,7 @@ class WeightsAndBiases:
         settings |= {"name": directory.resolve().name, "id": file.read_text(encoding="utf-8").strip()}
         try:
             self._run = wandb().init(resume="allow", config=dict(experiment), **settings)
-        except wandb().errors.UsageError as error:
+        except wandb().errors.Error as error:
             raise ValueError(f"{error} (wandb login, or WANDB_MODE=offline in front of the command)") from error
         # Its own count of steps would refuse those that a resumed run repeats.
         self._run.define_metric("*", step_metric="step")
