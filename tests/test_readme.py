@@ -91,15 +91,17 @@ def test_an_example_below_the_model_trains_and_decodes_with_a_cache(name, option
     tokens, lengths = jnp.asarray(np.random.default_rng(0).integers(4, 60, (2, 6)), jnp.int32), jnp.array([6, 4])
 
     @jax.jit
-    def logits(model):
+    def start(model):
         memory = model.encode(tokens, source_lengths=lengths)
-        cache, steps = model.start_cache(memory, 6), []
-        for i in range(6):
-            step, cache = model.extend(tokens[:, i : i + 1], cache)
-            steps.append(step)
-        return jnp.concatenate(steps, axis=1), model.logits(model.decode(tokens, memory).vectors)
+        return model.start_cache(memory, 6), model.logits(model.decode(tokens, memory).vectors)
 
-    np.testing.assert_allclose(*logits(model), rtol=1e-4, atol=1e-4)
+    extend = jax.jit(lambda model, token, cache: model.extend(token, cache))
+    cache, whole = start(model)
+    steps = []
+    for i in range(6):
+        step, cache = extend(model, tokens[:, i : i + 1], cache)
+        steps.append(step)
+    np.testing.assert_allclose(jnp.concatenate(steps, axis=1), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_modules_work_in_a_project_of_ones_own():

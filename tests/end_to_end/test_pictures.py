@@ -74,6 +74,7 @@ def test_a_run_learns_and_says_what_it_left_out(straight, place, capsys):
     assert "train: 40 examples, 2 labels; skipped 1 (1 undecodable, the first " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stop_and_go_on_equals_straight(straight, place):
     train(place, "stopped", "--train.stop-after", "5")
     assert train(place, "stopped") == straight

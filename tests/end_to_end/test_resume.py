@@ -82,7 +82,7 @@ def test_a_row_is_the_mean_of_its_steps_though_the_run_stopped_between(
     assert steps == ["1", "4", "5", "8", "10", "12"], "the first step of every start, and every row"
 
 
-@pytest.mark.parametrize("stop", [8, 12])
+@pytest.mark.parametrize("stop", [pytest.param(8, marks=pytest.mark.slow), 12])
 def test_an_evaluation_that_a_signal_ended_is_made_when_the_run_goes_on(
     straight, experiment_file, tmp_path, monkeypatch, stop
 ):

@@ -85,21 +85,26 @@ def test_a_position_has_no_gradient_from_later_embeddings(model, packed):
         assert not packed or position < 5 or not seen[:5].any(), "a document sees no other"
 
 
+extend = jax.jit(lambda model, tokens, cache: model.extend(tokens, cache))
+
+
+@partial(jax.jit, static_argnames="capacity")
+def prefill(model, prompt, lengths, capacity):
+    return model.prefill(prompt, lengths, model.start_cache(len(prompt), capacity))
+
+
 def logits_of(model, tokens, **described):
     return np.asarray(jax.jit(lambda model: model(tokens, **described))(model))[..., :21]
 
 
 def test_cached_decoding_equals_the_full_forward_pass(model):
-    @jax.jit
-    def cached(model):
-        cache, outputs, start = model.start_cache(3, 12), [], 0
-        for size in (1, 5, 1, 1, 1, 1, 2):
-            logits, cache = model.extend(TOKENS[:, start : start + size], cache)
-            outputs.append(logits)
-            start += size
-        return jnp.concatenate(outputs, axis=1)
-
-    np.testing.assert_allclose(cached(model)[..., :21], logits_of(model, TOKENS), rtol=1e-4, atol=2e-5)
+    cache, outputs, start = model.start_cache(3, 12), [], 0
+    for size in (1, 5, 1, 1, 1, 1, 2):
+        logits, cache = extend(model, TOKENS[:, start : start + size], cache)
+        outputs.append(logits)
+        start += size
+    found = np.concatenate(outputs, axis=1)[..., :21]
+    np.testing.assert_allclose(found, logits_of(model, TOKENS), rtol=1e-4, atol=2e-5)
 
 
 def test_prompts_of_different_length_go_on_as_if_alone(model):
@@ -107,14 +112,10 @@ def test_prompts_of_different_length_go_on_as_if_alone(model):
     prompt = jnp.stack([jnp.concatenate([jnp.zeros(8 - n, jnp.int32), TOKENS[i, :n]]) for i, n in enumerate(lengths)])
     more = jnp.asarray([[4, 5, 6]] * 3, jnp.int32)
 
-    @jax.jit
-    def batched(model):
-        first, cache = model.prefill(prompt, jnp.asarray(lengths), model.start_cache(3, 11))
-        one, cache = model.extend(more[:, :1], cache)
-        rest, _ = model.extend(more[:, 1:], cache)
-        return jnp.concatenate([first[:, None], one, rest], axis=1)
-
-    found = np.asarray(batched(model))[..., :21]
+    first, cache = prefill(model, prompt, jnp.asarray(lengths), 11)
+    one, cache = extend(model, more[:, :1], cache)
+    rest, _ = extend(model, more[:, 1:], cache)
+    found = np.concatenate([first[:, None], one, rest], axis=1)[..., :21]
     for i, n in enumerate(lengths):
         alone = logits_of(model, jnp.concatenate([TOKENS[i, :n], more[i]])[None])[0, n - 1 :]
         np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=2e-5)
@@ -126,17 +127,16 @@ def test_a_cache_that_grows_decodes_as_one_that_had_room(window, randomised):
     model = randomised(llama(**SMALL, pattern=("local", "global"), window=window).build(0))
     prompt, lengths = jnp.asarray([[1, 2, 3], [0, 0, 4], [0, 5, 6]]), jnp.asarray([3, 1, 2])
 
-    @partial(jax.jit, static_argnames="sizes")
-    def decoded(model, sizes):
-        logits, cache = model.prefill(prompt, lengths, model.start_cache(3, 3 + sizes[0]))
+    def decoded(*sizes):
+        logits, cache = prefill(model, prompt, lengths, 3 + sizes[0])
         outputs = [logits]
-        for position in range(8):
-            cache = with_room(cache, model.start_cache(3, 3 + sizes[position]))
-            logits, cache = model.extend(TOKENS[:, position : position + 1], cache)
+        for position, size in enumerate(sizes):
+            cache = with_room(cache, model.start_cache(3, 3 + size))
+            logits, cache = extend(model, TOKENS[:, position : position + 1], cache)
             outputs.append(logits[:, 0])
-        return jnp.stack(outputs)
+        return np.stack(outputs)[..., :21]
 
-    found, expected = (decoded(model, sizes)[..., :21] for sizes in ((1, 2, 4, 4, 7, 7, 7, 8), (8,) * 8))
+    found, expected = decoded(1, 4, 4, 4, 7, 7, 7, 8), decoded(*[8] * 8)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
