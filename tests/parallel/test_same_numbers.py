@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.data.tokenizers import Bytes
+from transformer_jax.decoding import growth
 from transformer_jax.nn.parameters import named_parameters, parameter_axes, replace_parameters
 from transformer_jax.parallel.axes import sharding
 from transformer_jax.tasks.generator import Generation, TextGenerator
@@ -77,7 +78,8 @@ MESHES = ("data", "fsdp", "tensor", "data-tensor", "fsdp-tensor", "data-fsdp-ten
         for mesh in MESHES
     ],
 )
-def test_decoding_token_by_token_finds_the_texts_of_one_device(trained, meshes, search, mesh):
+def test_decoding_token_by_token_finds_the_texts_of_one_device(trained, meshes, search, mesh, monkeypatch):
+    monkeypatch.setattr(growth, "ROOM", 4)  # so that caches grow
     model = trained("translation" if isinstance(SEARCHES[search], Decoding) else "language model", "one").state.model
     axes, parameters = parameter_axes(model), jax.device_get(named_parameters(model))
     expected, found = [], []
