@@ -131,7 +131,7 @@ def test_a_cache_that_grows_decodes_as_one_that_had_room(window, randomised):
         logits, cache = prefill(model, prompt, lengths, 3 + sizes[0])
         outputs = [logits]
         for position, size in enumerate(sizes):
-            cache = with_room(cache, model.start_cache(3, 3 + size))
+            cache = with_room(partial(model.start_cache, 3), cache, 3 + size)
             logits, cache = extend(model, TOKENS[:, position : position + 1], cache)
             outputs.append(logits[:, 0])
         return np.stack(outputs)[..., :21]

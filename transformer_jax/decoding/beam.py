@@ -206,10 +206,22 @@ def beam_search(
         together = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *chosen) if groups > 1 else chosen[0]
         return _advance(reorder, state._replace(cache=cache), together, constraints)
 
-    for room in (capacity,) if grow is None else rooms(capacity):
-        state = state._replace(cache=state.cache if grow is None else grow(state.cache, room))
+    wider: Grow = grow or (lambda cache, _: cache)
+    sizes = (capacity,) if grow is None else rooms(capacity)
+
+    def searched(state: BeamState, room: int, *more: int) -> BeamState:
+        """The state at the end, without its cache, which has room for so many tokens now."""
         state = jax.lax.while_loop(partial(unfinished, room), extended, state)
-    return _result(state, groups)
+        if not more:
+            return state._replace(cache=None)
+        return jax.lax.cond(
+            unfinished(capacity, state),
+            lambda state: searched(state._replace(cache=wider(state.cache, more[0])), *more),
+            lambda state: state._replace(cache=None),
+            state,
+        )
+
+    return _result(searched(state, *sizes), groups)
 
 
 def _result(state: BeamState, groups: int) -> BeamResult:

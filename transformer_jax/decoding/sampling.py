@@ -94,7 +94,7 @@ def start_generation(
 
     The prompts stand at the right end of `prompt`, behind their padding. A text ends with `end_id`, or with one of
     several, or without any at `max_new_tokens` of its row or `capacity`; with `max_new_tokens` 0 a row generates
-    nothing. The cache needs room for prompt_length + capacity - 1 tokens. `seen`: tokens that count as repeated beside
+    nothing. The cache needs room as `continue_generation` says. `seen`: tokens that count as repeated beside
     those of the prompt; `written`: how many tokens of each row's text came before. What a row draws depends on `seed`,
     its number in `row_ids` and its own text alone, not on the batch it stands in. Raises ValueError for arguments that
     generate nothing.
@@ -133,7 +133,8 @@ def start_generation(
 def continue_generation(extend: Step, state: GenerationState, steps: int | Int[Array, ""]) -> GenerationState:
     """Continues the generation by at most `steps` tokens, with the same texts however many calls share the steps.
 
-    Stops early when no row is alive.
+    Stops early when no row is alive. The cache needs room for the prompts and the tokens then written but the last:
+    prompt_length + min(position + steps, capacity) - 1 slots, of which it may get more between two calls.
     """
     stop = state.position + steps
 

@@ -1,5 +1,6 @@
 """Keys and values of the tokens seen so far, for decoding token by token."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,7 @@ class KeyValueCache(NamedTuple):
         return self._replace(key=key, value=value, positions=positions)
 
     def widened(self, capacity: int) -> "KeyValueCache":
-        """The cache with `capacity` slots, of which it has as many or fewer now."""
+        """The cache with `capacity` slots, at least as many as now."""
         slots = self.positions.shape[-1]
         if capacity == slots:
             return self
@@ -127,11 +128,11 @@ class KeyValueCache(NamedTuple):
         return KeyValueCache(self.key[:, start:], self.value[:, start:], self.positions[:, start:], full)
 
 
-def with_room(cache: Any, wider: Any) -> Any:
-    """What a model's cache holds, with as many slots in every layer as another one of the same model has, or more."""
+def with_room(start_cache: Callable[[int], Any], cache: Any, room: int) -> Any:
+    """What a model's cache holds, in as many slots as `start_cache(room)` has, which are no fewer in any layer."""
     return jax.tree.map(
         lambda old, new: old.widened(new.positions.shape[-1]) if isinstance(old, KeyValueCache) else old,
         cache,
-        wider,
+        jax.eval_shape(lambda: start_cache(room)),
         is_leaf=lambda node: isinstance(node, KeyValueCache),
     )

@@ -16,7 +16,7 @@ from transformer_jax.data.chat import Message, render
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, BeamSize, beam_search
-from transformer_jax.decoding.growth import rooms
+from transformer_jax.decoding.growth import room_for, rooms
 from transformer_jax.decoding.sampling import GenerationState, Sampling, continue_generation, cut_at, start_generation
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
@@ -198,6 +198,7 @@ class TextGenerator(Predictor):
         for turn in itertools.count():
             given = [[] if over else context for context, over in zip(contexts, done, strict=False)]
             tokens, lengths = padded(given, rows, array_width(max(map(len, given))), left=True)
+            room, in_cache = room_for(generation.chunk, bounds["capacity"]), 0  # behind the prompt
             state = self.run(
                 _start,
                 tokens,
@@ -210,9 +211,9 @@ class TextGenerator(Predictor):
                 np.array([*map(len, written), *[0] * (rows - len(written))], np.int32),
                 sampling=generation.sampling,
                 end_id=self.end_ids,
+                room=room,
                 **bounds,
             )
-            made, room = 1, rooms(bounds["capacity"])[0]
             while True:
                 shown, lengths, alive = to_host((state.tokens, state.lengths, state.alive))
                 new = [ids[:length].tolist() for ids, length in zip(shown, lengths.tolist(), strict=True)]
@@ -228,10 +229,9 @@ class TextGenerator(Predictor):
                 yield list(texts)
                 if not (alive & ~done).any():
                     break
-                made = min(made + generation.chunk, bounds["capacity"])
-                if made > room:
-                    room = next(size for size in rooms(bounds["capacity"]) if size >= made)
-                    state = self.run(_grow, state, capacity=tokens.shape[1] + room)
+                in_cache += generation.chunk
+                if room < (room := room_for(in_cache, bounds["capacity"])):
+                    state = self.run(_grow, state, slots=tokens.shape[1] + room)
                 state = self.run(_continue, state, done, np.int32(generation.chunk))
             if done.all():
                 return
@@ -259,17 +259,19 @@ class TextGenerator(Predictor):
         return [cut_at(text, generation.stop)[0] for text in decoded]
 
 
-@partial(jax.jit, static_argnames=("capacity", "sampling", "end_id", "forbidden", "constraints"))
-def _start(model, tokens, lengths, row_ids, max_new_tokens, seed, seen, written, **settings: Any) -> GenerationState:
-    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + rooms(settings["capacity"])[0])
+@partial(jax.jit, static_argnames=("room", "capacity", "sampling", "end_id", "forbidden", "constraints"))
+def _start(
+    model, tokens, lengths, row_ids, max_new_tokens, seed, seen, written, *, room: int, **settings: Any
+) -> GenerationState:
+    cache = model.start_cache(tokens.shape[0], tokens.shape[1] + room)
     logits, cache = model.prefill(tokens, lengths, cache)
     arrays = {"seed": seed, "row_ids": row_ids, "max_new_tokens": max_new_tokens, "seen": seen, "written": written}
     return start_generation(logits, cache, tokens, lengths, **arrays, **settings)
 
 
-@partial(jax.jit, static_argnames="capacity")
-def _grow(model: DecoderOnly, state: GenerationState, *, capacity: int) -> GenerationState:
-    return replace(state, cache=with_room(state.cache, model.start_cache(len(state.last), capacity)))
+@partial(jax.jit, static_argnames="slots")
+def _grow(model: DecoderOnly, state: GenerationState, *, slots: int) -> GenerationState:
+    return replace(state, cache=with_room(partial(model.start_cache, len(state.last)), state.cache, slots))
 
 
 @partial(jax.jit, donate_argnums=1)
@@ -292,7 +294,7 @@ def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Arr
     if tokens.shape[1] > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
     arrays = {"max_new_tokens": max_new_tokens, "before": (tokens, lengths)}
-    settings["grow"] = lambda cache, room: with_room(cache, start_cache(room))
+    settings["grow"] = partial(with_room, start_cache)
     return beam_search(model.extend, DecoderCache.take, cache, tokens[:, -1:], **arrays, **settings)
 
 

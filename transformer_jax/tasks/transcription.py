@@ -304,6 +304,6 @@ def _write(
     limits |= {"row_ids": jnp.zeros(rows, jnp.int32)}
     state = start_generation(logits[:, -1], cache, prompts, lengths, **limits, **rules)
     for size in sizes:
-        state = replace(state, cache=with_room(state.cache, start_cache(size)))
+        state = replace(state, cache=with_room(start_cache, state.cache, size))
         state = continue_generation(model.extend, state, size - state.position)
     return state.tokens, state.lengths, state.allowed_log_probs, silent

@@ -377,7 +377,7 @@ def _search(
         forbidden=forbidden,
         counted=len(start) - 1,
         constraints=decoding.constraints(end_id) + constraints,
-        grow=lambda cache, room: with_room(cache, start_cache(room)),
+        grow=partial(with_room, start_cache),
     )
 
 
