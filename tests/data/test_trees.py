@@ -15,7 +15,7 @@ PENN = """\
 
 (ROOT (NP (NN Introduction)))
 """
-JOHN = "(S (NP XX ) (VP XX (S (VP XX (VP XX ) ) ) ) XX )"
+JOHN = "(S (NP NNP ) (VP VBZ (S (VP TO (VP VB ) ) ) ) . )"
 
 
 def test_penn_brackets_become_words_tags_and_brackets_without_functions_and_empty_elements(tmp_path):
@@ -25,17 +25,17 @@ def test_penn_brackets_become_words_tags_and_brackets_without_functions_and_empt
     assert bank.splits == ("train",)
     assert list(bank.examples("train")) == [
         {"source": "John wants to leave .", "tags": "NNP VBZ TO VB .", "target": JOHN},
-        {"source": "Introduction", "tags": "NN", "target": "(NP XX )"},
-        {"source": "-LRB- up", "tags": "-LRB- RB", "target": "(S XX (ADVP|PRT XX ) )"},
+        {"source": "Introduction", "tags": "NN", "target": "(NP NN )"},
+        {"source": "-LRB- up", "tags": "-LRB- RB", "target": "(S -LRB- (ADVP|PRT RB ) )"},
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("(ROOT (NP (NN a)) (. .))", "(TOP (NP XX ) XX )"),
-        ("(ROOT (UH yes))", "(TOP XX )"),
-        ("(S1 (X (NP (NN a))))", "(X (NP XX ) )"),
+        ("(ROOT (NP (NN a)) (. .))", "(TOP (NP NN ) . )"),
+        ("(ROOT (UH yes))", "(TOP UH )"),
+        ("(S1 (X (NP (NN a))))", "(X (NP NN ) )"),
     ],
 )
 def test_the_root_is_left_out_unless_it_holds_a_tree_together(text, target):
@@ -59,36 +59,36 @@ def test_what_is_no_tree_is_refused_with_its_line(tmp_path, text, message):
 
 
 def test_brackets_with_their_labels_are_whole_tokens():
-    tokenizer = SentencePiece(model_type="word", normalization="identity", vocab_size=1_000).train([JOHN, "(NP XX )"])
-    pieces = {"\u2581(S", "\u2581(NP", "\u2581(VP", "\u2581XX", "\u2581)"}
+    tokenizer = SentencePiece(model_type="word", normalization="identity", vocab_size=1_000).train([JOHN, "(NP NN )"])
+    pieces = {"\u2581" + token for token in JOHN.split()}
     assert {tokenizer.piece(i) for i in tokenizer.encode(JOHN)} == pieces
     assert tokenizer.decode(tokenizer.encode(JOHN)) == JOHN
 
 
 def test_spans_are_labels_with_their_first_leaf_and_end():
-    assert spans(["(S", "(NP", "XX", ")", "(VP", "XX", "XX", ")", ")"]) == [("NP", 0, 1), ("VP", 1, 3), ("S", 0, 3)]
+    assert spans(["(S", "(NP", "NN", ")", "(VP", "VB", "RB", ")", ")"]) == [("NP", 0, 1), ("VP", 1, 3), ("S", 0, 3)]
 
 
 @pytest.mark.parametrize(
     ("written", "leaves", "repair"),
     [
         (JOHN, 5, JOHN),
-        ("(S (NP XX ) (VP XX", 2, "(S (NP XX ) (VP XX ) )"),  # brackets left open
-        ("(S (NP XX ) ) (VP XX ) ) )", 2, "(S (NP XX ) (VP XX ) )"),  # and too many
-        ("(S (NP XX (NP XX", 4, "(S (NP XX (NP XX ) ) XX XX )"),  # leaves too few
-        ("(S (NP XX XX ) (VP XX ) )", 1, "(S (NP XX ) )"),  # and too many
-        ("(S (NP (PP ) ) XX )", 1, "(S XX )"),  # constituents without leaves
-        ("XX (NP XX )", 2, "(TOP XX (NP XX ) )"),
+        ("(S (NP NN ) (VP VB", 2, "(S (NP NN ) (VP VB ) )"),  # brackets left open
+        ("(S (NP NN ) ) (VP VB ) ) )", 2, "(S (NP NN ) (VP VB ) )"),  # and too many
+        ("(S (NP DT (NP NN", 4, "(S (NP DT (NP NN ) ) XX XX )"),  # leaves too few
+        ("(S (NP NN NN ) (VP VB ) )", 1, "(S (NP NN ) )"),  # and too many
+        ("(S (NP (PP ) ) UH )", 1, "(S UH )"),  # constituents without leaves
+        ("UH (NP NN )", 2, "(TOP UH (NP NN ) )"),
         ("", 1, "(TOP XX )"),
     ],
 )
 def test_what_is_written_is_repaired_to_a_tree_over_the_words(written, leaves, repair):
     assert repaired(written.split(), leaves) == repair.split()
     assert is_tree(repair.split())
-    assert is_tree(written.split()) == (written in (JOHN, "(S (NP XX XX ) (VP XX ) )"))
+    assert is_tree(written.split()) == (written in (JOHN, "(S (NP NN NN ) (VP VB ) )"))
 
 
 def test_trees_are_shown_with_their_words():
-    words = with_words(["(S", "(NP", "XX", ")", "XX", "XX", ")"], ["a)", ")", "f(x)"])
-    assert words == "(S (NP (XX a-RRB-)) (XX -RRB-) (XX f-LRB-x-RRB-))"
+    words = with_words(["(S", "(NP", "NN", ")", "-RRB-", "XX", ")"], ["a)", ")", "f(x)"])
+    assert words == "(S (NP (NN a-RRB-)) (-RRB- -RRB-) (XX f-LRB-x-RRB-))"
     assert linearised(words)["source"] == "a-RRB- -RRB- f-LRB-x-RRB-"

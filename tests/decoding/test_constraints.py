@@ -10,7 +10,7 @@ import pytest
 
 from transformer_jax.decoding.constraints import OneOf, TextRules, TreeState, TreeTokens
 
-END, VOCABULARY = 1, 6
+END, VOCABULARY = 1, 7
 
 
 def allowed(constraint, texts, prompts=(), capacity=8):
@@ -70,7 +70,7 @@ def test_a_text_is_one_of_a_list():
 
 @pytest.mark.parametrize("limit", [4, 5, 6, 8])
 def test_trees_are_all_that_have_the_leaves_and_fit_and_nothing_else(limit):
-    leaves, constraint = 2, TreeTokens((2, 3), 4, 5, END)(jnp.array([limit]), jnp.array([2]))
+    leaves, constraint = 2, TreeTokens((2, 3), 4, (5, 6), END)(jnp.array([limit]), jnp.array([2]))
     state = constraint.start(jnp.array([[0]]), jnp.array([1]), limit)
     found: set[tuple[int, ...]] = set()
     pending: list[tuple[tuple[int, ...], TreeState]] = [((), state)]
@@ -86,11 +86,11 @@ def test_trees_are_all_that_have_the_leaves_and_fit_and_nothing_else(limit):
                 pending.append(((*text, token), constraint.advance(state, jnp.array([token]))))
 
     def is_tree(text):
-        letters = "".join("[[)x"[token - 2] for token in text)
+        letters = "".join("[[)xx"[token - 2] for token in text)
         while (shorter := re.sub(r"\[[xc]+\)", "c", letters)) != letters:
             letters = shorter
-        return letters == "c" and text.count(5) == leaves
+        return letters == "c" and text.count(5) + text.count(6) == leaves
 
-    texts = itertools.chain.from_iterable(itertools.product((2, 3, 4, 5), repeat=size) for size in range(limit))
+    texts = itertools.chain.from_iterable(itertools.product((2, 3, 4, 5, 6), repeat=size) for size in range(limit))
     assert found == {text for text in texts if is_tree(text)}
     assert bool(found) == (limit >= leaves + 3)

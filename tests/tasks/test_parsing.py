@@ -6,7 +6,7 @@ import pytest
 
 from transformer_jax.data.config import DataConfig
 from transformer_jax.data.tokenizers import Bytes
-from transformer_jax.data.trees import LEAF, Treebank, is_tree, linearised
+from transformer_jax.data.trees import Treebank, is_tree, leaves_of, linearised
 from transformer_jax.models.encoder_decoder import EncoderDecoderConfig
 from transformer_jax.tasks.parsing import BRACKETS, Parsing
 from transformer_jax.tasks.translation import Decoding
@@ -39,7 +39,7 @@ def test_the_search_is_held_to_trees_over_the_words(models, decoding):
         for line, found in zip(LINES, parser.search(LINES, n_best=parser.decoding.beam_size), strict=True):
             for text, _, log_prob in found if line else ():
                 tokens = text.split()
-                assert is_tree(tokens) and tokens.count(LEAF) == len(line.split())
+                assert is_tree(tokens) and len(leaves_of(tokens)) == len(line.split())
                 assert len(tokens) < task.decoding.limit(len(line) + 1)
                 written.add(text)
                 if len(tokens) < DATA.max_length - 1:
@@ -53,7 +53,7 @@ def test_without_that_a_model_that_knows_nothing_writes_no_trees(models):
     parser = TASK.predictor(models[0], TOKENIZERS, DATA)
     assert not any(is_tree(text.split()) for text in parser.translate(LINES))
     for line, tree in zip(LINES, parser.parse(LINES), strict=True):
-        assert tree.count("(XX ") == len(line.split()) and tree.count("(") == tree.count(")")
+        assert (linearised(tree)["source"] if tree else "") == line and tree.count("(") == tree.count(")")
 
 
 def test_a_search_that_has_no_room_for_a_tree_is_refused(models):
@@ -72,11 +72,12 @@ def test_an_evaluation_scores_repaired_trees_and_counts_what_was_repaired(models
     rows = encoded(TASK, TOKENIZERS, BANK, max_length=24)
     TASK.check_evaluation(TOKENIZERS, rows, max_length=24)
     parser = TASK.predictor(models[0], TOKENIZERS, DATA)
-    texts = [BANK[0]["target"].removesuffix(" )"), "(INTJ XX XX )"]
+    texts = [BANK[0]["target"].removesuffix(" )"), "(INTJ UH UH )"]
     monkeypatch.setattr(Parsing, "outputs", lambda *_: texts)
     found = TASK.evaluate(parser, rows)
     assert found["examples"] == 2 and (found["malformed"], found["wrong_leaves"]) == (1, 1)
     assert found["f1"] == found["complete_match"] == 100 and found["exact_match"] == 0
+    assert found["tag_accuracy"] == 100 * 6 / 8
     assert found["right_branching_f1"] == pytest.approx(100 * 2 * 2 / (4 + 5))
     assert found["left_branching_unlabelled_f1"] == pytest.approx(100 * 2 * 3 / (4 + 5))
     assert TASK.metrics().keys() <= {"loss"} | found.keys()
@@ -87,7 +88,7 @@ def test_an_evaluation_scores_repaired_trees_and_counts_what_was_repaired(models
     [
         ({"tags": None}, "an example has no `tags` of its words"),
         ({"tags": "UH"}, "an example is no tree over its words, each with a tag"),
-        ({"target": "(INTJ XX XX XX"}, "an example is no tree over its words"),
+        ({"target": "(INTJ UH , UH"}, "an example is no tree over its words"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_before_training(encoded, changes, message):
@@ -98,9 +99,9 @@ def test_what_cannot_be_scored_is_refused_before_training(encoded, changes, mess
 
 def test_samples_show_trees_with_their_words(models, monkeypatch):
     parser = TASK.predictor(models[0], TOKENIZERS, DATA)
-    monkeypatch.setattr(parser, "translate", lambda lines: ["(INTJ XX (INTJ XX"])
-    wrong = "(INTJ (XX oh) (INTJ (XX ,)) (XX no))"
-    right = "(INTJ (XX oh) (XX ,) (XX no))"
+    monkeypatch.setattr(parser, "translate", lambda lines: ["(INTJ UH (INTJ ,"])
+    wrong = "(INTJ (UH oh) (INTJ (, ,)) (XX no))"
+    right = "(INTJ (UH oh) (, ,) (UH no))"
     assert TASK.samples(parser, BANK[1:]) == ["oh , no", f"  -> {wrong}", f"  not {right}"]
     assert parser.predict(["oh , no"]) == [wrong]
 

@@ -1,12 +1,14 @@
 """Constituency trees: the brackets of the Penn Treebank, and the texts that a model learns to write for sentences.
 
 Such a text is a tree without its words (Vinyals et al. 2015, "Grammar as a Foreign Language", section 2.2): an opening
-bracket with its label, XX in place of every word and its tag, and a closing bracket, with spaces between them:
+bracket with its label, the tag of every word in its place, and a closing bracket, with spaces between them:
 
-    (S (NP (NNP John)) (VP (VBZ has) (NP (DT a) (NN dog))) (. .))    (S (NP XX ) (VP XX (NP XX XX ) ) XX )
+    (S (NP (NNP John)) (VP (VBZ has) (NP (DT a) (NN dog))) (. .))    (S (NP NNP ) (VP VBZ (NP DT NN ) ) . )
 
-There, closing brackets have labels as well. Here they have none, since those follow from the opening ones: the
-vocabulary is half as large, labels cannot contradict each other, and a text is a tree if its brackets can be counted.
+Tags are leaves as in Tensor2Tensor, the paper's own code; Vinyals et al. put XX in place of all, which large treebanks
+alone teach to be counted. In both, closing brackets have labels as well. Here they have none, since those follow from
+the opening ones: the vocabulary is smaller, labels cannot contradict each other, and a text is a tree if its brackets
+can be counted.
 """
 
 import re
@@ -16,7 +18,9 @@ from dataclasses import dataclass
 from transformer_jax.data.lines import file_lines
 from transformer_jax.data.sources import Example, SplitFiles
 
-OPEN, CLOSE, LEAF = "(", ")", "XX"
+OPEN, CLOSE = "(", ")"
+UNKNOWN = "XX"
+"""The tag of a word that a model has left out, as treebanks have it for words of an unknown kind."""
 TOP = "TOP"
 """The label above a tree, where one is needed."""
 ROOTS = ("", TOP, "ROOT", "S1")
@@ -46,7 +50,7 @@ class Treebank(SplitFiles):
                     raise ValueError(f"{path}: the tree that ends in line {number} {error}") from None
 
     def fingerprint(self, split: str) -> str:
-        return self.digest(split)
+        return f"tags {self.digest(split)}"
 
 
 def _bracketed(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
@@ -83,8 +87,8 @@ def linearised(text: str) -> Example:
         elif tag != "-NONE-":
             words.append(word)
             tags.append(tag)
-            written.append(LEAF)
-    if depth or not words or LEAF in written[:1]:
+            written.append(tag)
+    if depth or not words or not written[0].startswith(OPEN):
         raise ValueError(f"is not a tree with words whose brackets are balanced: {text[:60]!r}")
     return {"source": " ".join(words), "tags": " ".join(tags), "target": " ".join(_without_root(written))}
 
@@ -94,7 +98,7 @@ def _without_root(tokens: list[str]) -> list[str]:
     if tokens[0][1:] not in ROOTS:
         return tokens
     inside = {(start, end) for _, start, end in spans(tokens[1:-1])}
-    return tokens[1:-1] if (0, tokens.count(LEAF)) in inside else [OPEN + TOP, *tokens[1:]]
+    return tokens[1:-1] if (0, len(leaves_of(tokens))) in inside else [OPEN + TOP, *tokens[1:]]
 
 
 def _close(written: list[str]) -> None:
@@ -103,6 +107,11 @@ def _close(written: list[str]) -> None:
         written.pop()
     else:
         written.append(CLOSE)
+
+
+def leaves_of(tokens: Iterable[str]) -> list[str]:
+    """The tags of a tree, or of what a model wrote: all that is no bracket."""
+    return [token for token in tokens if not token.startswith(OPEN) and token != CLOSE]
 
 
 def spans(tokens: Iterable[str]) -> list[tuple[str, int, int]]:
@@ -125,7 +134,7 @@ def repaired(tokens: Sequence[str], leaves: int) -> list[str]:
 
     Without a bracket at the beginning, TOP is put there. Closing brackets that would end the tree before its last token
     are dropped, and so are leaves beyond the last. Brackets that are open in the end are closed, and missing leaves
-    stand behind them, in the outermost constituent. Then constituents without leaves are left out.
+    stand behind them as XX, in the outermost constituent. Then constituents without leaves are left out.
     """
     written: list[str] = []
     depth = read = 0
@@ -136,23 +145,23 @@ def repaired(tokens: Sequence[str], leaves: int) -> list[str]:
         elif token == CLOSE and depth > 1:
             _close(written)
             depth -= 1
-        elif token == LEAF and read < leaves:
+        elif token != CLOSE and read < leaves:
             written.append(token)
             read += 1
     for _ in range(depth - 1):
         _close(written)
-    written += [LEAF] * (leaves - read)
+    written += [UNKNOWN] * (leaves - read)
     _close(written)
     return written
 
 
 def is_tree(tokens: Sequence[str]) -> bool:
     """Whether what a model wrote is one tree, of any number of leaves."""
-    return len(tokens) > 0 and repaired(tokens, list(tokens).count(LEAF)) == list(tokens)
+    return len(tokens) > 0 and repaired(tokens, len(leaves_of(tokens))) == list(tokens)
 
 
 def with_words(tokens: Iterable[str], words: Iterable[str]) -> str:
-    """A tree with its words in the brackets of the Penn Treebank, XX being the tag of all."""
+    """A tree with its words, of which it has as many as leaves, in the brackets of the Penn Treebank."""
     rest = (word.translate(ESCAPED) for word in words)
-    parts = [f"({LEAF} {next(rest)})" if token == LEAF else token for token in tokens]
+    parts = [f"({token} {next(rest)})" if leaves_of([token]) else token for token in tokens]
     return " ".join(parts).replace(f" {CLOSE}", CLOSE)

@@ -192,7 +192,7 @@ class TreeTokens:
     opening: tuple[int, ...]
     """Brackets with each of the labels."""
     closing: int
-    leaf: int
+    leaves: tuple[int, ...]
     end: int
 
     def __call__(self, limits: Int[Array, " rows"], leaves: Int[Array, " rows"]) -> "Trees":
@@ -225,7 +225,7 @@ class Trees:
         # A leaf, a closing bracket and the end take the room that is kept for them; an opening one needs two places.
         may = {
             self.tokens.opening: more & (room >= leaves + depth + 3),
-            (self.tokens.leaf,): more & inside,
+            self.tokens.leaves: more & inside,
             (self.tokens.closing,): inside & ~empty & ((depth > 1) | ~more),
             (self.tokens.end,): ~more & ~inside,
         }
@@ -238,7 +238,7 @@ class Trees:
     def advance(self, state: TreeState, tokens: Int[Array, " rows"]) -> TreeState:
         opened = jnp.isin(tokens, jnp.array(self.tokens.opening, jnp.int32))
         depth = state.depth + opened - (tokens == self.tokens.closing)
-        leaves = state.leaves - (tokens == self.tokens.leaf)
+        leaves = state.leaves - jnp.isin(tokens, jnp.array(self.tokens.leaves, jnp.int32))
         return TreeState(leaves, depth, state.room - 1, opened)
 
 

@@ -18,7 +18,7 @@ SCALES = {"built_in": "built_in", "gum": "small", "wsj": None}
 PAPER = {"row": "the paper, WSJ section 23, trained on WSJ alone", "F1": 91.3}
 BASELINES = {"trees that branch to the right": "right_branching", "to the left": "left_branching"}
 NAMES = {"F1": "f1", "precision": "precision", "recall": "recall", "complete": "complete_match"}
-NAMES |= {"malformed": "malformed", "wrong leaves": "wrong_leaves"}
+NAMES |= {"tags": "tag_accuracy", "malformed": "malformed", "wrong leaves": "wrong_leaves"}
 """Scores of the task by the names of their columns."""
 SEARCHES = {"search over all texts, repaired": False, "over trees of the words": True}
 NOTE = "F1 of other trees does not compare with the paper's; what the rows show is what they bring on the same trees."

@@ -11,7 +11,7 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import WORD_BEGIN, SentencePiece, Tokenizer
-from transformer_jax.data.trees import CLOSE, LEAF, OPEN, is_tree, repaired, with_words
+from transformer_jax.data.trees import CLOSE, OPEN, is_tree, leaves_of, repaired, with_words
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.constraints import TreeTokens
 from transformer_jax.decoding.ensemble import Ensemble
@@ -76,7 +76,13 @@ class Parsing(Translation):
 
     def metrics(self) -> dict[str, Literal["lower", "higher"]]:
         of_brackets: dict[str, Literal["lower", "higher"]] = dict.fromkeys(bracket_scores([], []), "higher")
-        return {**super().metrics(), **of_brackets, "malformed": "lower", "wrong_leaves": "lower"}
+        return {
+            **super().metrics(),
+            **of_brackets,
+            "tag_accuracy": "higher",
+            "malformed": "lower",
+            "wrong_leaves": "lower",
+        }
 
     def check_evaluation(self, tokenizers: Tokenizers, examples: EncodedExamples, *, max_length: int) -> None:
         super().check_evaluation(tokenizers, examples, max_length=max_length)
@@ -85,14 +91,17 @@ class Parsing(Translation):
     def scores_of(self, texts: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
         """The scores of brackets after repair, those of trees that branch to one side alone, and what was repaired.
 
+        `tag_accuracy` is the percentage of words that have the right tag in repaired trees, punctuation included;
         `malformed` counts the texts that are no tree, `wrong_leaves` those with another number of leaves than words.
         """
         right, tags = [self.right_tree(example) for example in examples], [_tags(example) for example in examples]
         written = [text.split() for text in texts]
-        trees = [brackets(repaired(tokens, len(of)), of) for tokens, of in zip(written, tags, strict=True)]
-        found: dict[str, Any] = bracket_scores(trees, right)
+        trees = [repaired(tokens, len(of)) for tokens, of in zip(written, tags, strict=True)]
+        found: dict[str, Any] = bracket_scores([*map(brackets, trees, tags)], right)
+        pairs = [pair for tree, of in zip(trees, tags, strict=True) for pair in zip(leaves_of(tree), of, strict=True)]
+        found["tag_accuracy"] = 100 * sum(tag == of for tag, of in pairs) / len(pairs)
         found["malformed"] = sum(not is_tree(tokens) for tokens in written)
-        found["wrong_leaves"] = sum(tokens.count(LEAF) != len(of) for tokens, of in zip(written, tags, strict=True))
+        found["wrong_leaves"] = sum(len(leaves_of(tokens)) != len(of) for tokens, of in zip(written, tags, strict=True))
         for side in ("right", "left"):
             baseline = bracket_scores([branching(of, right=side == "right") for of in tags], right)
             found |= {f"{side}_branching_{name}": baseline[name] for name in ("f1", "unlabelled_f1")}
@@ -101,7 +110,7 @@ class Parsing(Translation):
     def right_tree(self, example: Example) -> Brackets:
         """The constituents of the right tree; ValueError for a text that is no tree over the words and their tags."""
         words, tokens, tags = example[self.features[0]].split(), example[self.target].split(), _tags(example)
-        if not is_tree(tokens) or not len(words) == len(tags) == tokens.count(LEAF):
+        if not is_tree(tokens) or not len(words) == len(tags) == len(leaves_of(tokens)):
             raise ValueError(f"an example is no tree over its words, each with a tag: {example[self.target][:60]!r}")
         return brackets(tokens, tags)
 
@@ -124,9 +133,11 @@ def _tags(example: Example) -> list[str]:
 
 def tree_tokens(tokenizer: Tokenizer) -> TreeTokens:
     """The tokens of trees in their vocabulary."""
-    opening = (i for i in range(tokenizer.vocab_size) if tokenizer.piece(i).startswith(WORD_BEGIN + OPEN))
-    closing, leaf = (tokenizer.token_id(WORD_BEGIN + piece) for piece in (CLOSE, LEAF))
-    return TreeTokens(tuple(opening), closing, leaf, tokenizer.eos_id)
+    pieces = {i: tokenizer.piece(i) for i in range(tokenizer.vocab_size)}
+    words = {i: piece.removeprefix(WORD_BEGIN) for i, piece in pieces.items() if piece.startswith(WORD_BEGIN)}
+    opening = (i for i, word in words.items() if word.startswith(OPEN))
+    leaves = (i for i, word in words.items() if leaves_of([word]))
+    return TreeTokens(tuple(opening), tokenizer.token_id(WORD_BEGIN + CLOSE), tuple(leaves), tokenizer.eos_id)
 
 
 class Parser(Translator):
