@@ -1,4 +1,5 @@
 import gzip
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,18 @@ def test_penn_brackets_become_words_tags_and_brackets_without_functions_and_empt
         {"source": "Introduction", "tags": "NN", "target": "(NP NN )"},
         {"source": "-LRB- up", "tags": "-LRB- RB", "target": "(S -LRB- (ADVP|PRT RB ) )"},
     ]
+
+
+def test_constituents_of_several_words_are_training_examples_of_their_own(tmp_path):
+    (tmp_path / "a.mrg").write_text(PENN)
+    plain = Treebank(directory=str(tmp_path), train=("a.mrg",), validation=("a.mrg",))
+    bank = replace(plain, constituents=True)
+    whole = list(bank.examples("validation"))
+    assert [example for example in bank.examples("train") if example not in whole] == [
+        {"source": "to leave", "tags": "TO VB", "target": "(VP TO (VP VB ) )"},
+        {"source": "wants to leave", "tags": "VBZ TO VB", "target": "(VP VBZ (S (VP TO (VP VB ) ) ) )"},
+    ]
+    assert bank.fingerprint("train") != plain.fingerprint("train")
 
 
 @pytest.mark.parametrize(

@@ -40,17 +40,24 @@ class Treebank(SplitFiles):
     the constituents that have nothing else.
     """
 
+    constituents: bool = False
+    """Whether constituents of several words are training examples beside whole trees: a small treebank has many more
+    of them than trees, and in short ones it is easier to learn which word a tag belongs to."""
+
     def examples(self, split: str) -> Iterator[Example]:
         """The trees of a split; ValueError or FileNotFoundError for files that are not as described."""
         for path in self.files(split):
             for number, text in _bracketed(file_lines(path), str(path)):
                 try:
-                    yield linearised(text)
+                    tree = linearised(text)
                 except ValueError as error:
                     raise ValueError(f"{path}: the tree that ends in line {number} {error}") from None
+                yield tree
+                if self.constituents and split == "train":
+                    yield from constituents(tree)
 
     def fingerprint(self, split: str) -> str:
-        return f"tags {self.digest(split)}"
+        return f"tags {self.constituents} {self.digest(split)}"
 
 
 def _bracketed(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
@@ -107,6 +114,25 @@ def _close(written: list[str]) -> None:
         written.pop()
     else:
         written.append(CLOSE)
+
+
+def constituents(tree: Example) -> Iterator[Example]:
+    """The constituents of several words inside a linearised tree, each as a tree; of those over the same words the innermost."""
+    words, tags, tokens = (tree[name].split() for name in ("source", "tags", "target"))
+    opened: list[tuple[int, int]] = []
+    seen = {(0, len(words))}
+    leaf = 0
+    for place, token in enumerate(tokens):
+        if token.startswith(OPEN):
+            opened.append((place, leaf))
+        elif token != CLOSE:
+            leaf += 1
+        else:
+            begin, first = opened.pop()
+            if leaf - first > 1 and (first, leaf) not in seen:
+                seen.add((first, leaf))
+                parts = {"source": words[first:leaf], "tags": tags[first:leaf], "target": tokens[begin : place + 1]}
+                yield {name: " ".join(part) for name, part in parts.items()}
 
 
 def leaves_of(tokens: Iterable[str]) -> list[str]:
