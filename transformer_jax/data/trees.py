@@ -117,7 +117,7 @@ def _close(written: list[str]) -> None:
 
 
 def constituents(tree: Example) -> Iterator[Example]:
-    """The constituents of several words inside a linearised tree, each as a tree; of those over the same words the innermost."""
+    """The constituents of several words inside a linearised tree, each as a tree; of equal words the innermost."""
     words, tags, tokens = (tree[name].split() for name in ("source", "tags", "target"))
     opened: list[tuple[int, int]] = []
     seen = {(0, len(words))}
