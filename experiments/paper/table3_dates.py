@@ -3,6 +3,8 @@
     transformer-jax reproduce table3 --scale dates --seeds 3
 
 trains it and its variations: the paper's heads, optimizer, dropout and smoothing, smaller widths and half of its depth.
+Measured, with all rows: docs/REPRODUCTION.md. One seed of the base takes 77 s on one core; three have a perplexity of
+1.318 +- 0.039 and 32.7 +- 7.1 % exact match on 500 dates.
 """
 
 from transformer_jax import (
