@@ -119,40 +119,41 @@ def _close(written: list[str]) -> None:
 def constituents(tree: Example) -> Iterator[Example]:
     """The constituents of several words inside a linearised tree, each as a tree; of equal words the innermost."""
     words, tags, tokens = (tree[name].split() for name in ("source", "tags", "target"))
-    opened: list[tuple[int, int]] = []
     seen = {(0, len(words))}
-    leaf = 0
-    for place, token in enumerate(tokens):
-        if token.startswith(OPEN):
-            opened.append((place, leaf))
-        elif token != CLOSE:
-            leaf += 1
-        else:
-            begin, first = opened.pop()
-            if leaf - first > 1 and (first, leaf) not in seen:
-                seen.add((first, leaf))
-                parts = {"source": words[first:leaf], "tags": tags[first:leaf], "target": tokens[begin : place + 1]}
-                yield {name: " ".join(part) for name, part in parts.items()}
+    for begin, end, first, last in _constituents(tokens):
+        if last - first > 1 and (first, last) not in seen:
+            seen.add((first, last))
+            parts = {"source": words[first:last], "tags": tags[first:last], "target": tokens[begin:end]}
+            yield {name: " ".join(part) for name, part in parts.items()}
+
+
+def is_leaf(token: str) -> bool:
+    """Whether a token is a tag: all that is no bracket."""
+    return not token.startswith(OPEN) and token != CLOSE
 
 
 def leaves_of(tokens: Iterable[str]) -> list[str]:
-    """The tags of a tree, or of what a model wrote: all that is no bracket."""
-    return [token for token in tokens if not token.startswith(OPEN) and token != CLOSE]
+    """The tags of a tree, or of what a model wrote."""
+    return [token for token in tokens if is_leaf(token)]
 
 
-def spans(tokens: Iterable[str]) -> list[tuple[str, int, int]]:
+def spans(tokens: Sequence[str]) -> list[tuple[str, int, int]]:
     """Label, first leaf and end of every constituent of a tree, in the order of their ends."""
-    found: list[tuple[str, int, int]] = []
-    inside: list[tuple[str, int]] = []
+    return [(tokens[begin][1:], first, last) for begin, _, first, last in _constituents(tokens)]
+
+
+def _constituents(tokens: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+    """Where every constituent begins and ends among the tokens and among the leaves, in the order of their ends."""
+    opened: list[tuple[int, int]] = []
     leaves = 0
-    for token in tokens:
+    for place, token in enumerate(tokens):
         if token.startswith(OPEN):
-            inside.append((token[1:], leaves))
+            opened.append((place, leaves))
         elif token == CLOSE:
-            found.append((*inside.pop(), leaves))
+            begin, first = opened.pop()
+            yield begin, place + 1, first, leaves
         else:
             leaves += 1
-    return found
 
 
 def repaired(tokens: Sequence[str], leaves: int) -> list[str]:
@@ -171,7 +172,7 @@ def repaired(tokens: Sequence[str], leaves: int) -> list[str]:
         elif token == CLOSE and depth > 1:
             _close(written)
             depth -= 1
-        elif token != CLOSE and read < leaves:
+        elif is_leaf(token) and read < leaves:
             written.append(token)
             read += 1
     for _ in range(depth - 1):
@@ -189,5 +190,5 @@ def is_tree(tokens: Sequence[str]) -> bool:
 def with_words(tokens: Iterable[str], words: Iterable[str]) -> str:
     """A tree with its words, of which it has as many as leaves, in the brackets of the Penn Treebank."""
     rest = (word.translate(ESCAPED) for word in words)
-    parts = [f"({token} {next(rest)})" if leaves_of([token]) else token for token in tokens]
+    parts = [f"({token} {next(rest)})" if is_leaf(token) else token for token in tokens]
     return " ".join(parts).replace(f" {CLOSE}", CLOSE)

@@ -15,7 +15,7 @@ tree, since models write none.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from transformer_jax.data.trees import ROOTS, spans
 
@@ -28,7 +28,7 @@ Brackets = Counter[tuple[str, int, int]]
 """How often a tree has a constituent of each label, start and end."""
 
 
-def brackets(tokens: Iterable[str], tags: Sequence[str]) -> Brackets:
+def brackets(tokens: Sequence[str], tags: Sequence[str]) -> Brackets:
     """The constituents of a tree that count; `tags` are those of its words in the right tree."""
     places = [0]
     for tag in tags:

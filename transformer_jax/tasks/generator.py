@@ -291,7 +291,7 @@ def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Arr
         return model.start_cache(rows, width + room)
 
     cache = start_cache(rooms(settings["capacity"])[0])
-    if tokens.shape[1] > 1:
+    if width > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
     arrays = {"max_new_tokens": max_new_tokens, "before": (tokens, lengths)}
     settings["grow"] = partial(with_room, start_cache)

@@ -11,7 +11,7 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.data.tokenizers import WORD_BEGIN, SentencePiece, Tokenizer
-from transformer_jax.data.trees import CLOSE, OPEN, is_tree, leaves_of, repaired, with_words
+from transformer_jax.data.trees import CLOSE, OPEN, is_leaf, is_tree, leaves_of, repaired, with_words
 from transformer_jax.data.vocabulary import VocabularyConfig
 from transformer_jax.decoding.constraints import TreeTokens
 from transformer_jax.decoding.ensemble import Ensemble
@@ -136,7 +136,7 @@ def tree_tokens(tokenizer: Tokenizer) -> TreeTokens:
     pieces = {i: tokenizer.piece(i) for i in range(tokenizer.vocab_size)}
     words = {i: piece.removeprefix(WORD_BEGIN) for i, piece in pieces.items() if piece.startswith(WORD_BEGIN)}
     opening = (i for i, word in words.items() if word.startswith(OPEN))
-    leaves = (i for i, word in words.items() if leaves_of([word]))
+    leaves = (i for i, word in words.items() if is_leaf(word))
     return TreeTokens(tuple(opening), tokenizer.token_id(WORD_BEGIN + CLOSE), tuple(leaves), tokenizer.eos_id)
 
 

@@ -290,15 +290,15 @@ def _write(
     """Tokens of windows, their number, their log-probability among those that are allowed, and the probability that
     nobody speaks."""
     rows, given = prompts.shape
-    memory = model.encode(features)
+    memory, room = model.encode(features), longest - given
 
     def start_cache(room: int) -> DecoderCache:
         return model.start_cache(memory, given + room)
 
-    sizes = rooms(longest - given)
+    sizes = rooms(room)
     logits, cache = model.extend(prompts, start_cache(sizes[0]))
     silent = jax.nn.softmax(logits[:, 0])[:, silence]
-    lengths, room = jnp.full(rows, given), longest - given
+    lengths = jnp.full(rows, given)
     # Rows that only fill the batch, whose prompts are zeros, have no text; others draw the same wherever they stand.
     limits = {"max_new_tokens": jnp.where(prompts[:, 0] > 0, room, 0), "capacity": room, "seed": seed}
     limits |= {"row_ids": jnp.zeros(rows, jnp.int32)}
