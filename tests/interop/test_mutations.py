@@ -109,7 +109,7 @@ def published(tmp_path_factory):
 def test_mutated_files_end_in_one_error_or_are_read(published, request):
     pytest.importorskip("gguf", reason="reads GGUF files")
     slow = request.config.getoption("--slow")
-    count, every = (10_000, 50) if slow else (60, 60)
+    count, every = (10_000, 50) if slow else (100, 100)
     environment = os.environ | {"PYTHONPATH": str(Path(transformer_jax.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
     files, ended, begin = {}, {}, 0
     while begin < count:
