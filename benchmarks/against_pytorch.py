@@ -1,11 +1,17 @@
-"""One training step of the encoder-decoder, here and in PyTorch, side by side.
+"""One training step of an encoder-decoder or a GPT-2, here and in PyTorch, side by side.
 
     python benchmarks/against_pytorch.py [--rows 64 --length 32 --width 128 --layers 4 --rounds 15]
+    python benchmarks/against_pytorch.py --family gpt2 --rows 16 --length 1024 --width 768 --heads 12 --layers 12
+        --feed-forward 3072 --vocabulary 50257 --dtype bfloat16 --compile
 
-Both do the same work on as many parameters: embeddings, post-norm stacks with causal and padding masks, tied output,
-dropout at the paper's places (behind every sub-layer and the embeddings), label smoothing, backward pass, Adam. PyTorch
-runs eagerly with `torch.nn.Transformer`, float32, on as many threads as there are cores; on a GPU where both find one.
-Rounds alternate, so that a busy machine slows both.
+Both do the same work on as many parameters. The encoder-decoder: embeddings, post-norm stacks with causal and padding
+masks, tied output, dropout at the paper's places (behind every sub-layer and the embeddings), label smoothing, backward
+pass, Adam; in PyTorch `torch.nn.Transformer`. GPT-2, without dropout and with AdamW: there that of Hugging Face's
+transformers with PyTorch's fused attention.
+
+PyTorch runs eagerly, or by `torch.compile` with --compile, on as many threads as there are cores; on a GPU where both
+find one. There both multiply float32 in TF32, or in bfloat16 with --dtype (PyTorch by autocast), and PyTorch has its
+fused Adam. Rounds alternate, so that a busy machine slows both.
 """
 
 import argparse
@@ -18,7 +24,7 @@ import jax
 import numpy as np
 import torch
 
-from transformer_jax import MeshConfig, OptimizerConfig, Translation, base
+from transformer_jax import LanguageModelling, MeshConfig, OptimizerConfig, Translation, base, gpt2
 from transformer_jax.nn.parameters import parameter_axes
 from transformer_jax.parallel.mesh import make_mesh
 from transformer_jax.training.optimizer import make_optimizer, make_schedule
@@ -29,25 +35,34 @@ DROPOUT, SMOOTHING = 0.1, 0.1
 
 def ours(options: argparse.Namespace, source: np.ndarray, target: np.ndarray) -> Callable[[], float]:
     """A function that makes one step and waits for its loss."""
-    model = base(
-        d_model=options.width,
-        num_heads=options.heads,
-        d_ff=options.feed_forward,
-        num_layers=options.layers,
-        dropout=DROPOUT,
-        vocab_size=options.vocabulary,
-        source_vocab_size=options.vocabulary,
-    )
+    sizes = {
+        "d_model": options.width,
+        "num_heads": options.heads,
+        "d_ff": options.feed_forward,
+        "num_layers": options.layers,
+        "vocab_size": options.vocabulary,
+        "dtype": options.dtype,
+        "unroll": options.unroll,
+    }
+    if options.family == "gpt2":
+        model = gpt2(**sizes, max_length=options.length, dropout=0.0, attention_dropout=0.0)
+        task, shape = LanguageModelling(), (options.rows, options.length + 1)
+        positions = np.broadcast_to(np.arange(options.length + 1, dtype=np.int32), shape)
+        batch = {"tokens": target, "segments": np.ones(shape, np.int32), "positions": positions}
+    else:
+        model = base(**sizes, dropout=DROPOUT, source_vocab_size=options.vocabulary)
+        task, lengths = Translation(label_smoothing=SMOOTHING), np.full(options.rows, options.length, np.int32)
+        batch = {"source": source, "source_length": lengths, "target": target, "target_length": lengths}
     print(f"transformer_jax: {model.num_parameters():,} parameters")
-    config = OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=1)
+    name, betas = ("adamw", 0.95) if options.family == "gpt2" else ("adam", 0.98)
+    config = OptimizerConfig(name=name, learning_rate=1e-3, schedule="constant", warmup_steps=1, b2=betas)
     schedule = make_schedule(config, options.width, 1000)
     optimizer = make_optimizer(config, parameter_axes(abstract_model(model)), schedule)
-    step = make_step(Translation(label_smoothing=SMOOTHING), optimizer, schedule)
+    step = make_step(task, optimizer, schedule)
     mesh = make_mesh(MeshConfig(data=1))
     state = init_state(model, optimizer, 0, mesh)
     key = jax.random.key(0, impl=options.random_bits)
-    lengths = np.full(options.rows, options.length, np.int32)
-    batch = {"source": source, "source_length": lengths, "target": target, "target_length": lengths}
+    batch = jax.device_put(batch)
 
     def run() -> float:
         nonlocal state
@@ -99,24 +114,57 @@ class Reference(torch.nn.Module):
         return y @ self.embedding.weight.T
 
 
+def gpt2_reference(options: argparse.Namespace) -> torch.nn.Module:
+    """GPT-2 as transformers has it, from tokens to logits."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=options.vocabulary,
+        n_positions=options.length,
+        n_embd=options.width,
+        n_layer=options.layers,
+        n_head=options.heads,
+        n_inner=options.feed_forward,
+        attn_implementation="sdpa",
+        use_cache=False,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    return GPT2LMHeadModel(config)
+
+
 def theirs(options: argparse.Namespace, source: np.ndarray, target: np.ndarray) -> Callable[[], float]:
     """The same in PyTorch."""
     device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
-    model = Reference(options).to(device).train()
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as JAX has it
+    is_gpt2 = options.family == "gpt2"
+    model = (gpt2_reference(options) if is_gpt2 else Reference(options)).to(device).train()
     print(f"PyTorch: {sum(parameter.numel() for parameter in model.parameters()):,} parameters")
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-9)
+    make_optimizer, betas = (torch.optim.AdamW, 0.95) if is_gpt2 else (torch.optim.Adam, 0.98)
+    optimizer = make_optimizer(
+        model.parameters(), lr=1e-3, betas=(0.9, betas), eps=1e-9, weight_decay=0.0, fused=device == "cuda"
+    )
     source_ids, target_ids = (torch.tensor(array, dtype=torch.int64, device=device) for array in (source, target))
     padding = torch.zeros(source_ids.shape, dtype=torch.bool, device=device)
 
+    def loss_of_batch() -> torch.Tensor:
+        if is_gpt2:
+            logits = model(input_ids=target_ids[:, :-1]).logits
+        else:
+            logits = model(source_ids, target_ids, padding)[:, :-1]
+        labels, smoothing = target_ids[:, 1:].reshape(-1), 0.0 if is_gpt2 else SMOOTHING
+        flat = logits.reshape(-1, logits.shape[-1])
+        return torch.nn.functional.cross_entropy(flat, labels, label_smoothing=smoothing)
+
+    compute = torch.compile(loss_of_batch) if options.compile else loss_of_batch
+
     def run() -> float:
         optimizer.zero_grad(set_to_none=True)
-        logits = model(source_ids, target_ids, padding)[:, :-1]
-        labels = target_ids[:, 1:]
-        loss = torch.nn.functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), label_smoothing=SMOOTHING
-        )
+        with torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
+            loss = compute()
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -138,10 +186,14 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--random-bits", default="rbg", choices=("rbg", "threefry2x32"))
+    parser.add_argument("--family", default="encoder_decoder", choices=("encoder_decoder", "gpt2"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--unroll", action="store_true", help="every layer is compiled by itself, here")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, there")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    shape = (options.rows, options.length)
-    source, target = (rng.integers(4, options.vocabulary, shape).astype(np.int32) for _ in range(2))
+    read = options.length + (options.family == "gpt2")  # the last token is only predicted
+    source, target = (rng.integers(4, options.vocabulary, (options.rows, read)).astype(np.int32) for _ in range(2))
     runs = {"transformer_jax": ours(options, source, target), "PyTorch": theirs(options, source, target)}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():  # the first step compiles
@@ -153,7 +205,9 @@ def main() -> None:
             run()
             seconds[name].append(time.perf_counter() - began)
     for name, times in seconds.items():
-        print(f"{name:<16} median {statistics.median(times):.4f} s a step, best {min(times):.4f} s")
+        median = statistics.median(times)
+        speed = options.rows * options.length / median
+        print(f"{name:<16} median {median:.4f} s a step, best {min(times):.4f} s, {speed:,.0f} target tokens a second")
     ratios = sorted(b / a for a, b in zip(*seconds.values(), strict=True))
     print(f"PyTorch / transformer_jax, round by round: median {statistics.median(ratios):.2f}", end="")
     print(f", from {ratios[0]:.2f} to {ratios[-1]:.2f}")
