@@ -105,7 +105,7 @@ def test_splash_on_a_tpu_equals_the_plain_formula(case):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("case", ["everything", "causal", "padded", "causal and padded", "causal window"])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "window to both sides"])
 def test_cudnn_on_a_gpu_equals_the_plain_formula(case):
     if float(jax.devices()[0].compute_capability) < 9.0:
         pytest.skip("a GPU before Hopper")
@@ -114,18 +114,34 @@ def test_cudnn_on_a_gpu_equals_the_plain_formula(case):
     assert_close(value_and_gradients("cudnn", inputs, CASES[case]), expected, 2e-2)
 
 
+@pytest.mark.parametrize("case", ["causal window", "packed"])
+def test_what_cudnn_is_asked_for_means_the_same_to_xla(case, monkeypatch):
+    inputs, ask = arrays(), jax.nn.dot_product_attention
+    asked = []
+
+    def by_xla(*arrays, implementation, **arguments):
+        asked.append(implementation)
+        return ask(*arrays, implementation="xla", **arguments)
+
+    expected = value_and_gradients("xla", inputs, CASES[case])
+    monkeypatch.setitem(kernels.FUSED, "cudnn", (lambda *_: "", kernels._cudnn))
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    assert_close(value_and_gradients("cudnn", inputs, CASES[case]), expected, 1e-5)
+    assert asked == ["cudnn"]
+
+
 def test_what_a_kernel_cannot_honour_goes_to_the_plain_formula_with_the_reason(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformer_jax"), "propagate", True)
     shape = jnp.zeros((2, 256, 4, 16), jnp.bfloat16)
     odd = jnp.zeros((2, 200, 4, 16), jnp.bfloat16)
-    single = jnp.zeros((2, 256, 4, 16), jnp.float32)
+    odd_length, single = shape[:, 1:], jnp.zeros((2, 256, 4, 16), jnp.float32)
     positions = jnp.zeros((2, 256), jnp.int32)
     cases = [
         ("splash", odd, odd, AttentionMask(), {}, "no multiples of 128"),
         ("splash", shape, shape, AttentionMask(query_positions=positions), {}, "positions"),
         ("splash", shape, shape, AttentionMask(), {"obstacle": "dropout on the weights"}, "dropout on the weights"),
         ("cudnn", single, single, AttentionMask(), {}, "float32, not bfloat16"),
-        ("cudnn", shape, shape, CASES["packed"], {}, "segments"),
+        ("cudnn", odd_length, shape, AttentionMask(causal=True, query_positions=positions[:, 1:]), {}, "odd length"),
         ("cudnn", shape, shape, AttentionMask(window=(3, 3)), {}, "a window to both sides"),
         ("cudnn", shape, shape, AttentionMask(), {"soft_cap": 1.0}, "a soft cap"),
     ]
@@ -136,13 +152,14 @@ def test_what_a_kernel_cannot_honour_goes_to_the_plain_formula_with_the_reason(c
         assert "keys on cpu: xla (" in caplog.text and reason in caplog.text
         caplog.clear()
     assert choose_kernel("cudnn", shape, shape, CASES["causal and padded"]) == "cudnn"
-    assert choose_kernel("splash", shape, shape, CASES["packed"]) == "splash"
+    for kernel in ("cudnn", "splash"):
+        assert choose_kernel(kernel, shape, shape, CASES["packed"]) == kernel
     assert choose_kernel("auto", shape, shape, AttentionMask()) == "xla"
 
 
 def test_a_tpu_gets_splash_where_there_are_many_keys(monkeypatch):
     monkeypatch.setattr(kernels, "_device_kind", lambda: "TPU v5 lite")
-    few, many = jnp.zeros((1, 256, 2, 8)), jnp.zeros((1, kernels.FUSED_FROM, 2, 8))
+    few, many = jnp.zeros((1, 256, 2, 8)), jnp.zeros((1, kernels.FUSED_FROM["splash"], 2, 8))
     assert choose_kernel("auto", many, many, AttentionMask(causal=True)) == "splash"
     assert choose_kernel("auto", few, few, AttentionMask(causal=True)) == "xla"
     assert choose_kernel("xla", many, many, AttentionMask(causal=True)) == "xla"

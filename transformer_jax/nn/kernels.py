@@ -20,7 +20,7 @@ from transformer_jax.nn.sharded_attention import Keys, Queries
 log = logging.getLogger("transformer_jax")
 
 AUTO, PLAIN = "auto", "xla"
-FUSED_FROM = 512
+FUSED_FROM = {"splash": 512, "cudnn": 256}
 """Keys from which a fused kernel is chosen; weights of fewer are small, and one large product is quick."""
 BLOCK = 128
 """Splash attention works on blocks of a multiple of this many queries and keys."""
@@ -40,8 +40,8 @@ def choose_kernel(
     reason = ""
     if kernel != PLAIN:
         reason = obstacle or FUSED[kernel][0](query, key, mask, soft_cap)
-        if not reason and wanted == AUTO and key.shape[1] < FUSED_FROM:
-            reason = f"fewer than {FUSED_FROM} keys"
+        if not reason and wanted == AUTO and key.shape[1] < FUSED_FROM[kernel]:
+            reason = f"fewer than {FUSED_FROM[kernel]} keys"
     chosen = PLAIN if reason else kernel
     level = logging.DEBUG if kernel == PLAIN else logging.INFO
     _say(level, f"attention of {query.shape[1]} queries to {key.shape[1]} keys on {device}: {chosen}", reason)
@@ -110,8 +110,8 @@ def _segments(mask: AttentionMask, batch: int, queries: int, keys: int) -> tuple
 
 
 def _why_not_cudnn(query: Queries, key: Keys, mask: AttentionMask, soft_cap: float) -> str:
-    if not mask.is_structural:
-        return "segments, or positions that are not 0, 1, 2, ..."
+    if not mask.is_structural and (query.shape[1] % 2 or key.shape[1] % 2):
+        return "segments or given positions, and an odd length"
     if mask.window is not None and not mask.causal:
         return "a window to both sides"
     if soft_cap:
@@ -124,16 +124,16 @@ def _why_not_cudnn(query: Queries, key: Keys, mask: AttentionMask, soft_cap: flo
 
 
 def _cudnn(query: Queries, key: Keys, value: Keys, mask: AttentionMask, soft_cap: float) -> Queries:
-    window = (mask.window[0], 0) if mask.window is not None and mask.causal else mask.window
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        is_causal=mask.causal,
-        local_window_size=window,
-        key_value_seq_lengths=mask.key_lengths,
-        implementation="cudnn",
-    )
+    """Segments and given positions become an array that all heads share, without the weights of each."""
+    arguments: dict[str, Any] = {"mask": mask.array(query.shape[1], key.shape[1])}
+    if mask.is_structural:
+        window = None if mask.window is None else (mask.window[0], 0)
+        arguments = {
+            "is_causal": mask.causal,
+            "local_window_size": window,
+            "key_value_seq_lengths": mask.key_lengths,
+        }
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **arguments)
 
 
 FUSED: dict[str, tuple[Callable[[Array, Array, AttentionMask, float], str], Callable[..., Array]]] = {
