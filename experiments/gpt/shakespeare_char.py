@@ -5,8 +5,8 @@
     echo "ROMEO:" | transformer-jax predict RUN
 
 DIRECTORY holds shakespeare.txt; its last tenth is for validation. nanoGPT reports a validation loss of 1.4697 nats a
-character for the large model (minutes on a GPU; not measured here yet) and 1.88 for the small one. Measured on 2 CPU
-cores (2026-11-26): the small one 1.799, in 2 min 29 s.
+character for the large model and 1.88 for the small one. Measured: 1.460 with the best checkpoint, that of step 2,000
+(2026-11-27, 5 minutes on one H100 beside other trainings), and 1.799 (2026-11-26, 2 min 29 s on 2 CPU cores).
 """
 
 from dataclasses import replace

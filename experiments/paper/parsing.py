@@ -13,10 +13,12 @@ its licence does not let us pass on. Not trained here: no time and no score of o
     transformer-jax train experiments/paper/parsing.py --variant small --data.source.directory DIRECTORY
     transformer-jax evaluate runs/parsing_small --split validation [--task.well-formed True]
 
-is for 2 CPU cores and a treebank of a tenth of that size: train.ptb.gz and dev.ptb of the constituency trees of GUM
-(Zeldes 2017, github.com/amir-zeldes/gum), 3,707 and 438 trees. It learns from their constituents too. On dev, F1 13.3
-at step 2,000 of 4,000; 14.0 after 2,207 steps of whole trees, the search held to trees; trees that branch to the
-right alone have 15.9 (docs/REPRODUCTION.md). `--variant built_in` needs no files: sentences of a small grammar.
+is for a treebank of a tenth of that size: train.ptb.gz and dev.ptb of the constituency trees of GUM (Zeldes 2017,
+github.com/amir-zeldes/gum), 3,707 and 438 trees. It learns from their constituents too, and has norms in front and
+relative positions, which find sooner what word comes next. On dev, F1 51.5 after 8,201 steps, the search held to trees,
+10 minutes on one H100 beside other trainings; trees that branch to the right alone have 15.9 (docs/REPRODUCTION.md).
+
+`--variant built_in` needs no files: sentences of a small grammar.
 """
 
 import random
