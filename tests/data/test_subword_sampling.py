@@ -1,6 +1,7 @@
 """Texts are cut into other tokens in every epoch, always the same ones for the same seed, epoch and example."""
 
 import collections
+import itertools
 import os
 import random
 import subprocess
@@ -65,6 +66,38 @@ def test_without_dropout_the_tokens_are_the_vocabularys_own():
     for text in (*TEXTS[:50], "bada Ω goki", "goki  ba", "zzz", ""):
         ids = tokenizer.encode(text)
         assert draw(tokenizer, ids, 0.0, [0], longest=999) == ids
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.15, 0.6])
+def test_merges_are_dropped_as_often_as_in_provilkovs_algorithm(alpha):
+    """Provilkov et al. 2020, algorithm 1: of the merges that could be made, each is dropped; the best of the rest."""
+    tokenizer, text = SentencePiece(vocab_size=150).train(TEXTS), "badako gidi"
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(tokenizer.content)
+    score = {processor.id_to_piece(number): processor.get_score(number) for number in range(processor.vocab_size())}
+
+    def cut(choices):
+        pieces = []
+        for word in text.split():
+            symbols = ["\u2581", *word]
+            while True:
+                merged = ["".join(pair) for pair in itertools.pairwise(symbols)]
+                left = [i for i, piece in enumerate(merged) if piece in score and choices.random() >= alpha]
+                if not left:
+                    break
+                best = max(left, key=lambda i: score[merged[i]])
+                symbols[best : best + 2] = [merged[best]]
+            pieces += symbols
+        return tuple(processor.piece_to_id(pieces))
+
+    choices, ids = random.Random(0), tokenizer.encode(text)
+    expected = collections.Counter(cut(choices) for _ in range(4_000))
+    found = collections.Counter(tuple(draw(tokenizer, ids, alpha, [n], longest=99)) for n in range(4_000))
+    assert len(expected) == 1 if alpha == 0 else len(expected) > 20
+    for cuts in {*expected, *found}:
+        assert abs(found[cuts] - expected[cuts]) < 0.03 * 4_000
+    mean = [sum(len(cuts) * number for cuts, number in counter.items()) / 4_000 for counter in (expected, found)]
+    assert abs(mean[0] - mean[1]) < 0.1
 
 
 def test_cuts_are_drawn_as_often_as_their_probability_says():

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax.decoding.growth import with_slots
 from transformer_jax.models.decoder_only import GPT2_SIZES, DecoderOnlyConfig, gpt2, llama
-from transformer_jax.nn.cache import with_room
 from transformer_jax.nn.inputs import TokenInput
 from transformer_jax.nn.parameters import named_parameters
 from transformer_jax.nn.positions import Position, Rotary
@@ -131,7 +131,7 @@ def test_a_cache_that_grows_decodes_as_one_that_had_room(window, randomised):
         logits, cache = prefill(model, prompt, lengths, 3 + sizes[0])
         outputs = [logits]
         for position, size in enumerate(sizes):
-            cache = with_room(partial(model.start_cache, 3), cache, 3 + size)
+            cache = with_slots(partial(model.start_cache, 3), cache, 3 + size)
             logits, cache = extend(model, TOKENS[:, position : position + 1], cache)
             outputs.append(logits[:, 0])
         return np.stack(outputs)[..., :21]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -157,12 +158,16 @@ def test_what_a_kernel_cannot_honour_goes_to_the_plain_formula_with_the_reason(c
     assert choose_kernel("auto", shape, shape, AttentionMask()) == "xla"
 
 
-def test_a_tpu_gets_splash_where_there_are_many_keys(monkeypatch):
-    monkeypatch.setattr(kernels, "_device_kind", lambda: "TPU v5 lite")
-    few, many = jnp.zeros((1, 256, 2, 8)), jnp.zeros((1, kernels.FUSED_FROM["splash"], 2, 8))
-    assert choose_kernel("auto", many, many, AttentionMask(causal=True)) == "splash"
-    assert choose_kernel("auto", few, few, AttentionMask(causal=True)) == "xla"
-    assert choose_kernel("xla", many, many, AttentionMask(causal=True)) == "xla"
+@pytest.mark.parametrize(("device", "keys", "kernel"), [("TPU v5 lite", 512, "splash"), ("NVIDIA H100", 256, "cudnn")])
+def test_an_accelerator_gets_its_kernel_where_there_are_many_keys(device, keys, kernel, monkeypatch):
+    monkeypatch.setattr(kernels, "_device_kind", lambda: device)
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="9.0")])
+    few, many = (jnp.zeros((1, length, 2, 8), jnp.bfloat16) for length in (keys - 128, keys))
+    segments = jnp.ones((1, keys), jnp.int32)
+    for mask in (AttentionMask(causal=True), AttentionMask(query_segments=segments, key_segments=segments)):
+        assert choose_kernel("auto", many, many, mask) == kernel
+        assert choose_kernel("auto", few, few, mask) == "xla"
+        assert choose_kernel("xla", many, many, mask) == "xla"
 
 
 ON_TPUS = """

@@ -79,11 +79,11 @@ MESHES = ("data", "fsdp", "tensor", "data-tensor", "fsdp-tensor", "data-fsdp-ten
     ],
 )
 def test_decoding_token_by_token_finds_the_texts_of_one_device(trained, meshes, search, mesh, monkeypatch):
-    monkeypatch.setattr(growth, "ROOM", 4)  # so that caches grow
     model = trained("translation" if isinstance(SEARCHES[search], Decoding) else "language model", "one").state.model
     axes, parameters = parameter_axes(model), jax.device_get(named_parameters(model))
     expected, found = [], []
-    for texts, on in ((expected, meshes["one"]), (found, meshes[mesh])):
+    for room, texts, on in ((64, expected, meshes["one"]), (4, found, meshes[mesh])):
+        monkeypatch.setattr(growth, "ROOM", room)  # the caches of the mesh grow
         placed = {name: jax.device_put(value, sharding(axes[name], on)) for name, value in parameters.items()}
         with jax.set_mesh(on):
             texts += decode(search, replace_parameters(model, placed))

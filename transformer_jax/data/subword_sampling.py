@@ -7,6 +7,7 @@ SentencePiece has both, but no seed that gives the same in every process; a resu
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from random import Random
@@ -122,6 +123,11 @@ def _unigram(processor: Any) -> Cut:
     return cut
 
 
+def _kept(alpha: float, random: Random) -> int:
+    """How many merges are kept before one is dropped, each with probability `alpha`: a geometric distribution."""
+    return int(math.log(1 - random.random()) / math.log1p(-alpha)) if alpha else sys.maxsize
+
+
 def _bpe(processor: Any) -> Cut:
     unsplit = ("is_control", "is_unknown", "is_unused", "is_byte")
     pieces = [processor.id_to_piece(token_id) for token_id in range(processor.vocab_size())]
@@ -131,6 +137,7 @@ def _bpe(processor: Any) -> Cut:
         if not any(getattr(processor, name)(token_id) for name in unsplit)
     }
     scores = {piece: processor.get_score(token_id) for piece, token_id in ids_of.items()}
+    splits = [piece in ids_of and all(letter in ids_of for letter in piece) for piece in pieces]
 
     def merges(symbols: tuple[str, ...]) -> list[int]:
         """The places of symbols that may be merged with the next one, the best one first."""
@@ -150,17 +157,28 @@ def _bpe(processor: Any) -> Cut:
 
     def cut(ids: list[int], alpha: float, random: Random) -> list[int]:
         drawn: list[int] = []
+        kept = _kept(alpha, random)
         for word in words(ids):
-            symbols = tuple("".join(pieces[token_id] for token_id in word))
-            if not all(pieces[token_id] in ids_of for token_id in word) or not all(map(ids_of.__contains__, symbols)):
+            if not all(splits[token_id] for token_id in word):
                 drawn += word
                 continue
+            number = sum(len(pieces[token_id]) for token_id in word) - len(word)  # of its merges without dropout
+            if kept >= number:
+                drawn += word
+                kept -= number
+                continue
+            symbols = tuple("".join(pieces[token_id] for token_id in word))
             while True:
-                places = known_merges(symbols) if len(symbols) <= SHORT else merges(symbols)
-                place = next((place for place in places if random.random() >= alpha), None)
-                if place is None:
+                chosen = None
+                for place in known_merges(symbols) if len(symbols) <= SHORT else merges(symbols):
+                    if kept:
+                        chosen = place
+                        kept -= 1
+                        break
+                    kept = _kept(alpha, random)
+                if chosen is None:
                     break
-                symbols = (*symbols[:place], symbols[place] + symbols[place + 1], *symbols[place + 2 :])
+                symbols = (*symbols[:chosen], symbols[chosen] + symbols[chosen + 1], *symbols[chosen + 2 :])
             drawn += [ids_of[symbol] for symbol in symbols]
         return drawn
 

@@ -5,10 +5,9 @@ bracket with its label, the tag of every word in its place, and a closing bracke
 
     (S (NP (NNP John)) (VP (VBZ has) (NP (DT a) (NN dog))) (. .))    (S (NP NNP ) (VP VBZ (NP DT NN ) ) . )
 
-Tags are leaves as in Tensor2Tensor, the paper's own code; Vinyals et al. put XX in place of all, which large treebanks
-alone teach to be counted. In both, closing brackets have labels as well. Here they have none, since those follow from
-the opening ones: the vocabulary is smaller, labels cannot contradict each other, and a text is a tree if its brackets
-can be counted.
+Tags are leaves as in Tensor2Tensor, the paper's own code; Vinyals et al. put XX in place of all. In both, closing
+brackets have labels as well. Here they have none, since those follow from the opening ones: the vocabulary is smaller,
+labels cannot contradict each other, and a text is a tree if its brackets can be counted.
 """
 
 import re
@@ -45,7 +44,10 @@ class Treebank(SplitFiles):
     of them than trees, and in short ones it is easier to learn which word a tag belongs to."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The trees of a split; ValueError or FileNotFoundError for files that are not as described."""
+        """The trees of a split, and of train their constituents if those are wanted.
+
+        Raises ValueError or FileNotFoundError for files that are not as described.
+        """
         for path in self.files(split):
             for number, text in _bracketed(file_lines(path), str(path)):
                 try:
@@ -54,10 +56,10 @@ class Treebank(SplitFiles):
                     raise ValueError(f"{path}: the tree that ends in line {number} {error}") from None
                 yield tree
                 if self.constituents and split == "train":
-                    yield from constituents(tree)
+                    yield from constituent_examples(tree)
 
     def fingerprint(self, split: str) -> str:
-        return f"tags {self.constituents} {self.digest(split)}"
+        return self.digest(split, "tags as leaves", self.constituents and split == "train")
 
 
 def _bracketed(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
@@ -116,11 +118,11 @@ def _close(written: list[str]) -> None:
         written.append(CLOSE)
 
 
-def constituents(tree: Example) -> Iterator[Example]:
+def constituent_examples(tree: Example) -> Iterator[Example]:
     """The constituents of several words inside a linearised tree, each as a tree; of equal words the innermost."""
     words, tags, tokens = (tree[name].split() for name in ("source", "tags", "target"))
     seen = {(0, len(words))}
-    for begin, end, first, last in _constituents(tokens):
+    for begin, end, first, last in _extents(tokens):
         if last - first > 1 and (first, last) not in seen:
             seen.add((first, last))
             parts = {"source": words[first:last], "tags": tags[first:last], "target": tokens[begin:end]}
@@ -139,10 +141,10 @@ def leaves_of(tokens: Iterable[str]) -> list[str]:
 
 def spans(tokens: Sequence[str]) -> list[tuple[str, int, int]]:
     """Label, first leaf and end of every constituent of a tree, in the order of their ends."""
-    return [(tokens[begin][1:], first, last) for begin, _, first, last in _constituents(tokens)]
+    return [(tokens[begin][1:], first, last) for begin, _, first, last in _extents(tokens)]
 
 
-def _constituents(tokens: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+def _extents(tokens: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
     """Where every constituent begins and ends among the tokens and among the leaves, in the order of their ends."""
     opened: list[tuple[int, int]] = []
     leaves = 0

@@ -206,7 +206,7 @@ def beam_search(
         together = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *chosen) if groups > 1 else chosen[0]
         return _advance(reorder, state._replace(cache=cache), together, constraints)
 
-    wider: Grow = grow or (lambda cache, _: cache)
+    wider: Grow = grow or (lambda cache, _: cache)  # without `grow` there is one size, and none is asked for
     sizes = (capacity,) if grow is None else rooms(capacity)
 
     def searched(state: BeamState, room: int, *more: int) -> BeamState:

@@ -192,7 +192,8 @@ class TreeTokens:
     opening: tuple[int, ...]
     """Brackets with each of the labels."""
     closing: int
-    leaves: tuple[int, ...]
+    tags: tuple[int, ...]
+    """Of which each is the leaf of one word."""
     end: int
 
     def __call__(self, limits: Int[Array, " rows"], leaves: Int[Array, " rows"]) -> "Trees":
@@ -225,7 +226,7 @@ class Trees:
         # A leaf, a closing bracket and the end take the room that is kept for them; an opening one needs two places.
         may = {
             self.tokens.opening: more & (room >= leaves + depth + 3),
-            self.tokens.leaves: more & inside,
+            self.tokens.tags: more & inside,
             (self.tokens.closing,): inside & ~empty & ((depth > 1) | ~more),
             (self.tokens.end,): ~more & ~inside,
         }
@@ -238,7 +239,7 @@ class Trees:
     def advance(self, state: TreeState, tokens: Int[Array, " rows"]) -> TreeState:
         opened = jnp.isin(tokens, jnp.array(self.tokens.opening, jnp.int32))
         depth = state.depth + opened - (tokens == self.tokens.closing)
-        leaves = state.leaves - jnp.isin(tokens, jnp.array(self.tokens.leaves, jnp.int32))
+        leaves = state.leaves - jnp.isin(tokens, jnp.array(self.tokens.tags, jnp.int32))
         return TreeState(leaves, depth, state.room - 1, opened)
 
 

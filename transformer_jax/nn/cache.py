@@ -1,6 +1,5 @@
 """Keys and values of the tokens seen so far, for decoding token by token."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -126,13 +125,3 @@ class KeyValueCache(NamedTuple):
         start = self.key.shape[1] - capacity
         full = jnp.full_like(self.length, capacity)
         return KeyValueCache(self.key[:, start:], self.value[:, start:], self.positions[:, start:], full)
-
-
-def with_room(start_cache: Callable[[int], Any], cache: Any, room: int) -> Any:
-    """What a model's cache holds, in as many slots as `start_cache(room)` has, which are no fewer in any layer."""
-    return jax.tree.map(
-        lambda old, new: old.widened(new.positions.shape[-1]) if isinstance(old, KeyValueCache) else old,
-        cache,
-        jax.eval_shape(lambda: start_cache(room)),
-        is_leaf=lambda node: isinstance(node, KeyValueCache),
-    )

@@ -124,16 +124,12 @@ def _why_not_cudnn(query: Queries, key: Keys, mask: AttentionMask, soft_cap: flo
 
 
 def _cudnn(query: Queries, key: Keys, value: Keys, mask: AttentionMask, soft_cap: float) -> Queries:
-    """Segments and given positions become an array that all heads share, without the weights of each."""
-    arguments: dict[str, Any] = {"mask": mask.array(query.shape[1], key.shape[1])}
-    if mask.is_structural:
-        window = None if mask.window is None else (mask.window[0], 0)
-        arguments = {
-            "is_causal": mask.causal,
-            "local_window_size": window,
-            "key_value_seq_lengths": mask.key_lengths,
-        }
-    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **arguments)
+    """It takes causality, a window and lengths as they are, all else as an array `[batch, 1, query, key]`."""
+    attend = functools.partial(jax.nn.dot_product_attention, query, key, value, implementation="cudnn")
+    if not mask.is_structural:
+        return attend(mask=mask.array(query.shape[1], key.shape[1]))
+    window = None if mask.window is None else (mask.window[0], 0)
+    return attend(is_causal=mask.causal, local_window_size=window, key_value_seq_lengths=mask.key_lengths)
 
 
 FUSED: dict[str, tuple[Callable[[Array, Array, AttentionMask, float], str], Callable[..., Array]]] = {

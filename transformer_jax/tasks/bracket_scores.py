@@ -10,8 +10,8 @@ nlp.cs.nyu.edu/evalb); packages that repeat them are not maintained. Of a tree,
 - a constituent is right if its label, its first and its last word are, and as often as the right tree has it.
 
 Precision and recall are of all constituents of all trees together. `evalb` leaves out a sentence whose trees have
-different words; here both trees have the same, since those predicted are repaired. Tags are always those of the right
-tree, since models write none.
+different words; here both trees have the same, since those predicted are repaired. Punctuation is known by the tags of
+the right tree, whatever tags a model wrote.
 """
 
 from collections import Counter
@@ -65,3 +65,9 @@ def _without_labels(tree: Brackets) -> Counter:
     for (_, start, end), count in tree.items():
         found[start, end] += count
     return found
+
+
+def tag_accuracy(found: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> float:
+    """The percentage of words with the right tag; texts have as many tags in both."""
+    pairs = [pair for tags, of in zip(found, right, strict=True) for pair in zip(tags, of, strict=True)]
+    return 100 * sum(tag == of for tag, of in pairs) / max(len(pairs), 1)

@@ -16,12 +16,11 @@ from transformer_jax.data.chat import Message, render
 from transformer_jax.data.fields import check_ranges
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, BeamSize, beam_search
-from transformer_jax.decoding.growth import room_for, rooms
+from transformer_jax.decoding.growth import growing, room_for, with_slots
 from transformer_jax.decoding.sampling import GenerationState, Sampling, continue_generation, cut_at, start_generation
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.decoder_only import DecoderOnly
-from transformer_jax.nn.cache import with_room
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.losses import token_losses
 from transformer_jax.tasks.predictor import Predictor, forbidden_tokens, listed
@@ -198,7 +197,8 @@ class TextGenerator(Predictor):
         for turn in itertools.count():
             given = [[] if over else context for context, over in zip(contexts, done, strict=False)]
             tokens, lengths = padded(given, rows, array_width(max(map(len, given))), left=True)
-            room, in_cache = room_for(generation.chunk, bounds["capacity"]), 0  # behind the prompt
+            read = 0  # generated tokens that the cache holds
+            room = room_for(generation.chunk, bounds["capacity"])
             state = self.run(
                 _start,
                 tokens,
@@ -229,9 +229,10 @@ class TextGenerator(Predictor):
                 yield list(texts)
                 if not (alive & ~done).any():
                     break
-                in_cache += generation.chunk
-                if room < (room := room_for(in_cache, bounds["capacity"])):
-                    state = self.run(_grow, state, slots=tokens.shape[1] + room)
+                read += generation.chunk
+                needed = room_for(read, bounds["capacity"])
+                if needed > room:
+                    room, state = needed, self.run(_grow, state, slots=tokens.shape[1] + needed)
                 state = self.run(_continue, state, done, np.int32(generation.chunk))
             if done.all():
                 return
@@ -271,7 +272,7 @@ def _start(
 
 @partial(jax.jit, static_argnames="slots")
 def _grow(model: DecoderOnly, state: GenerationState, *, slots: int) -> GenerationState:
-    return replace(state, cache=with_room(partial(model.start_cache, len(state.last)), state.cache, slots))
+    return replace(state, cache=with_slots(partial(model.start_cache, len(state.last)), state.cache, slots))
 
 
 @partial(jax.jit, donate_argnums=1)
@@ -290,11 +291,10 @@ def _beam(model: DecoderOnly, tokens: Array, lengths: Array, max_new_tokens: Arr
     def start_cache(room: int) -> DecoderCache:
         return model.start_cache(rows, width + room)
 
-    cache = start_cache(rooms(settings["capacity"])[0])
+    cache, settings["grow"] = growing(start_cache, settings["capacity"])
     if width > 1:
         _, cache = model.prefill(tokens[:, :-1], jnp.maximum(lengths - 1, 0), cache)
     arrays = {"max_new_tokens": max_new_tokens, "before": (tokens, lengths)}
-    settings["grow"] = partial(with_room, start_cache)
     return beam_search(model.extend, DecoderCache.take, cache, tokens[:, -1:], **arrays, **settings)
 
 

@@ -17,13 +17,13 @@ from transformer_jax.decoding.constraints import TreeTokens
 from transformer_jax.decoding.ensemble import Ensemble
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.tasks.bracket_scores import Brackets, bracket_scores, brackets, branching
+from transformer_jax.tasks.bracket_scores import Brackets, bracket_scores, brackets, branching, tag_accuracy
 from transformer_jax.tasks.sequences import Tokens
 from transformer_jax.tasks.task import Tokenizers
 from transformer_jax.tasks.translation import Decoding, Translation, Translator
 
 BRACKETS = SentencePiece(model_type="word", normalization="identity", vocab_size=1_000)
-"""The vocabulary of trees: every bracket with its label is one token."""
+"""The vocabulary of trees: every bracket with its label, and every tag, is one token."""
 LEAST = 3
 """Tokens of a tree beside its leaves, the end token included, at least."""
 
@@ -32,7 +32,8 @@ LEAST = 3
 class Parsing(Translation):
     """Learns the tree `target` of the words `source`, as `data/trees.py` writes it; `tags` of words serve the scores.
 
-    Words have the vocabulary that data.tokenizer says, and trees another: every bracket with its label is a token.
+    Words have the vocabulary that data.tokenizer says, and trees another, in which every bracket with its label, and
+    every tag, is a token.
     """
 
     decoding: Annotated[Decoding, MAY_CHANGE] = field(
@@ -98,8 +99,7 @@ class Parsing(Translation):
         written = [text.split() for text in texts]
         trees = [repaired(tokens, len(of)) for tokens, of in zip(written, tags, strict=True)]
         found: dict[str, Any] = bracket_scores([*map(brackets, trees, tags)], right)
-        pairs = [pair for tree, of in zip(trees, tags, strict=True) for pair in zip(leaves_of(tree), of, strict=True)]
-        found["tag_accuracy"] = 100 * sum(tag == of for tag, of in pairs) / len(pairs)
+        found["tag_accuracy"] = tag_accuracy([*map(leaves_of, trees)], tags)
         found["malformed"] = sum(not is_tree(tokens) for tokens in written)
         found["wrong_leaves"] = sum(len(leaves_of(tokens)) != len(of) for tokens, of in zip(written, tags, strict=True))
         for side in ("right", "left"):

@@ -19,13 +19,12 @@ from transformer_jax.data.fields import MAY_CHANGE
 from transformer_jax.data.sources import Example
 from transformer_jax.data.table import EncodedExamples
 from transformer_jax.decoding.constraints import TextRules
-from transformer_jax.decoding.growth import rooms
+from transformer_jax.decoding.growth import growing, rooms
 from transformer_jax.decoding.sampling import Sampling, continue_generation, start_generation
 from transformer_jax.interop.whisper_texts import NO_TIMES, START, TASKS, NotFirst, Timestamps, segments_of
 from transformer_jax.models.config import Encoded
 from transformer_jax.models.decoder import DecoderCache
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.nn.cache import with_room
 from transformer_jax.nn.log_mel import Counts, Features, LogMel, Waveforms
 from transformer_jax.parallel.distributed import to_host
 from transformer_jax.tasks.audio import AudioReader, Recording, waveforms_of
@@ -290,20 +289,20 @@ def _write(
     """Tokens of windows, their number, their log-probability among those that are allowed, and the probability that
     nobody speaks."""
     rows, given = prompts.shape
-    memory, room = model.encode(features), longest - given
+    memory, capacity = model.encode(features), longest - given
 
     def start_cache(room: int) -> DecoderCache:
         return model.start_cache(memory, given + room)
 
-    sizes = rooms(room)
-    logits, cache = model.extend(prompts, start_cache(sizes[0]))
+    cache, grow = growing(start_cache, capacity)
+    logits, cache = model.extend(prompts, cache)
     silent = jax.nn.softmax(logits[:, 0])[:, silence]
     lengths = jnp.full(rows, given)
     # Rows that only fill the batch, whose prompts are zeros, have no text; others draw the same wherever they stand.
-    limits = {"max_new_tokens": jnp.where(prompts[:, 0] > 0, room, 0), "capacity": room, "seed": seed}
+    limits = {"max_new_tokens": jnp.where(prompts[:, 0] > 0, capacity, 0), "capacity": capacity, "seed": seed}
     limits |= {"row_ids": jnp.zeros(rows, jnp.int32)}
     state = start_generation(logits[:, -1], cache, prompts, lengths, **limits, **rules)
-    for size in sizes:
-        state = replace(state, cache=with_room(start_cache, state.cache, size))
-        state = continue_generation(model.extend, state, size - state.position)
+    for room in rooms(capacity):
+        state = replace(state, cache=grow(state.cache, room))
+        state = continue_generation(model.extend, state, room - state.position)
     return state.tokens, state.lengths, state.allowed_log_probs, silent

@@ -20,9 +20,8 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.decoding.beam import BeamResult, BeamSearch, beam_search
 from transformer_jax.decoding.constraints import Constraint, OneOf
 from transformer_jax.decoding.ensemble import Ensemble
-from transformer_jax.decoding.growth import rooms
+from transformer_jax.decoding.growth import growing
 from transformer_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from transformer_jax.nn.cache import with_room
 from transformer_jax.tasks.losses import cross_entropy
 from transformer_jax.tasks.predictor import AttentionMap, Predictor, forbidden_tokens, listed
 from transformer_jax.tasks.scores import PLAIN, TextScoring
@@ -365,10 +364,11 @@ def _search(
     def start_cache(room: int) -> Any:
         return model.start_cache(memory, room + len(start) - 1)
 
+    cache, grow = growing(start_cache, capacity)
     return beam_search(
         model.extend,
         lambda cache, rows: cache.take(rows),  # of a model or of an ensemble
-        start_cache(rooms(capacity)[0]),
+        cache,
         jnp.broadcast_to(jnp.array(start, jnp.int32), (len(lengths), len(start))),
         **decoding.settings(),
         max_new_tokens=limits,
@@ -377,7 +377,7 @@ def _search(
         forbidden=forbidden,
         counted=len(start) - 1,
         constraints=decoding.constraints(end_id) + constraints,
-        grow=partial(with_room, start_cache),
+        grow=grow,
     )
 
 
