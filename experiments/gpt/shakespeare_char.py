@@ -1,4 +1,4 @@
-"""Tiny Shakespeare, letter by letter: a GPT of 10.7 M parameters, in the setting of nanoGPT's shakespeare_char.
+"""Tiny Shakespeare, letter by letter: a GPT of 10.8 M parameters, in the setting of nanoGPT's shakespeare_char.
 
     transformer-jax train experiments/gpt/shakespeare_char.py --data.source.directory DIRECTORY
     transformer-jax train experiments/gpt/shakespeare_char.py --variant small --data.source.directory DIRECTORY

@@ -41,6 +41,7 @@ def test_constituents_of_several_words_are_training_examples_of_their_own(tmp_pa
         {"source": "wants to leave", "tags": "VBZ TO VB", "target": "(VP VBZ (S (VP TO (VP VB ) ) ) )"},
     ]
     assert bank.fingerprint("train") != plain.fingerprint("train")
+    assert bank.fingerprint("validation") == plain.fingerprint("validation")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,8 @@ def test_the_root_is_left_out_unless_it_holds_a_tree_together(text, target):
         ("(S (NN a)\n(S (NN b))", "b.ptb ends inside a tree, 1 brackets of which are open"),
         ("\n(S (NN a) b)", "the tree that ends in line 2 is not one tree"),
         (")(", "the tree that ends in line 1 is not one tree"),
+        ("\n \n", "b.ptb has no tree"),
+        ("(S" * 1_001 + " (NN a)" + ")" * 1_001, "the tree that ends in line 1 has more than 1,000 brackets in each"),
     ],
 )
 def test_what_is_no_tree_is_refused_with_its_line(tmp_path, text, message):

@@ -291,14 +291,15 @@ def test_a_model_that_never_wants_to_end_is_made_to_at_the_limit(beam_size):
     np.testing.assert_array_equal(found.lengths[:, 0], limits)
 
 
-def test_rooms_double_up_to_the_capacity_and_small_ones_are_not_worth_a_program():
-    expected = {1: (1,), 64: (64,), 127: (127,), 128: (64, 128), 320: (64, 128, 320)}
+def test_rooms_grow_up_to_the_capacity_and_small_ones_are_not_worth_a_program():
+    expected = {1: (1,), 64: (64,), 255: (255,), 256: (64, 256), 320: (64, 320), 1024: (64, 256, 1024)}
     assert {capacity: growth.rooms(capacity) for capacity in expected} == expected
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_a_search_asks_for_room_as_it_goes_on_and_finds_the_same(monkeypatch, beam_size):
     monkeypatch.setattr(growth, "ROOM", 2)
+    monkeypatch.setattr(growth, "GROWTH", 2)
     asked = []
 
     def grow(cache, room):

@@ -142,7 +142,8 @@ def test_what_a_kernel_cannot_honour_goes_to_the_plain_formula_with_the_reason(c
         ("splash", shape, shape, AttentionMask(query_positions=positions), {}, "positions"),
         ("splash", shape, shape, AttentionMask(), {"obstacle": "dropout on the weights"}, "dropout on the weights"),
         ("cudnn", single, single, AttentionMask(), {}, "float32, not bfloat16"),
-        ("cudnn", odd_length, shape, AttentionMask(causal=True, query_positions=positions[:, 1:]), {}, "odd length"),
+        ("cudnn", odd_length, odd_length, CASES["packed"], {}, "an odd number"),
+        ("cudnn", shape[:, :128], shape, AttentionMask(query_positions=positions[:, :128]), {}, "as many queries"),
         ("cudnn", shape, shape, AttentionMask(window=(3, 3)), {}, "a window to both sides"),
         ("cudnn", shape, shape, AttentionMask(), {"soft_cap": 1.0}, "a soft cap"),
     ]

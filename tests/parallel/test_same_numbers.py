@@ -47,7 +47,7 @@ def test_a_step_leaves_every_array_where_it_lay(trained, variant, mesh):
 
 TOKENIZER = Bytes().train([])
 LINES = ["ab", "words", "x", "the end", "1 2 3", "abc", "yes", "no"]
-GENERATION = Generation(max_new_tokens=8, chunk=5)
+GENERATION = Generation(max_new_tokens=8, chunk=3)
 SEARCHES = {
     "greedy": Decoding(beam_size=1, extra_length=2),
     "beam": Decoding(beam_size=3, extra_length=2),
@@ -79,6 +79,7 @@ MESHES = ("data", "fsdp", "tensor", "data-tensor", "fsdp-tensor", "data-fsdp-ten
     ],
 )
 def test_decoding_token_by_token_finds_the_texts_of_one_device(trained, meshes, search, mesh, monkeypatch):
+    monkeypatch.setattr(growth, "GROWTH", 2)
     model = trained("translation" if isinstance(SEARCHES[search], Decoding) else "language model", "one").state.model
     axes, parameters = parameter_axes(model), jax.device_get(named_parameters(model))
     expected, found = [], []

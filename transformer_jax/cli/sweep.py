@@ -176,6 +176,7 @@ def cost(row: Row, plan: Plan) -> str:
     """What a run of this row costs, on one line."""
     steps = plan.experiment.train.steps
     return (
-        f"{row.name}: {plan.parameters:,} parameters, {plan.model_flops / 1e12:.4g} TFLOP for the largest batch, "
+        f"{row.name}: at most {plan.parameters:,} parameters, "
+        f"{plan.model_flops / 1e12:.4g} TFLOP for the largest batch, "
         f"{plan.model_flops * steps:.3g} FLOP at most in {steps:,} steps, {plan.bytes / GIB:.2f} GiB on one device"
     )

@@ -26,6 +26,8 @@ ROOTS = ("", TOP, "ROOT", "S1")
 """Labels that treebanks and tools give to the root, beside none."""
 PART = re.compile(r"\(\s*([^\s()]+)\s+([^\s()]+)\s*\)|\(\s*([^\s()]*)|(\))|([^\s()]+)")
 """A tag and its word in brackets; or an opening bracket and its label; a closing one; anything else, which is wrong."""
+DEEPEST = 1_000
+"""Levels of a tree at most: constituents as examples have as many words together as words times levels."""
 ESCAPED = str.maketrans({"(": "-LRB-", ")": "-RRB-"})
 """What treebanks write for brackets in words."""
 
@@ -49,6 +51,7 @@ class Treebank(SplitFiles):
         Raises ValueError or FileNotFoundError for files that are not as described.
         """
         for path in self.files(split):
+            number = 0
             for number, text in _bracketed(file_lines(path), str(path)):
                 try:
                     tree = linearised(text)
@@ -57,6 +60,8 @@ class Treebank(SplitFiles):
                 yield tree
                 if self.constituents and split == "train":
                     yield from constituent_examples(tree)
+            if not number:
+                raise ValueError(f"{path} has no tree")
 
     def fingerprint(self, split: str) -> str:
         return self.digest(split, "tags as leaves", self.constituents and split == "train")
@@ -89,6 +94,8 @@ def linearised(text: str) -> Example:
         opened = not word and not close
         if not word:
             depth += -1 if close else 1
+        if depth > DEEPEST:
+            raise ValueError(f"has more than {DEEPEST:,} brackets in each other: {text[:60]!r}")
         if close:
             _close(written)
         elif not word:

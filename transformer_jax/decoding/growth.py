@@ -14,6 +14,8 @@ reach the end of the one before."""
 
 ROOM = 64
 """Generated tokens for which a cache that grows has room at first."""
+GROWTH = 4
+"""By how much it grows, at least."""
 
 
 def growing(start_cache: Callable[[int], Any], capacity: int) -> tuple[Any, Grow]:
@@ -28,13 +30,13 @@ def rooms(capacity: int) -> tuple[int, ...]:
     """For how many generated tokens a growing cache has room, one size after another; the last is `capacity`.
 
     Every step reads the whole cache and, with a beam, moves it. Each size is a step of its own to compile, so none is
-    more than half of the capacity but the last. While a cache grows, the old one and the new one are in memory.
+    more than a quarter of the next. While a cache grows, the old one and the new one are in memory.
     """
     sizes: list[int] = []
     room = ROOM
-    while room * 2 <= capacity:
+    while room * GROWTH <= capacity:
         sizes.append(room)
-        room *= 2
+        room *= GROWTH
     return (*sizes, capacity)
 
 

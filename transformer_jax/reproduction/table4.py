@@ -14,13 +14,15 @@ from transformer_jax.runs.sweep import process_of
 
 FILE = "experiments/paper/parsing.py"
 SCALES = {"built_in": "built_in", "gum": "small", "wsj": None}
-"""Variants of the experiment: a small grammar, GUM's treebank at a size for CPUs, the paper's own."""
+"""Variants of the experiment: a small grammar, GUM's treebank with a small model, the paper's own."""
 PAPER = {"row": "the paper, WSJ section 23, trained on WSJ alone", "F1": 91.3}
 BASELINES = {"trees that branch to the right": "right_branching", "to the left": "left_branching"}
 NAMES = {"F1": "f1", "precision": "precision", "recall": "recall", "complete": "complete_match"}
 NAMES |= {"tags": "tag_accuracy", "malformed": "malformed", "wrong leaves": "wrong_leaves"}
 """Scores of the task by the names of their columns."""
 SEARCHES = {"search over all texts, repaired": False, "over trees of the words": True}
+MOST = 1e9
+"""Above all scores and counts."""
 NOTE = "F1 of other trees does not compare with the paper's; what the rows show is what they bring on the same trees."
 
 
@@ -55,7 +57,11 @@ def scored(directory: Path, split: str, row: str) -> dict[str, Any]:
     asked = [str(directory), "--split", split, "--task.well-formed", str(well_formed), "--json"]
     command, environment = process_of(["evaluate", *asked], directory)
     print(f"scoring {directory}: {row}", flush=True)
-    found = subprocess.run(command, stdout=subprocess.PIPE, env=environment)
+    try:
+        found = subprocess.run(command, stdout=subprocess.PIPE, env=environment)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there", flush=True)
+        raise
     if found.returncode:
         raise RuntimeError(f"evaluate {shlex.join(asked)} ended with status {found.returncode}")
     scores = json.loads(found.stdout) | of
@@ -70,5 +76,6 @@ def _kept(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     needed = (*NAMES.values(), *(f"{name}_f1" for name in BASELINES.values()), "examples")
-    whole = all(isinstance(scores.get(name), int | float) for name in needed)
+    values = [scores.get(name) for name in needed]
+    whole = all(isinstance(value, int | float) and 0 <= value < MOST for value in values)
     return scores if whole and scores | of == scores else None

@@ -71,7 +71,7 @@ class Trainer:
         self.throughput = Throughput(prepared.mesh.devices.flat, dtype)
         self.means = Means()
         self.start, self.compiled = 0, set[tuple[tuple[str, tuple[int, ...]], ...]]()
-        self.evaluated = False
+        self.evaluated = set[bool]()
         self.patience = Patience(self.experiment)
 
     def run(self) -> bool:
@@ -191,11 +191,14 @@ class Trainer:
     def _evaluate(self, log: MetricsLog, state: TrainState, step: int) -> dict[str, Any]:
         """The scores of the validation examples; none after a signal."""
         assert self.prepared.validation is not None
-        first = nullcontext() if self.evaluated else log.announced("evaluating for the first time", "evaluated")
-        self.evaluated = True
+        predictions, first = self._predicted(step), nullcontext()
+        if predictions not in self.evaluated:  # it compiles
+            begins = f"evaluating for the first time, {'with' if predictions else 'without'} predictions"
+            first = log.announced(begins, "evaluated")
+        self.evaluated |= {predictions, False}
         try:
             with first, self.interrupts.giving_up():
-                found = self.prepared.validation(state.model, predictions=self._predicted(step))
+                found = self.prepared.validation(state.model, predictions=predictions)
         except Interrupted:
             return {}
         scores = {

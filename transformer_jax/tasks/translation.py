@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from jaxtyping import Array
 
 from transformer_jax.data.config import DataConfig
@@ -34,9 +34,9 @@ from transformer_jax.tasks.text_task import TextTask, named_tokens, tokens_of
 class Decoding(BeamSearch):
     """How translations are searched; by default as in the paper (Vaswani et al. 2017, section 6.1)."""
 
-    extra_length: Annotated[int, Ge(0)] = 50
+    extra_length: Annotated[int, Ge(0), Lt(2**20)] = 50
     """A translation has at most this many tokens more than its source."""
-    max_new_tokens: Annotated[int, Ge(0)] = 0
+    max_new_tokens: Annotated[int, Ge(0), Lt(2**20)] = 0
     """And at most this many tokens in all, its end token included; 0: no such limit."""
     tokens_per_batch: Annotated[int, Ge(1)] = 4096
     """Source tokens that are translated at once."""
