@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.nn.attention import dot_product_attention
-from transformer_jax.nn.kernels import PLAIN
+from transformer_jax.nn.kernels import PLAIN, suited_kernel
 from transformer_jax.nn.mask import AttentionMask
 
 
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 256, 1_024])
     options = parser.parse_args()
     device, rng = jax.devices()[0], np.random.default_rng(0)
-    fused = {"tpu": ["splash"], "gpu": ["cudnn"]}.get(device.platform, [])
-    print(device.device_kind, "has", *fused or ["no fused kernel"])
+    kernels = dict.fromkeys((PLAIN, suited_kernel(device.device_kind)))
+    print(f"{device.device_kind}: {', '.join(kernels)}")
     for length in options.lengths:
         shape = (max(options.tokens // length, 1), length, options.heads, options.width)
         arrays = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for _ in range(3)]
@@ -58,7 +58,7 @@ def main() -> None:
         masks = {"causal": AttentionMask(causal=True)}
         masks["packed"] = AttentionMask(causal=True, query_segments=segments, key_segments=segments)
         for name, mask in masks.items():
-            for kernel in (PLAIN, *fused):
+            for kernel in kernels:
                 forward = partial(total, kernel)
                 times = [milliseconds(f, *arrays, mask) for f in (forward, jax.grad(forward, argnums=(0, 1, 2)))]
                 print(f"{shape[0]} x {length} {name:<7}{kernel:<7}", end="")

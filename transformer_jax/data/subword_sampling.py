@@ -123,9 +123,29 @@ def _unigram(processor: Any) -> Cut:
     return cut
 
 
-def _kept(alpha: float, random: Random) -> int:
-    """How many merges are kept before one is dropped, each with probability `alpha`: a geometric distribution."""
-    return int(math.log(1 - random.random()) / math.log1p(-alpha)) if alpha else sys.maxsize
+class _Dropout:
+    """Which merges are kept, one after another, when each is dropped with probability `alpha`."""
+
+    def __init__(self, alpha: float, random: Random):
+        self._alpha, self._random = alpha, random
+        self._kept = self._draw()
+
+    def keeps_all(self, number: int) -> bool:
+        """Whether the next merges, so many, are all kept; if not, none of them has been decided on."""
+        if number > self._kept:
+            return False
+        self._kept -= number
+        return True
+
+    def keeps(self) -> bool:
+        """Whether the next merge is kept."""
+        keeps = self._kept > 0
+        self._kept = self._kept - 1 if keeps else self._draw()
+        return keeps
+
+    def _draw(self) -> int:
+        """How many are kept before one is dropped: a geometric distribution."""
+        return int(math.log(1 - self._random.random()) / math.log1p(-self._alpha)) if self._alpha else sys.maxsize
 
 
 def _bpe(processor: Any) -> Cut:
@@ -137,6 +157,7 @@ def _bpe(processor: Any) -> Cut:
         if not any(getattr(processor, name)(token_id) for name in unsplit)
     }
     scores = {piece: processor.get_score(token_id) for piece, token_id in ids_of.items()}
+    merged = [len(piece) - 1 for piece in pieces]  # merges that make each
     splits = [piece in ids_of and all(letter in ids_of for letter in piece) for piece in pieces]
 
     def merges(symbols: tuple[str, ...]) -> list[int]:
@@ -156,29 +177,20 @@ def _bpe(processor: Any) -> Cut:
         yield word
 
     def cut(ids: list[int], alpha: float, random: Random) -> list[int]:
-        drawn: list[int] = []
-        kept = _kept(alpha, random)
+        drawn, dropout = list[int](), _Dropout(alpha, random)
         for word in words(ids):
-            if not all(splits[token_id] for token_id in word):
+            number = sum(merged[token_id] for token_id in word)
+            if not all(splits[token_id] for token_id in word) or dropout.keeps_all(number):
                 drawn += word
-                continue
-            number = sum(len(pieces[token_id]) for token_id in word) - len(word)  # of its merges without dropout
-            if kept >= number:
-                drawn += word
-                kept -= number
                 continue
             symbols = tuple("".join(pieces[token_id] for token_id in word))
             while True:
-                chosen = None
                 for place in known_merges(symbols) if len(symbols) <= SHORT else merges(symbols):
-                    if kept:
-                        chosen = place
-                        kept -= 1
+                    if dropout.keeps():
+                        symbols = (*symbols[:place], symbols[place] + symbols[place + 1], *symbols[place + 2 :])
                         break
-                    kept = _kept(alpha, random)
-                if chosen is None:
+                else:
                     break
-                symbols = (*symbols[:chosen], symbols[chosen] + symbols[chosen + 1], *symbols[chosen + 2 :])
             drawn += [ids_of[symbol] for symbol in symbols]
         return drawn
 

@@ -37,7 +37,7 @@ def choose_kernel(
     choice goes to the log.
     """
     device = _device_kind()
-    kernel = _suited(device) if wanted == AUTO else wanted
+    kernel = suited_kernel(device) if wanted == AUTO else wanted
     reason = ""
     if kernel != PLAIN:
         reason = obstacle or FUSED[kernel][0](query, key, mask, soft_cap)
@@ -140,7 +140,7 @@ FUSED: dict[str, tuple[Callable[[Array, Array, AttentionMask, float], str], Call
 """Of every kernel: why it cannot do something ("": it can), and the kernel."""
 
 
-def _suited(device: str) -> str:
+def suited_kernel(device: str) -> str:
     """The kernel for a kind of device."""
     if device.startswith("TPU"):
         return "splash"
